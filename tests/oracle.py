@@ -78,6 +78,11 @@ def eval_fixture(name: str) -> tuple[np.ndarray, Inputs, dict[str, np.ndarray]]:
         return stored["logits"], inputs, recipe_state(fixture_keys(str(stored["kind"])))
 
 
-def train_fixture() -> dict[str, Any]:
-    """The stored training step: losses, gradient norms, running statistics, and the seed of its inputs."""
-    return json.loads((DATA / "train_vgg16bn.json").read_text())
+def train_fixture() -> tuple[dict[str, Any], Inputs, dict[str, np.ndarray]]:
+    """The stored training step (losses, gradient norms, running statistics), its inputs and its weights.
+
+    One episode, one shot; dropout off, backbone in evaluation mode, padded support pixels as background.
+    """
+    stored = json.loads((DATA / "train_vgg16bn.json").read_text())
+    inputs = episode_inputs(stored["input_seed"], batch=1, shot=1)
+    return stored, inputs, recipe_state(fixture_keys(stored["kind"]))

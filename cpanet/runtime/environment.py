@@ -1,0 +1,57 @@
+"""The environment variables that Jittor reads when it is imported, chosen for one device.
+
+Each is Jittor's own name. What the user has set stays, except where Jittor would fail or download.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from cpanet.runtime.threads import available_cpus
+
+
+def wants_onednn(environ: Mapping[str, str]) -> bool:
+    """Whether the user has left Jittor's ``use_mkl`` switch on."""
+    return environ.get("use_mkl", "1") == "1"
+
+
+def jittor_environment(
+    environ: Mapping[str, str],
+    home: Path,
+    compiler: str,
+    nvcc: Path | None,
+    onednn: bool,
+    python_config: Path | None = None,
+    threads: int | None = None,
+    verbose: bool = False,
+) -> dict[str, str]:
+    """Variables to set before ``import jittor``. ``nvcc`` None means CPU."""
+    chosen = {
+        "JITTOR_HOME": str(home),
+        "cc_path": compiler,
+        "nvcc_path": "" if nvcc is None else str(nvcc),  # empty: Jittor does not look for CUDA at all
+        # All four would be downloaded; none is needed by the operators used here.
+        "use_cutt": "0",
+        "use_cutlass": "0",
+        "use_nccl": "0",
+        "use_mkl": "1" if onednn and wants_onednn(environ) else "0",
+        # Jittor names its cache after the git branch of the folder it is installed in: with a virtual
+        # environment inside a repository, every change of branch would compile it anew.
+        "cache_name": environ.get("cache_name", "default"),
+        "gdb_path": environ.get("gdb_path", ""),  # asked for its version at every start otherwise
+        # Jittor imports torch, where there is one, before it starts (seconds). That matters only where both
+        # are used in one process, and there torch must come first.
+        "FIX_TORCH_ERROR": environ.get("FIX_TORCH_ERROR", "1" if "torch" in sys.modules else "0"),
+        "log_silent": "0" if verbose else environ.get("log_silent", "1"),
+    }
+    if "OMPI_COMM_WORLD_SIZE" not in environ:
+        chosen["use_mpi"] = "0"  # outside mpirun it is only compiled, never used
+    if python_config is not None:
+        chosen.setdefault("python_config_path", environ.get("python_config_path", str(python_config)))
+    if threads is not None:
+        chosen["OMP_NUM_THREADS"] = str(threads)
+    elif not environ.get("OMP_NUM_THREADS"):
+        chosen["OMP_NUM_THREADS"] = str(available_cpus())
+    return chosen

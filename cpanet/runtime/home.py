@@ -1,0 +1,105 @@
+"""Where Jittor keeps what it compiles: a folder that this user can write."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from cpanet.errors import UserError
+
+
+def choose_home(environ: Mapping[str, str]) -> Path:
+    """Jittor's home: ``JITTOR_HOME``, else the user's home, else a private temporary folder.
+
+    Jittor puts everything below ``<home>/.cache/jittor``. A ``JITTOR_HOME`` that cannot be written is an
+    error, because it was asked for; an unwritable home folder only costs the cache its permanence.
+    """
+    asked = environ.get("JITTOR_HOME")
+    if asked:
+        home = Path(asked).expanduser().absolute()
+        if not is_writable(cache_folder(home)):
+            raise UserError(
+                f"JITTOR_HOME cannot be written: {home}. Name a folder of your own, or unset JITTOR_HOME."
+            )
+        return home
+    user = Path(environ.get("HOME") or os.path.expanduser("~")).absolute()
+    if is_writable(cache_folder(user)):
+        return user
+    return temporary_home()
+
+
+def temporary_home() -> Path:
+    """A folder of this user alone below the temporary one; checked, for compiled code is loaded from it."""
+    folder = Path(tempfile.gettempdir()) / f"cpanet-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if folder.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise UserError(
+            f"The home folder cannot be written, and {folder} belongs to "
+            "somebody else or others may write it. Set JITTOR_HOME to a folder of your own."
+        )
+    if not is_writable(cache_folder(folder)):
+        raise UserError(
+            f"Neither the home folder nor {folder} can be written. Set JITTOR_HOME to one that can."
+        )
+    return folder
+
+
+def cache_folder(home: Path) -> Path:
+    """Jittor's cache below ``home``."""
+    return home / ".cache" / "jittor"
+
+
+def own_folder(home: Path) -> Path:
+    """This project's corner of Jittor's cache."""
+    return cache_folder(home) / "cpanet"
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can really be made in ``folder`` (made if missing); permission bits alone do not say so."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def import_lock(home: Path) -> Iterator[None]:
+    """One process at a time prepares and compiles; the others wait and find it done.
+
+    Jittor has a lock of its own, but makes folders and reads half-written files outside of it.
+    """
+    folder = own_folder(home)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "import.lock", "a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not _free_within(handle.fileno(), seconds=3.0):
+                print("Waiting for another process that is compiling Jittor…", file=sys.stderr, flush=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _free_within(descriptor: int, seconds: float) -> bool:
+    """Tries for the lock for a few seconds: an ordinary warm start beside ours is not worth a message."""
+    import time
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.05)
+    return False

@@ -1,0 +1,107 @@
+"""oneDNN for Jittor's CPU convolutions, from the wheels instead of from a download.
+
+Jittor looks for a release archive of oneDNN, unpacked as ``mkl/dnnl_lnx_2.2.0_cpu_gomp`` in its cache, and
+downloads it otherwise. The wheels below hold oneDNN 2.6, which it compiles and runs with; they are presented
+there through links, so that nothing is copied and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+LIBRARY_WHEEL = "onednn-cpu-gomp"
+HEADER_WHEEL = "onednn-devel-cpu-gomp"
+WHEEL_VERSION = "2022.2.1"
+EXPECTED_NAME = "dnnl_lnx_2.2.0_cpu_gomp"  # jittor/compile_extern.py, install_mkl
+REMEDY = f"pip install {LIBRARY_WHEEL}=={WHEEL_VERSION} {HEADER_WHEEL}=={WHEEL_VERSION}"
+
+
+class Wheels(NamedTuple):
+    """Where pip put oneDNN: the shared library, and the folder that holds ``dnnl.hpp`` and ``oneapi/``."""
+
+    library: Path
+    include: Path
+
+
+def find_wheels() -> Wheels | None:
+    """oneDNN as pip installed it into this environment (virtual, user or system), or None."""
+    library = _installed_file(LIBRARY_WHEEL, "libdnnl.so.2")
+    header = _installed_file(HEADER_WHEEL, "dnnl.hpp")
+    return None if library is None or header is None else Wheels(library, header.parent)
+
+
+def _installed_file(distribution: str, name: str) -> Path | None:
+    """The outermost file called ``name`` that ``distribution`` installed, where it really exists."""
+    try:
+        files = metadata.files(distribution) or []
+    except metadata.PackageNotFoundError:
+        return None
+    found = sorted(
+        (f for f in files if f.name == name and f.parent.name != "dnnl"), key=lambda f: len(f.parts)
+    )
+    for file in found:
+        path = Path(os.path.normpath(str(file.locate())))
+        if path.is_file():
+            return path
+    return None
+
+
+def present(cache: Path, wheels: Wheels | None) -> Path | None:
+    """Makes oneDNN appear where Jittor looks for it, and returns its library; None where there is no oneDNN.
+
+    ``cache`` is ``<jittor home>/.cache/jittor``. A working oneDNN that somebody else put there (Jittor's own
+    download) is used as it is; a broken one is moved aside, never deleted. Call it under the import lock.
+    """
+    place = cache / "mkl" / EXPECTED_NAME
+    library = place / "lib" / "libmkldnn.so"
+    ours = place.is_symlink()
+    if not ours and library.is_file() and (place / "include" / "dnnl.hpp").is_file():
+        return library.resolve()
+    if wheels is None:
+        if ours and library.is_file():
+            return library.resolve()
+        return None
+    tree = _link_tree(cache / "cpanet", wheels)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not ours and place.exists():
+        # Jittor takes the first folder there whose name starts with "dnnl", hence the other name.
+        place.rename(place.with_name(f"broken-{EXPECTED_NAME}-{os.getpid()}"))
+    _replace_link(place, tree)
+    return library.resolve()
+
+
+def _link_tree(folder: Path, wheels: Wheels) -> Path:
+    """The wheels as an unpacked release, ``include/`` and ``lib/``, by links; named by where the wheels lie."""
+    key = hashlib.sha256(f"{wheels.library}\n{wheels.include}".encode()).hexdigest()[:12]
+    tree = folder / f"onednn-{key}"
+    if (tree / "lib" / "libmkldnn.so").is_file() and (tree / "include" / "dnnl.hpp").is_file():
+        return tree
+    partial = folder / f".onednn-{key}.{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "lib").mkdir(parents=True)
+    (partial / "include").mkdir()
+    for name in ("libmkldnn.so", "libdnnl.so", "libdnnl.so.2"):  # .so.2 is the name inside the library
+        (partial / "lib" / name).symlink_to(wheels.library)
+    for header in sorted(
+        wheels.include.glob("dnnl*.h*")
+    ):  # not the folder: other packages' headers lie there too
+        (partial / "include" / header.name).symlink_to(header)
+    (partial / "include" / "oneapi").symlink_to(wheels.include / "oneapi")
+    shutil.rmtree(tree, ignore_errors=True)
+    partial.rename(tree)
+    return tree
+
+
+def _replace_link(link: Path, target: Path) -> None:
+    """Points ``link`` to ``target`` in one step."""
+    if link.is_symlink() and os.readlink(link) == str(target):
+        return
+    partial = link.with_name(f".{link.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target)
+    os.replace(partial, link)

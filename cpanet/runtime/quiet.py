@@ -1,0 +1,123 @@
+"""Keeping Jittor's chatter off the terminal, and its hands off the process it is imported into."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable
+
+CALM_LINE = "Compiling Jittor for this machine, once (about two minutes)…"
+FILTER_SOURCE = Path(__file__).with_name("quiet_cerr.cc")
+# Jittor's handlers end the process at once: on Ctrl-C, unseen by Python, and whenever a child is killed.
+SIGNALS = (signal.SIGINT, signal.SIGCHLD, signal.SIGQUIT)
+
+
+@contextmanager
+def side_effects_undone() -> Iterator[None]:
+    """Restores what importing Jittor changes in the process: signal handlers, checking of certificates."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    https = getattr(ssl, "_create_default_https_context", None)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if https is not None:
+            ssl._create_default_https_context = https  # Jittor turns verification off for every urlopen
+
+
+@contextmanager
+def calm_compilation(jittor_utils: Any, verbose: bool) -> Iterator[None]:
+    """One line instead of hundreds while Jittor compiles itself, and none when there is nothing to compile.
+
+    ``jittor_utils`` is the imported module; its progress class and log level are replaced in memory.
+    """
+    said = _Once(lambda: print(CALM_LINE, file=sys.stderr, flush=True))
+    if not verbose:
+        jittor_utils.LOG.log_silent = 1
+        original = jittor_utils.DelayProgress
+        jittor_utils.DelayProgress = lambda message, count: _CalmProgress(said)
+    if not any(Path(jittor_utils.cache_path).glob("**/jittor_core*.so")):
+        said()
+    try:
+        yield
+    finally:
+        if not verbose:
+            jittor_utils.DelayProgress = original
+        _stop_compile_pool(jittor_utils)
+
+
+class _Once:
+    """Calls ``action`` the first time only."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action = action
+        self.done = False
+
+    def __call__(self) -> None:
+        if not self.done:
+            self.done = True
+            self.action()
+
+
+class _CalmProgress:
+    """Stands in for ``jittor_utils.DelayProgress``: after two seconds, as there, says the one line."""
+
+    def __init__(self, say: Callable[[], None]) -> None:
+        self.say = say
+        self.start = time.monotonic()
+
+    def update(self, index: int) -> None:
+        if time.monotonic() - self.start > 2:
+            self.say()
+
+
+def _stop_compile_pool(jittor_utils: Any) -> None:
+    """Ends the compiler processes that Jittor otherwise keeps, up to 16 copies of this one, until exit."""
+    if getattr(jittor_utils, "pool_size", 0) and hasattr(jittor_utils, "p"):
+        import atexit
+
+        jittor_utils.p.terminate()
+        jittor_utils.p.join()
+        jittor_utils.pool_size = 0  # run_cmds makes a new pool when it needs one
+        atexit.unregister(jittor_utils.pool_cleanup)
+        del jittor_utils.p
+
+
+def silence_operator_progress(folder: Path, compiler: str) -> None:
+    """Takes "Compiling Operators(5/6)…" out of C++'s standard error; every other message passes.
+
+    Jittor writes it straight to ``std::cerr``, past every log level, so a small filter is compiled (once, a
+    second) and put in front. Without it only the noise remains, so a failure here is nobody's concern.
+    """
+    key = hashlib.sha256(FILTER_SOURCE.read_bytes() + compiler.encode()).hexdigest()[:12]
+    library = folder / f"quiet_cerr-{key}.so"
+    try:
+        if not library.is_file():
+            partial = library.with_name(f".{library.name}.{os.getpid()}")
+            command = [
+                compiler,
+                "-O1",
+                "-shared",
+                "-fPIC",
+                "-std=c++14",
+                str(FILTER_SOURCE),
+                "-o",
+                str(partial),
+            ]
+            subprocess.run(command, check=True, capture_output=True)
+            os.replace(partial, library)
+        ctypes.CDLL(str(library)).cpanet_quiet_cerr()
+    except (OSError, subprocess.SubprocessError, AttributeError):
+        pass

@@ -1,0 +1,189 @@
+"""Starting Jittor: environment, lock, import, flags; once in a process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cpanet
+from cpanet.errors import UserError
+from cpanet.runtime import onednn, quiet, toolchain
+from cpanet.runtime.cuda import CudaReport, probe_cuda
+from cpanet.runtime.environment import jittor_environment, wants_onednn
+from cpanet.runtime.home import cache_folder, choose_home, import_lock, own_folder
+from cpanet.runtime.threads import set_threads
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What Jittor was started with."""
+
+    device: str
+    why_not_cuda: str
+    versions: dict[str, str] = field(compare=False)
+    onednn: Path | None
+    cache_home: Path
+    gpu: str | None = None
+
+
+_runtime: Runtime | None = None
+
+
+def current() -> Runtime | None:
+    """The runtime of this process, or None while Jittor has not been started."""
+    return _runtime
+
+
+def prepare(device: str = "auto", verbose: bool = False, threads: int | None = None) -> Runtime:
+    """Starts Jittor on ``device`` ("auto", "cpu" or "cuda") and returns what was chosen.
+
+    May be called again: "auto" keeps what is there, another device is switched to where Jittor was built for
+    it. ``verbose`` lets Jittor's log through, ``threads`` bounds the CPU kernels (else OMP_NUM_THREADS, else
+    the CPUs that the process may use). UserError, with the remedy, for a missing compiler or headers, a cache
+    that cannot be written, or a device that cannot be had.
+    """
+    global _runtime
+    if device not in DEVICES:
+        raise UserError(f"Unknown device: {device!r}. Choose one of {', '.join(DEVICES)}.")
+    if _runtime is None:
+        _runtime = _start(device, verbose, threads)
+    else:
+        _runtime = _switch(_runtime, device)
+        if threads is not None:
+            set_threads(threads)
+    return _runtime
+
+
+def _start(device: str, verbose: bool, threads: int | None) -> Runtime:
+    report = CudaReport(False, "device=cpu was asked for") if device == "cpu" else probe_cuda()
+    if device == "cuda" and not report.usable:
+        raise UserError(f"device=cuda cannot be used: {report.reason}. Put that right, or use device=cpu.")
+    compiler = toolchain.find_compiler(os.environ)
+    headers = toolchain.find_headers()
+    home = choose_home(os.environ)
+    cache = cache_folder(home)
+    with import_lock(home):
+        library = onednn.present(cache, onednn.find_wheels())
+        if library is None and wants_onednn(os.environ):
+            print(
+                f"Warning: oneDNN was not found, so CPU convolutions will be slow. Remedy: {onednn.REMEDY}",
+                file=sys.stderr,
+            )
+        nvcc = report.toolkit.nvcc if report.usable and report.toolkit is not None else None
+        os.environ.update(
+            jittor_environment(
+                os.environ,
+                home,
+                compiler,
+                nvcc,
+                library is not None,
+                toolchain.python_config(headers, own_folder(home)),
+                threads,
+                verbose,
+            )
+        )
+        jittor = _import_jittor(home, verbose)
+    if not verbose:
+        quiet.silence_operator_progress(own_folder(home), compiler)
+    if threads is not None:
+        set_threads(threads)
+    why_not = report.reason
+    if report.usable and not jittor.has_cuda:
+        why_not = "Jittor itself found no CUDA device"
+        if device == "cuda":
+            raise UserError(
+                f"device=cuda cannot be used: {why_not}. Run python -m cpanet.doctor for the details."
+            )
+    chosen = "cuda" if report.usable and jittor.has_cuda else "cpu"
+    jittor.flags.use_cuda = 1 if chosen == "cuda" else 0
+    return Runtime(
+        device=chosen,
+        why_not_cuda="" if chosen == "cuda" else why_not,
+        versions=versions(),
+        onednn=library if wants_onednn(os.environ) else None,
+        cache_home=cache,
+        gpu=report.gpu if chosen == "cuda" else None,
+    )
+
+
+def _switch(runtime: Runtime, device: str) -> Runtime:
+    """The running Jittor on another device, where it was built for it."""
+    if device in ("auto", runtime.device):
+        return runtime
+    import jittor
+
+    if device == "cuda" and not jittor.has_cuda:
+        raise UserError(
+            "device=cuda cannot be used: Jittor runs on the CPU in this process already "
+            f"({runtime.why_not_cuda}). Ask for device=cuda first, in a new process."
+        )
+    jittor.flags.use_cuda = 1 if device == "cuda" else 0
+    if device == "cuda":
+        return replace(runtime, device="cuda", why_not_cuda="", gpu=probe_cuda().gpu)
+    return replace(runtime, device="cpu", why_not_cuda="device=cpu was asked for", gpu=None)
+
+
+def _import_jittor(home: Path, verbose: bool) -> Any:
+    """``import jittor`` with its side effects on this process undone."""
+    try:
+        with _home_at(home), quiet.side_effects_undone():
+            utils = importlib.import_module("jittor_utils")
+            with quiet.calm_compilation(utils, verbose):
+                try:
+                    return importlib.import_module("jittor")
+                except SystemExit:
+                    # Jittor rebuilt a part that it had loaded already and asks to be started again, with exit
+                    # status 0. The rebuilt part has the same sources; importing again is enough.
+                    for name in [n for n in sys.modules if n == "jittor" or n.startswith("jittor.")]:
+                        del sys.modules[name]
+                    return importlib.import_module("jittor")
+    except (Exception, SystemExit) as error:
+        lines = str(error).strip().splitlines()
+        raise UserError(
+            f"Jittor does not start: {lines[0] if lines else type(error).__name__}. Remove {cache_folder(home)} "
+            "and try again; python -m cpanet.doctor --verbose shows Jittor's own log."
+        ) from error
+
+
+@contextmanager
+def _home_at(home: Path) -> Iterator[None]:
+    """``HOME`` is Jittor's home for the moment of the import.
+
+    Jittor writes ``~/.cache/jittor/config.json`` even where ``JITTOR_HOME`` points elsewhere (and fails where ~
+    is read-only), and remembers there the last ``JITTOR_HOME`` for programs that do not set it.
+    """
+    before = os.environ.get("HOME")
+    os.environ["HOME"] = str(home)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HOME"]
+        else:
+            os.environ["HOME"] = before
+
+
+def versions() -> dict[str, str]:
+    """Versions for records: Python, the packages that decide the numbers, compiler, platform."""
+    found = {"cpanet": cpanet.__version__, "python": platform.python_version()}
+    for name in ("jittor", "numpy", "onednn-cpu-gomp", "hydra-core", "opencv-python-headless"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    try:
+        found["compiler"] = "g++ " + toolchain.tool_version(toolchain.find_compiler(os.environ))
+    except UserError:
+        found["compiler"] = "not installed"
+    found["platform"] = platform.platform()
+    return found

@@ -1,0 +1,101 @@
+"""The C++ compiler and the Python headers that Jittor compiles with."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from cpanet.errors import UserError
+
+PYTHON = f"python3.{sys.version_info.minor}"
+
+
+def find_compiler(environ: Mapping[str, str]) -> str:
+    """Path of the C++ compiler: ``cc_path`` where set (Jittor's own variable), else g++ on the PATH."""
+    wanted = environ.get("cc_path") or "g++"
+    found = shutil.which(wanted, path=environ.get("PATH"))
+    if found is None:
+        raise UserError(
+            f"No C++ compiler: {wanted} was not found, and Jittor compiles its operators with it. "
+            "Install it: apt install g++"
+        )
+    return found
+
+
+def header_folders() -> list[Path]:
+    """Where this interpreter's Python.h may lie: its own folder first, then Debian's for the same 3.x."""
+    paths = sysconfig.get_paths()
+    return [Path(paths["include"]), Path(paths["platinclude"]), Path("/usr/include") / PYTHON]
+
+
+def find_headers(folders: Sequence[Path] | None = None) -> Path:
+    """The folder that holds Python.h for this interpreter's version."""
+    for folder in header_folders() if folders is None else folders:
+        if (folder / "Python.h").is_file():
+            return folder
+    raise UserError(
+        f"No Python headers: Python.h for Python 3.{sys.version_info.minor} was not found, and Jittor "
+        f"compiles against it. Install it: apt install python3-dev ({PYTHON}-dev where there are several Pythons)"
+    )
+
+
+def python_config_candidates() -> list[Path]:
+    """The scripts that Jittor itself tries, in its order (``jittor_utils.get_py3_config_path``)."""
+    here = Path(sys.executable).parent
+    return [
+        here / f"{PYTHON}-config",
+        Path(f"{sys.executable}-config"),
+        Path("/usr/bin") / f"{PYTHON}-config",
+        Path("/usr/local/bin") / f"{PYTHON}-config",
+        here / "python3-config",
+    ]
+
+
+def python_config(headers: Path, folder: Path, candidates: Sequence[Path] | None = None) -> Path | None:
+    """A python-config script for Jittor, or None where Jittor finds one by itself.
+
+    A virtual environment of a Python outside /usr has none beside its interpreter, and Jittor then stops
+    although the headers are there; so a two-answer script is written into ``folder``.
+    """
+    if any(path.is_file() for path in (python_config_candidates() if candidates is None else candidates)):
+        return None
+    script = folder / f"{PYTHON}-config"
+    text = (
+        "#!/bin/sh\n"
+        'case "$1" in\n'
+        f"  --includes) echo '-I\"{headers}\"' ;;\n"
+        f"  --extension-suffix) echo '{sysconfig.get_config_var('EXT_SUFFIX')}' ;;\n"
+        "  *) exit 2 ;;\n"
+        "esac\n"
+    )
+    write_atomically(script, text, mode=0o755)
+    return script
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Writes ``text`` to ``path`` so that no reader ever sees half of it; leaves an equal file alone."""
+    if path.is_file() and path.read_text() == text and path.stat().st_mode & 0o777 == mode:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text)
+    partial.chmod(mode)
+    os.replace(partial, path)
+
+
+@cache
+def tool_version(path: str) -> str:
+    """The version that ``path --version`` prints last (as ``12.2.0`` or ``13.0.88``), or ``unknown``."""
+    try:
+        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    numbers = re.findall(r"\d+\.\d+(?:\.\d+)?", answer.stdout)
+    return numbers[-1] if numbers else "unknown"

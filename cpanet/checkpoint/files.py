@@ -1,0 +1,74 @@
+"""Tensor files: safetensors written atomically, safetensors and ``.pth`` read without executing anything."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from cpanet.checkpoint.pth import read_pth
+from cpanet.errors import UserError
+
+FORMAT = "cpanet/1"
+PTH_SUFFIXES = (".pth", ".pt")
+
+
+def write_checkpoint(path: Path, tensors: dict[str, np.ndarray], state: dict[str, Any]) -> None:
+    """Write ``tensors`` and the JSON-able ``state``: to a temporary name, flushed to disk, then renamed.
+
+    Whoever reads ``path`` meanwhile, or after a crash at any moment, finds the old file or the new one, never a part.
+    """
+    metadata = {"format": FORMAT, "state": json.dumps(state)}
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    write_atomically(path, save(contiguous, metadata=metadata))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Tensors and state of a file that :func:`write_checkpoint` wrote; :class:`UserError` where it is none or damaged."""
+    tensors, metadata = _read_safetensors(Path(path))
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of this project (no {FORMAT!r} in its header).")
+    return tensors, json.loads(metadata["state"])
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of a ``.safetensors`` or PyTorch ``.pth`` file by name; :class:`UserError` for anything else."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file.")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)[0]
+    if path.suffix in PTH_SUFFIXES:
+        return read_pth(path)
+    raise UserError(f"{path}: weights are read from .safetensors, .pth and .pt files, not {path.suffix or 'this'!r}.")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged or not a safetensors file ({error}). Fetch or write it again.") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file.") from None

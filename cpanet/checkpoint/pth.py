@@ -1,0 +1,199 @@
+"""PyTorch ``.pth`` files read without PyTorch and without running anything in them.
+
+A ``.pth`` file is a pickle, and a pickle is a program. This reader interprets it with a whitelist: ordered dictionaries,
+plain containers, and the two functions that rebuild a tensor from a storage; any other name in the file is refused.
+Both layouts are read: the zip archive of PyTorch ≥ 1.6 and the older sequence of pickles (torchvision's VGG files).
+Format: https://github.com/pytorch/pytorch/blob/main/torch/serialization.py (facts only).
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+import struct
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+
+from cpanet.errors import UserError
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_DTYPES = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype("<u2"),  # widened to float32 below
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+_LIMIT = 4 << 30  # bytes of one storage: a larger claim is a damaged or hostile file
+
+
+class _Storage:
+    """A flat array that a tensor is a view of; ``data`` is filled in once it has been read."""
+
+    def __init__(self, kind: str, size: int) -> None:
+        self.kind, self.size = kind, size
+        self.data: np.ndarray | None = None
+
+
+class _Tensor:
+    def __init__(self, storage: _Storage, offset: int, shape: tuple, strides: tuple) -> None:
+        self.storage, self.offset, self.shape, self.strides = storage, offset, tuple(shape), tuple(strides)
+
+    def array(self) -> np.ndarray:
+        data = self.storage.data
+        if data is None:
+            raise ValueError("a tensor's storage is missing from the file")
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides))
+        if self.offset < 0 or any(n < 0 for n in self.shape) or any(s < 0 for s in self.strides):
+            raise ValueError("a tensor has a negative size")
+        if 0 not in self.shape and last >= data.size:
+            raise ValueError("a tensor reaches beyond its storage")
+        view = np.lib.stride_tricks.as_strided(
+            data[self.offset :], self.shape, [s * data.itemsize for s in self.strides], writeable=False
+        )
+        if self.storage.kind == "BFloat16Storage":
+            return (view.astype(np.uint32) << 16).view(np.float32)
+        return np.array(view)
+
+
+class _StorageType:
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> _Tensor:
+    return _Tensor(storage, offset, shape, strides)
+
+
+def _rebuild_parameter(tensor: _Tensor, *_: Any) -> _Tensor:
+    return tensor
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    **{("torch", kind): _StorageType(kind) for kind in _DTYPES},
+}
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, stream: io.BytesIO, load_storage: Callable[[tuple], _Storage]) -> None:
+        super().__init__(stream, encoding="utf-8")
+        self._load_storage = load_storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise _Refused(f"{module}.{name}") from None
+
+    def persistent_load(self, key: Any) -> _Storage:
+        if not isinstance(key, tuple) or not key or key[0] != "storage":
+            raise ValueError("an unknown kind of reference")
+        return self._load_storage(key)
+
+
+class _Refused(Exception):
+    """Names what the whitelist does not know."""
+
+
+def read_pth(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of a ``.pth`` state dict, by name.
+
+    A dictionary that holds the state dict under ``state_dict``, ``model`` or ``net`` is looked into. Raises
+    :class:`UserError` for anything that is not a plain state dict, naming what was refused.
+    """
+    try:
+        content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+        for key in ("state_dict", "model", "net"):
+            if isinstance(content, dict) and isinstance(content.get(key), dict):
+                content = content[key]
+        if not isinstance(content, dict):
+            raise ValueError("it holds no dictionary of tensors")
+        tensors = {str(name): value.array() for name, value in content.items() if isinstance(value, _Tensor)}
+    except _Refused as refused:
+        raise UserError(
+            f"{path}: refused, because loading it would call {refused}. Only files with plain tensors are read: "
+            "save the model's state_dict() instead of the model, or convert it to .safetensors."
+        ) from None
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise UserError(
+            f"{path}: not a readable PyTorch file ({type(error).__name__}: {error}). It may be truncated: fetch it again."
+        ) from None
+    if not tensors:
+        raise UserError(f"{path}: no tensors in this file. Expected a PyTorch state dict.")
+    return tensors
+
+
+def _new_storage(key: tuple, cache: dict[str, _Storage]) -> _Storage:
+    kind = key[1].kind if isinstance(key[1], _StorageType) else ""
+    name, size = str(key[2]), int(key[4])
+    if kind not in _DTYPES or not 0 <= size * _DTYPES[kind].itemsize <= _LIMIT:
+        raise ValueError(f"a storage of kind {kind or key[1]!r} with {size} elements")
+    return cache.setdefault(name, _Storage(kind, size))
+
+
+def _read_zip(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        records = [n for n in archive.namelist() if n.endswith("/data.pkl") or n == "data.pkl"]
+        if len(records) != 1:
+            raise ValueError("no data.pkl in the archive")
+        prefix = records[0][: -len("data.pkl")]
+        cache: dict[str, _Storage] = {}
+
+        def load(key: tuple) -> _Storage:
+            storage = _new_storage(key, cache)
+            if storage.data is None:
+                info = archive.getinfo(f"{prefix}data/{key[2]}")
+                if info.file_size != storage.size * _DTYPES[storage.kind].itemsize:
+                    raise ValueError(f"storage {key[2]} has an unexpected size")
+                storage.data = np.frombuffer(archive.read(info), _DTYPES[storage.kind])
+            return storage
+
+        return _Reader(io.BytesIO(archive.read(records[0])), load).load()
+
+
+def _read_legacy(path: Path) -> Any:
+    if path.stat().st_size > _LIMIT:
+        raise ValueError("larger than 4 GiB")
+    stream = io.BytesIO(path.read_bytes())
+    cache: dict[str, _Storage] = {}
+
+    def load(key: tuple) -> _Storage:
+        if len(key) > 5 and key[5] is not None:
+            raise ValueError("a view of a storage, which only very old files hold")
+        return _new_storage(key, cache)
+
+    def unpickle() -> Any:
+        return _Reader(stream, load).load()
+
+    if unpickle() != _LEGACY_MAGIC:
+        raise ValueError("no PyTorch file")
+    unpickle()  # protocol version
+    system = unpickle()
+    if not system.get("little_endian", True) or sys.byteorder != "little":
+        raise ValueError("written on a big-endian machine")
+    content = unpickle()
+    for key in unpickle():
+        storage = cache[str(key)]
+        (size,) = struct.unpack("<q", stream.read(8))
+        dtype = _DTYPES[storage.kind]
+        raw = stream.read(size * dtype.itemsize) if size == storage.size else b""
+        if len(raw) != storage.size * dtype.itemsize:
+            raise ValueError(f"storage {key} is cut short")
+        storage.data = np.frombuffer(raw, dtype)
+    return content

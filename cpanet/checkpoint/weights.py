@@ -1,0 +1,67 @@
+"""Putting tensors into a model: every missing, unexpected or misshapen one is named, and nothing is loaded then."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+
+from cpanet.checkpoint import names
+from cpanet.checkpoint.files import read_tensors
+from cpanet.errors import UserError
+from cpanet.runtime import jt
+
+PathLike = Union[str, "os.PathLike[str]"]
+MODEL_PREFIX = "model."  # in this project's checkpoints, beside "optimizer."
+
+
+def model_tensors(model: Any) -> dict[str, np.ndarray]:
+    """Every parameter and running statistic of ``model`` as NumPy arrays, by name."""
+    return model.state_dict(to="numpy")
+
+
+def load_weights(model: Any, path: PathLike) -> None:
+    """Load a whole CPANet: this project's checkpoints or the authors' released ``.pth``.
+
+    Released names are translated, with or without ``module.``; ``layer4`` and batch counters are left out. Raises
+    :class:`UserError` naming every missing, unexpected, misshapen or non-finite tensor; the model is then unchanged.
+    """
+    tensors = read_tensors(Path(path))
+    if any(name.startswith(MODEL_PREFIX) for name in tensors):
+        tensors = {n[len(MODEL_PREFIX) :]: t for n, t in tensors.items() if n.startswith(MODEL_PREFIX)}
+    elif names.looks_released(tensors):
+        tensors = _renamed(tensors, names.from_released)
+    assign(model, tensors, f"{path}")
+
+
+def load_backbone_weights(model: Any, path: PathLike) -> None:
+    """Load ImageNet weights in torchvision's names into ``model.backbone``; classifier and ``layer4`` are left out."""
+    tensors = _renamed(read_tensors(Path(path)), lambda name: names.from_torchvision(name, model.backbone_name))
+    assign(model.backbone, tensors, f"{path} as weights of backbone={model.backbone_name}")
+
+
+def assign(module: Any, tensors: dict[str, np.ndarray], source: str) -> None:
+    """Copy ``tensors`` into ``module``, all or nothing."""
+    state = module.state_dict(to="")
+    problems = [f"missing {name}" for name in state if name not in tensors]
+    problems += [f"unexpected {name}" for name in tensors if name not in state]
+    for name in sorted(state.keys() & tensors.keys()):
+        wanted, found = tuple(state[name].shape), tuple(tensors[name].shape)
+        if wanted != found and not (wanted == (1,) and found == ()):
+            problems.append(f"misshapen {name}: {list(found)} in the file, {list(wanted)} in the model")
+        elif not np.isfinite(tensors[name]).all():
+            problems.append(f"not finite {name}")
+    if problems:
+        raise UserError(
+            f"{source}: does not fit the model ({len(problems)} tensors). Check backbone, ablation and model.width.\n  "
+            + "\n  ".join(problems)
+        )
+    for name, variable in state.items():
+        variable.assign(jt.array(tensors[name].astype(np.float32).reshape(variable.shape)))
+
+
+def _renamed(tensors: dict[str, np.ndarray], rename: Any) -> dict[str, np.ndarray]:
+    renamed = ((rename(name), tensor) for name, tensor in tensors.items())
+    return {name: tensor for name, tensor in renamed if name is not None}

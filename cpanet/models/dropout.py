@@ -1,0 +1,43 @@
+"""Channel dropout whose masks are drawn on the host, from the seed and the iteration alone.
+
+A run can then be resumed at any iteration without saving a generator's state, two devices drop the same channels, and
+whoever computes a convolution knows on the host which channels need not be computed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cpanet.runtime import jt
+
+
+class DropoutSource:
+    """The masks of one training step; every :class:`ChannelDropout` of a model draws from the same source."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.reseed(seed, 0)
+
+    def reseed(self, seed: int, iteration: int) -> None:
+        """Start the masks of ``iteration``: the same two numbers always give the same masks."""
+        self._rng = np.random.default_rng([seed, iteration, 0xD0])
+
+    def mask(self, batch: int, channels: int, p: float) -> np.ndarray:
+        """(batch, channels) float32: 0 where a channel is dropped, 1/(1−p) elsewhere."""
+        kept = self._rng.random((batch, channels)) >= p
+        return (kept / (1.0 - p)).astype(np.float32)
+
+
+class ChannelDropout(jt.nn.Module):
+    """Zero whole channels with probability ``p`` in training, as PyTorch's ``Dropout2d``; the identity otherwise."""
+
+    def __init__(self, p: float, source: DropoutSource) -> None:
+        self.p = p
+        self._source = source
+
+    def execute(self, x):
+        """x (B, C, H, W) → the same shape."""
+        if not self.is_train or self.p == 0:
+            return x
+        batch, channels = x.shape[:2]
+        mask = jt.array(self._source.mask(batch, channels, self.p)).stop_grad()
+        return x * mask.reshape(batch, channels, 1, 1)

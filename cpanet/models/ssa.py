@@ -1,0 +1,76 @@
+"""SSA, the space squeeze attention: the decoder at full resolution (``DP`` in the released code)."""
+
+from __future__ import annotations
+
+from cpanet.models.dropout import ChannelDropout, DropoutSource
+from cpanet.models.resample import conv_of_enlarged, enlarge
+from cpanet.runtime import jt
+
+nn = jt.nn
+DROPOUT = 0.1
+
+
+class ChannelAttention(nn.Module):
+    """Shared bottleneck on the global maximum and the global mean, summed, sigmoid (CBAM, Woo et al. 2018)."""
+
+    def __init__(self, width: int, reduction: int = 16) -> None:
+        self.squeeze = nn.Linear(width, max(width // reduction, 1), bias=False)
+        self.expand = nn.Linear(max(width // reduction, 1), width, bias=False)
+
+    def execute(self, x):
+        """x (B, C, H, W) → weights (B, C, 1, 1) in (0, 1)."""
+        batch, channels = x.shape[:2]
+        flat = x.reshape(batch, channels, -1)
+        pooled = jt.concat([flat.max(dim=2), flat.mean(dim=2)], dim=0)
+        scores = self.expand(nn.relu(self.squeeze(pooled)))
+        return jt.sigmoid(scores[:batch] + scores[batch:]).reshape(batch, channels, 1, 1)
+
+
+class SpatialAttention(nn.Module):
+    """7×7 convolution on the channel-wise maximum and mean, sigmoid (CBAM, Woo et al. 2018)."""
+
+    def __init__(self) -> None:
+        self.conv = nn.Conv(2, 1, 7, padding=3, bias=False)
+
+    def execute(self, x):
+        """x (B, C, H, W) → weights (B, 1, H, W) in (0, 1)."""
+        pooled = jt.concat([x.max(dim=1, keepdims=True), x.mean(dim=1, keepdims=True)], dim=1)
+        return jt.sigmoid(self.conv(pooled))
+
+
+class SpaceSqueezeAttention(nn.Module):
+    """Two strided squeezes of the enlarged map, fused with it, a residual and an attention branch, two logits.
+
+    The textbook form works on the enlarged map ``X = up(x)`` throughout. Here the enlargement is commuted past what is
+    linear: the first squeeze reads ``x`` directly, and the 1×1 fusion of ``[X, up(x1), up(x2)]`` is three small 1×1
+    convolutions whose results are enlarged and added, so that the threefold concatenation is never built.
+    """
+
+    def __init__(self, width: int, dropout: DropoutSource, rate: float = DROPOUT) -> None:
+        self.width = width
+        self.down1 = nn.Conv(width, width, 2, stride=2, bias=False)
+        self.down2 = nn.Conv(width, width, 2, stride=2, bias=False)
+        self.fuse = nn.Conv(3 * width, width, 1, bias=False)
+        self.mix = nn.Conv(width, width, 3, padding=1, bias=False)
+        self.residual = nn.Conv(width, width, 3, padding=1, bias=False)
+        self.channel = ChannelAttention(width)
+        self.spatial = SpatialAttention()
+        self.classify = nn.Conv(width, 2, 1)
+        self.drop = ChannelDropout(rate, dropout)
+
+    def execute(self, x, size: tuple[int, int]):
+        """x (B, C, h, w) on the feature grid, size (H, W) multiples of 4 → logits (B, 2, H, W)."""
+        drop = self.drop
+        x1 = drop(nn.relu(conv_of_enlarged(x, self.down1.weight, size, stride=2)))
+        x2 = drop(nn.relu(self.down2(x1)))
+        kernels = self.fuse.weight
+        fused = [
+            enlarge(nn.conv2d(part, kernels[:, i * self.width : (i + 1) * self.width]), size)
+            for i, part in enumerate((x, x1, x2))
+        ]
+        t = drop(nn.relu(fused[0] + fused[1] + fused[2]))
+        t = drop(nn.relu(self.mix(t)))
+        residual = drop(nn.relu(self.residual(t)))
+        attended = t * self.channel(t)
+        attended = attended * self.spatial(attended)
+        return self.classify(residual + attended)

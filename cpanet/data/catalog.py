@@ -1,0 +1,279 @@
+"""The data sets by name: FSSD-12, the embedded set, metal8, and any folder in their layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from cpanet.data import embedded
+from cpanet.data.check import MaskRule, Problem, printable, raise_problems, shorten
+from cpanet.data.dataset import DefectDataset
+from cpanet.data.folder import Contents, find_classes, read_folder
+from cpanet.errors import UserError
+
+DESCRIPTION = "dataset.yaml"
+DEFAULT_FOLDS = 3  # of a folder that does not say; FSSD-12 has as many
+
+Folds = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Classes in order, test classes of each fold, and what a published set is forgiven.
+
+    ``published`` sets are taken as they are: what would be a mistake in a folder of one's own (a mask that
+    covers the whole image, grey values beside 0 and 255, two equal pictures) is only noted.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    folds: Folds
+    published: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    expected: Mapping[str, int] = field(default_factory=dict)  # images of a class, where known
+    mask_threshold: int | None = None
+
+
+def equal_runs(classes: Sequence[str], folds: int) -> Folds:
+    """``folds`` runs of classes, as equal as can be; earlier runs take the classes that are left over."""
+    return tuple(tuple(classes[i] for i in run) for run in np.array_split(np.arange(len(classes)), folds))
+
+
+_FSSD12 = tuple(
+    f"Steel_{c}" for c in ("Am", "Ia", "Ld", "Op", "Os", "Ws", "Pa", "Pk", "Ri", "Rp", "Sc", "Se")
+)
+FSSD12 = Layout(
+    "fssd12",
+    _FSSD12,
+    equal_runs(_FSSD12, 3),
+    published=True,
+    aliases={"Steel_Ia": "Steel_la"},  # lower-case L, in some copies
+    expected=dict.fromkeys(_FSSD12, 50),
+)
+
+_METAL8 = ("MT_Blowhole", "MT_Break", "MT_Crack", "MT_Fray", "MT_Uneven", "Steel_In", "Steel_Pa", "Steel_Sc")
+METAL8 = Layout(
+    "metal8",
+    _METAL8,
+    (
+        ("Steel_In", "MT_Break"),
+        ("Steel_Pa", "MT_Crack"),
+        ("Steel_Sc", "MT_Uneven"),
+        ("MT_Blowhole", "MT_Fray"),
+    ),
+    published=True,
+    expected={**dict.fromkeys(_METAL8, 50), "MT_Fray": 32},
+)
+
+EMBEDDED = Layout("embedded", embedded.CLASSES, equal_runs(embedded.CLASSES, 3))
+
+NAMES = ("fssd12", "embedded", "metal8", "folder")
+
+
+def describe_folder(root: Path, folds: int | None = None) -> Layout:
+    """Classes and folds of any folder: from its ``dataset.yaml``, else equal runs of its classes."""
+    found = find_classes(root)
+    description = _read_description(root / DESCRIPTION)
+    classes = tuple(description.get("classes") or found)
+    if len(classes) < 2:
+        raise UserError(
+            f"{printable(str(root))} holds {len(classes)} classes (sub-folders with Images/ and GT/); "
+            "training on some classes and testing on others needs at least 2. Check data.root."
+        )
+    if "folds" in description:
+        chosen: Folds = tuple(tuple(fold) for fold in description["folds"])
+        _check_folds(root / DESCRIPTION, chosen, classes)
+    else:
+        number = folds if folds is not None else min(DEFAULT_FOLDS, len(classes))
+        if not 2 <= number <= len(classes):
+            raise UserError(
+                f"data.folds={number}: {printable(str(root))} has {len(classes)} classes, "
+                f"so 2 to {len(classes)} folds are possible."
+            )
+        chosen = equal_runs(classes, number)
+    return Layout(
+        str(description.get("name") or root.resolve().name or "folder"),
+        classes,
+        chosen,
+        mask_threshold=description.get("mask_threshold"),
+    )
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(v, str) and v for v in value)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    """``dataset.yaml`` as plain data; {} where there is none."""
+    if not path.exists():
+        return {}
+    where = printable(str(path))
+    try:
+        if path.stat().st_size > 2**20:
+            raise UserError(f"{where} is larger than 1 MiB. It should hold a few lines.")
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{where} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{where} should hold keys and values, such as folds: [[class, class], [class]].")
+    checks = {
+        "name": (lambda v: isinstance(v, str), "a text"),
+        "classes": (lambda v: _is_names(v) and len(set(v)) == len(v), "a list of different class folders"),
+        "folds": (
+            lambda v: isinstance(v, list) and len(v) > 0 and all(_is_names(f) for f in v),
+            "a list of lists of class folders",
+        ),
+        "mask_threshold": (
+            lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 254,
+            "a whole number from 0 to 254",
+        ),
+    }
+    for key, value in content.items():
+        if key not in checks:
+            raise UserError(f"{where} has an unknown key {key!r}. Known are {', '.join(checks)}.")
+        valid, what = checks[key]
+        if not valid(value):
+            raise UserError(f"{where}: {key} must be {what}.")
+    return content
+
+
+def _check_folds(path: Path, folds: Folds, classes: Sequence[str]) -> None:
+    where = printable(str(path))
+    for number, fold in enumerate(folds):
+        unknown = [c for c in fold if c not in classes]
+        if unknown:
+            raise UserError(
+                f"{where}: fold {number} names {shorten(unknown)}, which is no class folder there."
+            )
+        if len(set(fold)) != len(fold):
+            raise UserError(f"{where}: fold {number} names a class twice.")
+        if len(fold) == len(classes):
+            raise UserError(f"{where}: fold {number} tests every class, which leaves none to train on.")
+
+
+def find_layout(name: str, root: Path, folds: int | None = None) -> Layout:
+    """The layout of data set ``name``; a folder's is read from ``root``."""
+    fixed = {layout.name: layout for layout in (FSSD12, METAL8, EMBEDDED)}
+    if name in fixed:
+        return fixed[name]
+    if name == "folder":
+        return describe_folder(root, folds)
+    raise UserError(f"data.name={name}: there is no such data set. Choose one of {', '.join(NAMES)}.")
+
+
+def looks_like(layout: Layout, root: Path) -> bool:
+    """Whether ``root`` holds most class folders of a layout."""
+    found = sum((root / c).is_dir() or (root / layout.aliases.get(c, c)).is_dir() for c in layout.classes)
+    return 2 * found > len(layout.classes)
+
+
+def resolve_auto(name: str, root: Path | None) -> tuple[str, Path | None, str]:
+    """What ``data=auto`` means here: (name, root, sentence that says why).
+
+    FSSD-12 where its folder is given and there, the embedded set where none is given. A folder that is given
+    but is not FSSD-12 is a mistake, not a reason to train on something else.
+    """
+    if name != "auto":
+        return name, root, f"data={name} was asked for."
+    if root is None:
+        return (
+            "embedded",
+            None,
+            "no FSSD-12 folder was given (data.root or FSSD12_ROOT), so the embedded set is used.",
+        )
+    root = _existing(Path(root))
+    for candidate in (root, root / "FSSD-12"):
+        if looks_like(FSSD12, candidate):
+            return "fssd12", candidate, f"FSSD-12 was found in {printable(str(candidate))}."
+    raise UserError(
+        f"{printable(str(root))} does not hold the class folders of FSSD-12 (Steel_Am … Steel_Se). "
+        "Point data.root or FSSD12_ROOT to them, or use data=folder for another data set."
+    )
+
+
+def _existing(root: Path) -> Path:
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise UserError(
+            f"data.root={printable(str(root))} {what}. Give the folder that holds the class folders."
+        )
+    return root
+
+
+def examine(
+    name: str,
+    root: Path,
+    mask_threshold: int | None = None,
+    min_images: int = 2,
+    folds: int | None = None,
+) -> tuple[Layout, Contents]:
+    """Read ``root`` as data set ``name`` and collect everything that is wrong with it."""
+    root = _existing(Path(root))
+    layout = find_layout(name, root, folds)
+    folders = [
+        layout.aliases[c] if not (root / c).is_dir() and (root / layout.aliases.get(c, c)).is_dir() else c
+        for c in layout.classes
+    ]
+    threshold = mask_threshold if mask_threshold is not None else layout.mask_threshold
+    contents = read_folder(
+        root,
+        layout.classes,
+        MaskRule(threshold, lenient=layout.published),
+        folders,
+        duplicates="note" if layout.published else "problem",
+    )
+    for canonical, folder in zip(layout.classes, folders):
+        if folder != canonical:
+            contents.notes.append(f"folder {folder} is read as {canonical}")
+    for index, canonical in enumerate(layout.classes):
+        number = contents.labels.count(index)
+        wanted = layout.expected.get(canonical, number)
+        if 0 < number != wanted:
+            contents.notes.append(f"{canonical} has {number} images, the published set {wanted}")
+        if number < min_images and (root / folders[index]).is_dir():
+            detail = f"has {number} usable images; {min_images - 1}-shot episodes need at least {min_images}"
+            contents.problems.append(Problem(canonical, "class too small", detail))
+    return layout, contents
+
+
+def load_dataset(
+    name: str,
+    root: Path | None = None,
+    cache: Path | None = None,
+    mask_threshold: int | None = None,
+    min_images: int = 2,
+    folds: int | None = None,
+) -> DefectDataset:
+    """Read data set ``name`` ("fssd12", "embedded", "metal8", "folder") into memory.
+
+    ``root`` holds the class folders; the embedded set needs none, it is drawn into ``cache`` at its first
+    use. ``mask_threshold``: grey above it is defect; without it 255 is, and other values than 0 and 255 are
+    refused (in the published sets: background). ``min_images`` of each class: shot + 1. ``folds``: number of
+    equal runs of classes, for a folder without ``dataset.yaml``. Raises ``UserError`` with all problems.
+    """
+    if name == "embedded" and root is None:
+        root = embedded.ensure(cache)
+    if root is None:
+        raise UserError(f"data.root is not set. Give the folder that holds {name}: data.root=FOLDER.")
+    root = Path(root)
+    layout, contents = examine(name, root, mask_threshold, min_images, folds)
+    raise_problems(layout.name, root, contents.problems)
+    return DefectDataset(
+        layout.name,
+        root,
+        layout.classes,
+        contents.images,
+        contents.masks,
+        np.array(contents.labels, np.int64),
+        contents.names,
+        layout.folds,
+        contents.fingerprint,
+        contents.notes,
+    )

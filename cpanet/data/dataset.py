@@ -1,0 +1,60 @@
+"""What a data set is to the rest of the project: decoded images, masks, classes and folds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cpanet.errors import UserError
+
+
+class Split(NamedTuple):
+    """Classes and image indices of one fold; training and test classes never meet."""
+
+    train_classes: tuple[int, ...]
+    test_classes: tuple[int, ...]
+    train_indices: np.ndarray
+    test_indices: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class DefectDataset:
+    """Images and masks of every class, decoded once and kept in memory.
+
+    ``images[i]`` is uint8 RGB (H, W, 3), ``masks[i]`` uint8 (H, W) with 1 where the defect is,
+    ``labels[i]`` the index of its class in ``classes`` and ``names[i]`` its path below ``root``.
+    ``folds[f]`` names the test classes of fold f; ``fingerprint`` is a SHA-256 over names and files;
+    ``notes`` says what was accepted although it was not quite as expected.
+    """
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]
+    images: list[np.ndarray]
+    masks: list[np.ndarray]
+    labels: np.ndarray
+    names: list[str]
+    folds: tuple[tuple[str, ...], ...]
+    fingerprint: str
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def indices_of(self, class_index: int) -> np.ndarray:
+        """Indices of the images of one class, in natural order of their names."""
+        return np.flatnonzero(self.labels == class_index)
+
+    def split(self, fold: int) -> Split:
+        """The classes and images that ``fold`` trains and tests on."""
+        if not 0 <= fold < len(self.folds):
+            raise UserError(
+                f"fold={fold}: {self.name} has folds 0 to {len(self.folds) - 1}. Choose one of these."
+            )
+        test = tuple(sorted(self.classes.index(c) for c in self.folds[fold]))
+        train = tuple(c for c in range(len(self.classes)) if c not in test)
+        is_test = np.isin(self.labels, test)
+        return Split(train, test, np.flatnonzero(~is_test), np.flatnonzero(is_test))

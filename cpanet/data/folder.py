@@ -1,0 +1,241 @@
+"""The reader: ``<class>/Images/*`` with ``<class>/GT/<same stem>.png``, for every data set in this layout.
+
+Anything else beside them (``Nd/``, a read-me, thumbnails) is left alone. Problems are collected, never
+raised one by one, so that a user mends a data set once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cpanet.data.check import MaskRule, Problem, binarise, printable, shorten
+from cpanet.data.images import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    Header,
+    Refused,
+    decode_grey,
+    decode_image,
+    read_header,
+)
+
+IMAGES, MASKS = "Images", "GT"
+DEFAULT_RULE = MaskRule()
+MAX_TOTAL_PIXELS = 1_500_000_000  # 4 bytes each once decoded: 6 GB
+
+
+class Pair(NamedTuple):
+    """An image and its mask; ``name`` is the image's path below the root, in the canonical class name."""
+
+    class_index: int
+    name: str
+    image: Path
+    mask: Path
+
+
+@dataclass
+class Contents:
+    """What a folder holds: decoded pairs in order, problems, and notes on what was accepted."""
+
+    names: list[str] = field(default_factory=list)
+    images: list[np.ndarray] = field(default_factory=list)
+    masks: list[np.ndarray] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    fingerprint: str = ""
+
+
+def natural_key(name: str) -> tuple:
+    """Sorts img_2 before img_10, whatever the order of the file system."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p), name
+
+
+def list_folder(path: Path) -> list[str]:
+    """Names in a folder in natural order, hidden ones left out; [] where it is no folder."""
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return []
+    return sorted((n for n in names if not n.startswith(".")), key=natural_key)
+
+
+def find_classes(root: Path) -> list[str]:
+    """Sub-folders that hold an ``Images`` folder, in natural order."""
+    return [name for name in list_folder(root) if (root / name / IMAGES).is_dir()]
+
+
+def list_pairs(root: Path, class_index: int, name: str, folder: str, contents: Contents) -> list[Pair]:
+    """The images of one class that have a mask; what has not is noted in ``contents``."""
+    images_dir, masks_dir = root / folder / IMAGES, root / folder / MASKS
+    for directory in (images_dir, masks_dir):
+        if not directory.is_dir():
+            contents.problems.append(
+                Problem(f"{printable(folder)}/{directory.name}", "missing folder", "is not there")
+            )
+    files = list_folder(images_dir)
+    images = [f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES]
+    strays = [f"{folder}/{IMAGES}/{f}" for f in files if Path(f).suffix.lower() not in IMAGE_SUFFIXES]
+    masks = {Path(f).stem: f for f in list_folder(masks_dir) if Path(f).suffix.lower() in MASK_SUFFIXES}
+
+    pairs: list[Pair] = []
+    stems: dict[str, str] = {}
+    for file in images:
+        shown, stem = f"{name}/{IMAGES}/{printable(file)}", Path(file).stem
+        try:
+            file.encode()
+        except UnicodeEncodeError:
+            contents.problems.append(Problem(shown, "file name", "is not UTF-8; rename it"))
+            continue
+        if stem in stems:
+            detail = f"{printable(stems[stem])} would have the same mask; keep one"
+            contents.problems.append(Problem(shown, "duplicated name", detail))
+        elif stem not in masks:
+            detail = f"there is no {name}/{MASKS}/{printable(stem)}.png"
+            if masks_dir.is_dir():
+                contents.problems.append(Problem(shown, "missing mask", detail))
+        else:
+            stems[stem] = file
+            pairs.append(
+                Pair(class_index, f"{name}/{IMAGES}/{file}", images_dir / file, masks_dir / masks[stem])
+            )
+    if strays:
+        contents.notes.append(f"ignored, no image by its name: {shorten(strays)}")
+    unused = [f"{name}/{MASKS}/{masks[s]}" for s in masks if s not in stems and images_dir.is_dir()]
+    if unused:
+        contents.notes.append(f"ignored, masks without an image: {shorten(unused)}")
+    return pairs
+
+
+def _problem(pair: Pair, path: Path, refused: Refused) -> Problem:
+    folder = MASKS if path == pair.mask else IMAGES
+    return Problem(f"{pair.name.split('/')[0]}/{folder}/{printable(path.name)}", refused.rule, refused.detail)
+
+
+class _Headers(NamedTuple):
+    image: Header | None
+    mask: Header | None
+    problems: list[Problem]
+
+
+def _read_headers(pair: Pair) -> _Headers:
+    headers: list[Header | None] = []
+    problems = []
+    for path in (pair.image, pair.mask):
+        try:
+            headers.append(read_header(path))
+        except Refused as refused:
+            headers.append(None)
+            problems.append(_problem(pair, path, refused))
+    image, mask = headers
+    if image and mask and image != mask:
+        detail = f"is {mask.width}×{mask.height}, its image {image.width}×{image.height}"
+        problems.append(_problem(pair, pair.mask, Refused("size mismatch", detail)))
+    return _Headers(image, mask, problems)
+
+
+class _Decoded(NamedTuple):
+    image: np.ndarray | None
+    mask: np.ndarray | None
+    image_hash: bytes
+    mask_hash: bytes
+    remark: str
+    problems: list[Problem]
+
+
+def _decode(pair: Pair, rule: MaskRule) -> _Decoded:
+    image = mask = None
+    remark = ""
+    hashes = {pair.image: b"", pair.mask: b""}
+    problems = []
+    for path in (pair.image, pair.mask):
+        try:
+            data = _read(path)
+            hashes[path] = hashlib.sha256(data).digest()
+            if path == pair.image:
+                image = decode_image(data)
+            else:
+                mask, remark = binarise(decode_grey(data), rule)
+        except Refused as refused:
+            problems.append(_problem(pair, path, refused))
+    return _Decoded(image, mask, hashes[pair.image], hashes[pair.mask], remark, problems)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Refused("unreadable file", f"cannot be read ({error.strerror})") from None
+
+
+def read_folder(
+    root: Path,
+    classes: Sequence[str],
+    rule: MaskRule = DEFAULT_RULE,
+    folders: Sequence[str] | None = None,
+    duplicates: str = "problem",
+) -> Contents:
+    """Read every class of ``classes``; ``folders`` gives their folders' names where these differ.
+
+    ``duplicates`` says whether two files with the same content are a "problem" or a "note".
+    """
+    contents = Contents()
+    pairs: list[Pair] = []
+    for index, name in enumerate(classes):
+        folder = folders[index] if folders else name
+        if (root / folder).is_dir():
+            pairs += list_pairs(root, index, name, folder, contents)
+        else:
+            contents.problems.append(Problem(printable(folder), "missing class", "the folder is not there"))
+
+    # Sizes first: what is too large must not be decoded, one by one or all together.
+    headers = [_read_headers(pair) for pair in pairs]
+    for header in headers:
+        contents.problems += header.problems
+    total = sum(h.image.width * h.image.height for h in headers if h.image)
+    if total > MAX_TOTAL_PIXELS:
+        detail = (
+            f"all images together have {total:,} pixels; the limit is {MAX_TOTAL_PIXELS:,}: make them smaller"
+        )
+        contents.problems.append(Problem(str(root), "too large", detail))
+        return contents
+
+    sound = [pair for pair, header in zip(pairs, headers) if not header.problems]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        decoded = list(pool.map(lambda pair: _decode(pair, rule), sound))
+    remarks: Counter[str] = Counter()
+    seen: dict[bytes, str] = {}
+    digest = hashlib.sha256()
+    for pair, item in zip(sound, decoded):
+        contents.problems += item.problems
+        if item.image is None or item.mask is None:
+            continue
+        if item.image_hash in seen:
+            detail = f"is the same picture as {printable(seen[item.image_hash])}"
+            if duplicates == "problem":
+                contents.problems.append(
+                    _problem(pair, pair.image, Refused("duplicated image", detail + "; keep one"))
+                )
+            else:
+                contents.notes.append(f"{printable(pair.name)} {detail}")
+        seen.setdefault(item.image_hash, pair.name)
+        remarks[item.remark] += bool(item.remark)
+        digest.update(pair.name.encode() + b"\0" + item.image_hash + item.mask_hash)
+        contents.names.append(pair.name)
+        contents.images.append(item.image)
+        contents.masks.append(item.mask)
+        contents.labels.append(pair.class_index)
+    contents.notes += [f"{number} {remark}" for remark, number in remarks.items() if number]
+    contents.fingerprint = digest.hexdigest()
+    return contents

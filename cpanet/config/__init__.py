@@ -1,0 +1,8 @@
+"""Configuration: Hydra composes it (conf/), this package checks it and hands it on, typed."""
+
+from __future__ import annotations
+
+from cpanet.config.launch import launch, register
+from cpanet.config.schema import Config, validate
+
+__all__ = ["Config", "launch", "register", "validate"]

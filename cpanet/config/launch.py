@@ -1,0 +1,68 @@
+"""Everything around Hydra's entry point: what is registered before it, and how it ends."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any, Callable, NoReturn
+
+import hydra
+from hydra._internal import hydra as hydra_app
+from hydra._internal import utils as hydra_utils
+from omegaconf import OmegaConf
+
+from cpanet.config import choices, naming
+from cpanet.config.loader import ConfigLoader
+from cpanet.errors import UserError
+
+
+def register() -> None:
+    """Teach Hydra this project's resolvers, loader and error reports. Call before ``@hydra.main``.
+
+    Hydra has no public place for a loader or for error reports, so two of its internal names are replaced,
+    here and nowhere else. A Hydra that no longer has them is refused rather than half supported.
+    """
+    internals = [
+        (hydra_app, "ConfigLoaderImpl"),
+        (hydra_app, "run_and_report"),
+        (hydra_utils, "run_and_report"),
+    ]
+    if not all(hasattr(module, name) for module, name in internals) or not ConfigLoader.supported():
+        raise UserError(
+            f"hydra-core {hydra.__version__} is not supported. Run: pip install 'hydra-core>=1.3.2,<1.4'"
+        )
+    setattr(hydra_app, "ConfigLoaderImpl", ConfigLoader)  # noqa: B010
+    for module in (hydra_app, hydra_utils):
+        setattr(module, "run_and_report", _call)  # noqa: B010
+
+    OmegaConf.register_new_resolver("cpanet.profile", choices.profile_for, replace=True)
+    OmegaConf.register_new_resolver("cpanet.recipe", choices.recipe_for, replace=True)
+    OmegaConf.register_new_resolver("cpanet.run_name", naming.run_name, replace=True)
+
+
+def launch(main: Callable[[], Any]) -> NoReturn:
+    """Run Hydra's ``main`` and exit: 0 done, 2 a UserError, 1 another failure, 130 interrupted."""
+    try:
+        main()
+    except KeyboardInterrupt as error:
+        sys.exit(report(error))
+    except Exception as error:
+        sys.exit(report(error))
+    sys.exit(0)
+
+
+def report(error: BaseException) -> int:
+    """Say on stderr what ended the run, and return the exit status that goes with it."""
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+    traceback.print_exception(type(error), error, error.__traceback__)
+    return 1
+
+
+def _call(function: Callable[[], Any]) -> Any:
+    """In place of Hydra's ``run_and_report``: let errors reach :func:`launch`."""
+    return function()

@@ -1,0 +1,120 @@
+"""Hydra's config loader, with numbers as group options, settled ``auto`` choices and readable errors.
+
+Hydra 1.3 refuses a bare number as a group's option ("Config group override must be a string or a list. Got
+int"), so ``fold=0`` or ``loss_k=0.2`` would need quotes, and quotes for the shell around them. This loader
+looks at the parsed overrides before Hydra does. A loader travels with its jobs to worker processes, pickled
+by reference to this module, so that launchers need nothing more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Union
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from cpanet.config.choices import settle
+from cpanet.config.explain import CompositionError, explain
+from cpanet.config.keys import leaves
+
+Number = Union[int, float]
+
+
+class ConfigLoader(ConfigLoaderImpl):
+    """See the module."""
+
+    @staticmethod
+    def supported() -> bool:
+        """Whether this Hydra still has what is overridden here."""
+        return all(
+            hasattr(ConfigLoaderImpl, name)
+            for name in (
+                "_parse_overrides_and_create_caching_repo",
+                "load_configuration",
+                "get_group_options",
+            )
+        )
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        try:
+            config = super().load_configuration(
+                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+            )
+        except CompositionError:
+            raise
+        except Exception as error:  # composing runs no code but resolvers: what fails here is what was typed
+            raise explain(error, overrides, self, config_name) from error
+        if run_mode == RunMode.RUN:  # a sweep's own configuration is no job: each job settles its own
+            settle(config)
+        return config
+
+    def _parse_overrides_and_create_caching_repo(self, config_name: Any, overrides: Any) -> Any:
+        parsed, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        return [as_choice(override, repo) for override in parsed], repo
+
+
+def as_choice(override: Override, repo: Any) -> Override:
+    """``override`` with a number put into the words of its group.
+
+    ``loss_k=0`` becomes the option ``0.0``, which is numerically equal. A number without an option
+    (``loss_k=0.3``) sets the key that the group's options set (``loss.k=0.3``), where that is a single
+    number; its range is checked with all other values. Anything else is left to Hydra.
+    """
+    group = override.key_or_group
+    if override.is_sweep_override() or override.is_delete() or override.is_hydra_override():
+        return override
+    if not repo.group_exists(group):
+        return override
+    value = override.value()
+    number = as_number(value)
+    options = repo.get_group_options(group, ObjectType.CONFIG)
+    if number is None or value in options:
+        return override
+    for option in options:
+        if as_number(option) == number:
+            return dataclasses.replace(override, _value=option)
+    key = number_key(group, options, repo)
+    if key is None:
+        return dataclasses.replace(override, _value=str(value))  # an unknown option: Hydra says so
+    # In brackets OmegaConf reads the same key, and Hydra does not see the group of the same name.
+    first, _, rest = key.partition(".")
+    return dataclasses.replace(
+        override, key_or_group=f"[{first}]" + (f".{rest}" if rest else ""), _value=number
+    )
+
+
+def number_key(group: str, options: list[str], repo: Any) -> str | None:
+    """The one key that the options of ``group`` set, if they set a single number; None otherwise."""
+    for option in options:
+        loaded = repo.load_config(config_path=f"{group}/{option}")
+        package = (loaded.header["package"] or "").replace("_global_", "")
+        found = leaves(loaded.config, prefix=package)
+        return next(iter(found)) if len(found) == 1 and as_number(*found.values()) is not None else None
+    return None
+
+
+def as_number(value: Any) -> Number | None:
+    """``value`` as a number, if it is one or spells one; truth values are not numbers."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        try:
+            number: Number = kind(value)
+        except ValueError:
+            continue
+        return number if math.isfinite(number) else None
+    return None

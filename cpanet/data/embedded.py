@@ -8,6 +8,7 @@ written without compression: the same bytes on any machine.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import struct
@@ -24,7 +25,8 @@ from cpanet.errors import UserError
 SIZE = 200
 PER_CLASS = 25
 SEED = 12
-VERSION = 1  # of the pictures: counted up whenever they change, so that caches are not mixed
+VERSION = 2  # of the pictures: counted up whenever they change, so that caches are not mixed
+FINGERPRINT = "3231234f8ec81df553c379eca297bcc930db190d659e5ef1c507cefc10b43764"
 
 Field = np.ndarray  # float64 (SIZE, SIZE)
 Random = np.random.Generator
@@ -89,14 +91,26 @@ def sign(rng: Random) -> float:
 
 
 def steel(rng: Random) -> Field:
-    """Rolled steel without a defect: brightness, uneven light, rolling lines, grain; roughly 0 … 255."""
-    level, contrast = rng.uniform(95, 165), rng.uniform(0.7, 1.3)
+    """Rolled steel without a defect: uneven light, faint stains, rolling lines; roughly 0 … 255."""
+    level, contrast = rng.uniform(90, 165), rng.uniform(0.7, 1.4)
     angle = rng.uniform(0, 2 * np.pi)
     slope = (np.cos(angle) * (_X - SIZE / 2) + np.sin(angle) * (_Y - SIZE / 2)) / SIZE
-    light = rng.uniform(10, 45) * slope + rng.uniform(3, 9) * noise(rng, 45)
+    light = (
+        rng.uniform(10, 50) * slope
+        + rng.uniform(3, 9) * noise(rng, 45)
+        + rng.uniform(1, 5) * noise(rng, 9, 16)
+    )
     lines = rng.uniform(3, 7) * noise(rng, 0.8, 45) + rng.uniform(2, 5) * noise(rng, 2.5, 70)
-    grain = rng.uniform(3, 6) * noise(rng, 0.6, 1.0)
-    return level + light + contrast * (lines + grain)
+    return level + light + contrast * lines
+
+
+def photograph(rng: Random, base: Field, picture: Field) -> np.ndarray:
+    """uint8 image: the defect more or less pronounced, all slightly blurred, and the camera's grain."""
+    picture = blur(
+        base + rng.uniform(0.65, 1.15) * (picture - base), float(rng.choice([0.4, 0.55, 0.7, 0.85]))
+    )
+    picture = picture + rng.uniform(3, 6) * noise(rng, 0.5, 0.8)
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
 # --- the twelve kinds --------------------------------------------------------------------------------------
@@ -157,7 +171,7 @@ def oil_spot(rng: Random, base: Field) -> Defect:
     for _ in range(rng.integers(2, 5)):
         r = rng.uniform(15, 30)
         cy, cx = somewhere(rng, r + 4)
-        drop = ellipse(cy, cx, r, r * rng.uniform(0.85, 1.2))
+        drop = blob(rng, cy, cx, r, r * rng.uniform(0.85, 1.3), 1.5, 8)
         film = blur(base, 9) - 48 + 55 * soft(ellipse(cy - r / 3, cx - r / 3, r / 3, r / 3), r / 2)
         alpha = soft(drop, 2)
         picture = picture * (1 - alpha) + film * alpha
@@ -196,28 +210,30 @@ def crack_network(rng: Random, base: Field) -> Defect:
     seeds = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
     seeds = seeds + rng.uniform(-0.45, 0.45, seeds.shape) * step
     warp_y, warp_x = _Y + 2.5 * noise(rng, 4), _X + 2.5 * noise(rng, 4)
-    distance = np.sqrt((warp_y[..., None] - seeds[:, 0]) ** 2 + (warp_x[..., None] - seeds[:, 1]) ** 2)
-    nearest = np.partition(distance, 1, axis=-1)
-    cracks = soft(3.2 - (nearest[..., 1] - nearest[..., 0]), 2.0)
+    first = second = np.full((SIZE, SIZE), np.inf)
+    for y, x in seeds:
+        distance = (warp_y - y) ** 2 + (warp_x - x) ** 2
+        second = np.minimum(second, np.maximum(first, distance))
+        first = np.minimum(first, distance)
+    cracks = soft(3.2 - (np.sqrt(second) - np.sqrt(first)), 2.0)
     return Defect(base - soft(area, 3) * 75 * cracks, area > 0)
 
 
 def roll_printing(rng: Random, base: Field) -> Defect:
-    """The same mark again and again, in the rhythm of a damaged roll."""
+    """The same mark again and again, in the rhythm of a damaged roll; each image has a mark of its own."""
     picture, mask = base.copy(), np.zeros((SIZE, SIZE), bool)
-    step = rng.uniform(40, 52)
-    top, left = rng.uniform(0, step, 2)
-    shape_y, shape_x = rng.uniform(9, 13, 2)
-    depth = 45 * sign(rng)
+    step, top, left = rng.uniform(40, 54), *rng.uniform(0, 40, 2)
+    radius, depth = rng.uniform(9, 13), 55 * sign(rng)
+    lobes, lobed, turn = rng.integers(2, 6), rng.uniform(0.15, 0.4), rng.uniform(0, 2 * np.pi)
     rows = rng.integers(1, 4)
-    first = rng.integers(0, max(1, 4 - rows) + 1)
+    first = rng.integers(0, 5 - rows)
     for row in range(first, first + rows):
         for column in range(5):
             cy, cx = top + row * step, left + column * step + (row % 2) * step / 2
-            diamond = (1 - np.abs(_Y - cy) / shape_y - np.abs(_X - cx) / shape_x) * 8
-            hollow = soft(diamond, 2) - 1.4 * soft(diamond - 4, 2)
-            picture = picture + depth * hollow
-            mask |= diamond > 0
+            outline = radius * (1 + lobed * np.cos(lobes * np.arctan2(_Y - cy, _X - cx) + turn))
+            mark = outline - np.sqrt((_Y - cy) ** 2 + (_X - cx) ** 2)
+            picture = picture + rng.uniform(0.7, 1) * depth * (soft(mark, 2) - 1.5 * soft(mark - 4, 2))
+            mask |= mark > 0
     return Defect(picture, mask)
 
 
@@ -239,11 +255,11 @@ def edge_fray(rng: Random, base: Field) -> Defect:
     """The torn edge of the strip: a jagged border, splinters, dark beyond."""
     inward = [_Y, SIZE - 1 - _Y, _X, SIZE - 1 - _X][rng.integers(4)]
     depth = rng.uniform(24, 46)
-    jagged = depth + 9 * noise(rng, 3) + 5 * noise(rng, 1.5) - inward
+    jagged = depth + 8 * noise(rng, 5) + 3 * noise(rng, 2) - inward
     splinters = np.abs(np.mod(noise(rng, 1.5, 3) * 1.3, 2) - 1)
     beyond = soft(jagged - 0.55 * depth, 4)
     torn = base + 70 * (splinters - 0.6)
-    inside = torn * (1 - beyond) + (28 + 5 * noise(rng, 3)) * beyond
+    inside = torn * (1 - beyond) + (rng.uniform(15, 45) + 5 * noise(rng, 3)) * beyond
     alpha = soft(jagged, 2)
     return Defect(base * (1 - alpha) + inside * alpha, jagged > 0)
 
@@ -252,14 +268,14 @@ def punching(rng: Random, base: Field) -> Defect:
     """Crescents struck by a tool: sharp, dark, with a bright burr."""
     picture, mask = base.copy(), np.zeros((SIZE, SIZE), bool)
     for _ in range(rng.integers(2, 5)):
-        r, turn = rng.uniform(18, 30), rng.uniform(0, 2 * np.pi)
+        r, turn = rng.uniform(18, 32), rng.uniform(0, 2 * np.pi)
         cy, cx = somewhere(rng, r + 2)
-        shift = r * 0.55
+        shift = r * rng.uniform(0.45, 0.7)
         moon = np.minimum(
             ellipse(cy, cx, r, r),
             -ellipse(cy + shift * np.sin(turn), cx + shift * np.cos(turn), r * 0.8, r * 0.8),
         )
-        picture = picture * (1 - soft(moon, 1.5)) + soft(moon, 1.5) * 40
+        picture = picture * (1 - soft(moon, 1.5)) + soft(moon, 1.5) * (0.3 * base + 4 * noise(rng, 2))
         picture = picture + 75 * np.exp(-0.5 * ((moon - 0.5) / 1.2) ** 2)
         mask |= moon > -1
     return Defect(picture, mask)
@@ -292,10 +308,11 @@ def draw(kind: str, number: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarr
     """
     for attempt in range(100):
         rng = np.random.default_rng([seed, CLASSES.index(kind), number, attempt])
-        picture, mask = KINDS[kind](rng, steel(rng))
+        base = steel(rng)
+        picture, mask = KINDS[kind](rng, base)
         if 0.04 <= mask.mean() <= 0.40:
             break
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8), mask.astype(np.uint8)
+    return photograph(rng, base, picture), mask.astype(np.uint8)
 
 
 # --- files -------------------------------------------------------------------------------------------------
@@ -335,32 +352,30 @@ def write(root: Path, per_class: int = PER_CLASS, seed: int = SEED) -> None:
             (images / f"{kind}_{number + 1}.png").write_bytes(png(image))
             (masks / f"{kind}_{number + 1}.png").write_bytes(png(mask, bits=1))
     folds = "".join(f"  - [{', '.join(CLASSES[f : f + 4])}]\n" for f in range(0, len(CLASSES), 4))
-    text = f"# Procedural strip steel, drawn by cpanet.data.embedded.\nname: embedded\nfolds:\n{folds}"
+    text = (
+        "# Procedural strip steel, drawn by cpanet.data.embedded.\n"
+        f"name: embedded\nclasses: [{', '.join(CLASSES)}]\nfolds:\n{folds}"
+    )
     (root / "dataset.yaml").write_text(text, "utf-8")
 
 
-def default_cache() -> Path:
-    """Where the set is kept when the caller does not say."""
-    return Path.home() / ".cache" / "cpanet"
+def write_new(root: Path, replace: bool = False) -> None:
+    """``write`` to a folder that appears only when it is whole, so several processes may do this at once.
 
-
-def ensure(cache: Path | None = None) -> Path:
-    """Folder of the embedded set below ``cache``, drawn there if it is not yet.
-
-    It appears under its name only when it is whole, so several processes may come here at once.
+    Where ``root`` exists it is kept as it is, or replaced. Raises ``UserError`` where it cannot be written.
     """
-    cache = Path(cache) if cache is not None else default_cache()
-    root = cache / f"embedded-v{VERSION}"
-    if root.is_dir():
-        return root
+    if root.exists() and not replace:
+        raise UserError(f"{root} exists already. Give a folder that does not, or remove it.")
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=cache))
+        root.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
         try:
-            write(work)
-            os.chmod(work, 0o755)
+            write(work / "new")
+            with contextlib.suppress(FileNotFoundError):
+                if replace:
+                    os.rename(root, work / "old")
             try:
-                os.rename(work, root)
+                os.rename(work / "new", root)
             except OSError:
                 if not root.is_dir():  # otherwise another process was quicker, with the same pictures
                     raise
@@ -368,7 +383,19 @@ def ensure(cache: Path | None = None) -> Path:
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"The embedded data set cannot be written to {cache}: {error.strerror or error}. "
-            "Make room there, or choose another folder with XDG_CACHE_HOME."
+            f"The embedded data set cannot be written to {root}: {error.strerror or error}. "
+            "Make room there, or let that folder be written."
         ) from None
+
+
+def default_cache() -> Path:
+    """Where the set is kept when the caller does not say."""
+    return Path.home() / ".cache" / "cpanet"
+
+
+def ensure(cache: Path | None = None, again: bool = False) -> Path:
+    """Folder of the embedded set below ``cache``, drawn there if it is not yet, or ``again``."""
+    root = (Path(cache) if cache is not None else default_cache()) / f"embedded-v{VERSION}"
+    if again or not root.is_dir():
+        write_new(root, replace=True)
     return root

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -50,14 +50,21 @@ def read_header(path: Path) -> Header:
     if size > MAX_FILE_BYTES:
         raise Refused("too large", f"has {size / 2**20:.0f} MiB; the limit is {MAX_FILE_BYTES >> 20} MiB")
     try:
+        with path.open("rb") as file:
+            return read_header_of(file)
+    except OSError as error:
+        raise Refused("unreadable file", f"cannot be read ({error.strerror or error})") from None
+
+
+def read_header_of(file: BinaryIO) -> Header:
+    """``read_header`` for an open file."""
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
     except Image.DecompressionBombError:
         raise Refused("too large", f"has more than {MAX_PIXELS:,} pixels") from None
-    except PermissionError:
-        raise Refused("unreadable file", "may not be read: check its permissions") from None
     except Exception:  # whatever a decoder raises for a damaged header
         raise Refused("unreadable file", "is damaged, or no JPEG, PNG, BMP or TIFF image") from None
     if width * height > MAX_PIXELS:

@@ -1,0 +1,151 @@
+"""``python -m cpanet.data``: check a data set, build metal8, write the embedded set to look at."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cpanet.data import build, embedded
+from cpanet.data.catalog import FSSD12, METAL8, NAMES, Layout, examine, looks_like
+from cpanet.data.check import Problem, printable
+from cpanet.data.folder import Contents
+from cpanet.errors import UserError
+
+
+def guess_name(root: Path) -> str:
+    """Which data set a folder holds, by its class folders."""
+    for layout in (FSSD12, METAL8):
+        if looks_like(layout, root):
+            return layout.name
+    return "folder"
+
+
+def class_table(layout: Layout, contents: Contents) -> Table:
+    """Images, sizes and defect share of each class."""
+    table = Table(title=Text(f"{layout.name}: {len(contents.images)} usable images"))
+    for column in ("class", "test fold", "images", "sizes", "defect % (least, median, most)"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for index, name in enumerate(layout.classes):
+        masks = [m for m, label in zip(contents.masks, contents.labels) if label == index]
+        folds = ", ".join(str(f) for f, fold in enumerate(layout.folds) if name in fold)
+        shares = [100 * m.mean() for m in masks]
+        share = f"{min(shares):.2f}, {np.median(shares):.1f}, {max(shares):.1f}" if shares else "–"
+        table.add_row(Text(printable(name)), folds, str(len(masks)), _sizes(masks), share)
+    return table
+
+
+def _sizes(masks: Sequence[np.ndarray]) -> str:
+    if not masks:
+        return "–"
+    heights, widths = [m.shape[0] for m in masks], [m.shape[1] for m in masks]
+
+    def span(values: Sequence[int]) -> str:
+        return str(min(values)) if min(values) == max(values) else f"{min(values)}–{max(values)}"
+
+    return f"{span(widths)} × {span(heights)}"
+
+
+def problem_table(problems: Sequence[Problem]) -> Table:
+    """Every problem, grouped by rule."""
+    table = Table(title=f"{len(problems)} problem{'s' * (len(problems) != 1)}")
+    for column in ("rule", "file or class", "what is wrong"):
+        table.add_column(column, overflow="fold")
+    for problem in sorted(problems, key=lambda p: p.rule):
+        table.add_row(problem.rule, Text(problem.file), Text(problem.detail))
+    return table
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Print the report; 0 where the data set can be used, 2 where it cannot."""
+    name = arguments.name or guess_name(arguments.root)
+    layout, contents = examine(
+        name, arguments.root, arguments.mask_threshold, arguments.shot + 1, arguments.folds
+    )
+    console = Console()
+    console.print(class_table(layout, contents))
+    for note in contents.notes:
+        console.print(Text(f"note: {note}"))
+    if contents.problems:
+        console.print(problem_table(contents.problems))
+        return 2
+    console.print(Text(f"No problems. Fingerprint {contents.fingerprint}", style="green"))
+    return 0
+
+
+def build_set(arguments: argparse.Namespace) -> int:
+    """Build metal8 and say where it is."""
+    number = build.build_metal8(arguments.sd900, arguments.magnetic_tile, arguments.out, arguments.sources)
+    print(
+        f"{number} images written to {printable(str(arguments.out))}: data=metal8 data.root={arguments.out}"
+    )
+    return 0
+
+
+def embed(arguments: argparse.Namespace) -> int:
+    """Write the embedded set to a folder that does not exist yet."""
+    embedded.write_new(arguments.out)
+    print(f"{len(embedded.CLASSES) * embedded.PER_CLASS} images written to {printable(str(arguments.out))}")
+    return 0
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from low to high."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m cpanet.data", description="Check and build data sets.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("check", help="report on a folder of class/Images and class/GT; exit 0 or 2")
+    one.add_argument("root", type=Path, metavar="ROOT", help="the folder that holds the class folders")
+    one.add_argument("--name", choices=NAMES, help="which data set it is (default: by its class folders)")
+    one.add_argument(
+        "--shot", type=whole_number(1, 1000), default=1, help="classes must allow it (default 1)"
+    )
+    one.add_argument("--mask-threshold", type=whole_number(0, 254), help="grey above it is defect")
+    one.add_argument(
+        "--folds", type=whole_number(2, 1000), help="equal runs of classes, without dataset.yaml"
+    )
+    one.set_defaults(function=check)
+
+    two = commands.add_parser("build", help="build a data set from public downloads")
+    two.add_argument("set", choices=["metal8"])
+    two.add_argument("--sd900", type=Path, required=True, metavar="DIR_OR_ZIP", help="SD-saliency-900")
+    two.add_argument("--magnetic-tile", type=Path, required=True, metavar="DIR_OR_ZIP")
+    two.add_argument("--sources", type=Path, default=build.SOURCES, metavar="CSV", help="another selection")
+    two.add_argument("out", type=Path, metavar="OUT", help="folder to write, which must not exist yet")
+    two.set_defaults(function=build_set)
+
+    three = commands.add_parser("embed", help="write the embedded set to a folder, to look at")
+    three.add_argument("out", type=Path, metavar="OUT", help="folder to write, which must not exist yet")
+    three.set_defaults(function=embed)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; a mistake of the user's ends in one message and exit code 2."""
+    try:
+        parsed = parser().parse_args(arguments)
+        return int(parsed.function(parsed))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,20 +1,63 @@
-"""Loss terms, on logits of two classes."""
+"""Loss terms, on logits of two classes (0 = background, 1 = defect); label 255 is ignored."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from cpanet.runtime import jt
 
 IGNORE = 255
 
 
-def cross_entropy(logits, target):
-    """Mean cross-entropy over the pixels whose label is not 255.
+@dataclass(frozen=True)
+class LossTerms:
+    """What is added to or changed in the paper's cross-entropy; the defaults change nothing.
 
-    logits (N, 2, H, W), target (N, H, W) with 0 = background, 1 = defect, 255 = ignored → scalar. With two classes it
-    depends on the difference d of the logits alone: softplus(d) − target·d. No labelled pixel at all gives 0.
+    dice: weight of a soft Dice term. focal_gamma: exponent γ of the focal weight (1−p)^γ on the cross-entropy.
     """
-    difference = logits[:, 1] - logits[:, 0]
+
+    dice: float = 0.0
+    focal_gamma: float = 0.0
+
+
+CROSS_ENTROPY = LossTerms()
+
+
+def segmentation_loss(logits, target, terms: LossTerms = CROSS_ENTROPY):
+    """logits (N, 2, H, W), target (N, H, W) in {0, 1, 255} → scalar."""
+    difference, defect, valid = _prepare(logits, target)
+    loss = _cross_entropy(difference, defect, valid, terms.focal_gamma)
+    if terms.dice:
+        loss = loss + terms.dice * _dice(difference, defect, valid)
+    return loss
+
+
+def cross_entropy(logits, target):
+    """Mean cross-entropy over the labelled pixels; 0 where there is none. Shapes as :func:`segmentation_loss`."""
+    return segmentation_loss(logits, target)
+
+
+def _prepare(logits, target):
     valid = (target != IGNORE).float32()
-    defect = (target == 1).float32()
-    softplus = difference.maximum(0.0) + jt.log(1.0 + jt.exp(-difference.abs()))
-    return ((softplus - defect * difference) * valid).sum() / valid.sum().maximum(1.0)
+    return logits[:, 1] - logits[:, 0], (target == 1).float32(), valid
+
+
+def _cross_entropy(difference, defect, valid, gamma: float):
+    """With two classes it depends on the logits' difference d alone: softplus(d) − defect·d."""
+    pixel = _softplus(difference) - defect * difference
+    if gamma:
+        pixel = pixel * (1.0 - jt.exp(-pixel)).maximum(1e-6).pow(gamma)
+    return (pixel * valid).sum() / valid.sum().maximum(1.0)
+
+
+def _dice(difference, defect, valid):
+    """1 − 2·|P∩T| / (|P| + |T|) on probabilities, an image at a time, smoothed by one pixel (Milletari et al. 2016)."""
+    probability = jt.sigmoid(difference) * valid
+    defect = defect * valid
+    overlap = (probability * defect).sum(dims=[1, 2])
+    total = probability.sum(dims=[1, 2]) + defect.sum(dims=[1, 2])
+    return (1.0 - (2.0 * overlap + 1.0) / (total + 1.0)).mean()
+
+
+def _softplus(x):
+    return x.maximum(0.0) + jt.log(1.0 + jt.exp(-x.abs()))

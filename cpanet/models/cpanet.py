@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Optional, Union
 
-from cpanet.losses import cross_entropy
+from cpanet.losses import CROSS_ENTROPY, LossTerms, segmentation_loss
 from cpanet.models.backbones import build_backbone
 from cpanet.models.cpp import CrossPositionProxy, masked_average
 from cpanet.models.dropout import ChannelDropout, DropoutSource
@@ -36,6 +36,7 @@ class CPANet(nn.Module):
     width: channels C of the head.
     protocol: corrected or released behaviour.
     dropout: False sets every dropout rate to 0.
+    head_init: how the head's weights start, see :func:`cpanet.models.initial.initialise`.
     seed: of the head's (and, without ``weights``, the backbone's) initialisation and of the dropout masks.
     """
 
@@ -50,6 +51,7 @@ class CPANet(nn.Module):
         protocol: Protocol = CORRECTED,
         dropout: bool = True,
         seed: int = 0,
+        head_init: str = "released",
     ) -> None:
         self.width = width
         self.protocol = protocol
@@ -70,7 +72,7 @@ class CPANet(nn.Module):
         self.ssa = SpaceSqueezeAttention(width, self.dropout_source, rate=0.1 * rate) if ssa else None
         self.classify = None if ssa else nn.Conv(width, 2, 1)
         self.sa = SupportAuxiliary(width, self.dropout_source, rate=0.2 * rate) if sa else None
-        initialise(self, seed)
+        initialise(self, seed, head_init)
         for parameter in self.backbone.parameters():
             parameter.stop_grad()
         if weights is not None:
@@ -130,21 +132,24 @@ class CPANet(nn.Module):
         _, prototype = self.encode_supports(support_features, support_mask)
         return self.decode(query_features, prototype, _size(query))
 
-    def losses(self, query, query_mask, support, support_mask, k: float = 0.4):
+    def losses(
+        self, query, query_mask, support, support_mask, k: float = 0.4, terms: LossTerms = CROSS_ENTROPY
+    ):
         """Main and auxiliary loss of a batch; the total is ``main + k · auxiliary``.
 
-        query_mask (B, H, W) and support_mask (B, K, H, W) hold 0, 1 and 255 = ignored. The auxiliary loss is None where
+        query_mask (B, H, W) and support_mask (B, K, H, W) hold 0, 1 and 255 = ignored; ``terms`` beside the paper's
+        cross-entropy belong to the recipe and enter both. The auxiliary loss is None where
         SA is off or k is 0: it is then not computed at all.
         """
         query_features, support_features = self._episode_features(query, support)
         shots, prototype = self.encode_supports(support_features, support_mask)
         size = _size(query)
-        main = cross_entropy(self.decode(query_features, prototype, size), query_mask)
+        main = segmentation_loss(self.decode(query_features, prototype, size), query_mask, terms)
         if self.sa is None or k == 0:
             return main, None
-        return main, self._auxiliary(shots, support_mask, size)
+        return main, self._auxiliary(shots, support_mask, size, terms)
 
-    def _auxiliary(self, shots, masks, size):
+    def _auxiliary(self, shots, masks, size, terms: LossTerms):
         released = self.protocol.aux_loss == "last"
         indices = [len(shots) - 1] if released else range(len(shots))
         total = None
@@ -152,7 +157,7 @@ class CPANet(nn.Module):
             target = masks[:, i]
             if self.protocol.aux_padding == "background":
                 target = (target == 1).int32()
-            loss = cross_entropy(self.sa(*shots[i], size), target)
+            loss = segmentation_loss(self.sa(*shots[i], size), target, terms)
             total = loss if total is None else total + loss
         return total / len(shots)
 

@@ -1,0 +1,158 @@
+"""The two loops: one epoch of training, one evaluation."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Callable, NamedTuple, Optional
+
+import numpy as np
+
+from cpanet.data import Batch, DefectDataset, Episode
+from cpanet.features import ImageFeatures
+from cpanet.losses import CROSS_ENTROPY, LossTerms
+from cpanet.metrics import Counts, Scores, episode_counts, predicted, summarise
+from cpanet.recipe import WeightAverage, set_learning_rate
+from cpanet.runtime import jt
+
+
+class Diverged(RuntimeError):
+    """The loss is not finite; the message names the iteration."""
+
+
+class Step(NamedTuple):
+    """What one training step leaves behind: losses as plain numbers, the rate it used, its wall time in seconds."""
+
+    iteration: int
+    main: float
+    auxiliary: Optional[float]
+    total: float
+    lr: float
+    seconds: float
+
+
+class EpisodeResult(NamedTuple):
+    """One test episode and its pixel counts."""
+
+    episode: Episode
+    counts: Counts
+
+
+class Evaluation(NamedTuple):
+    """All test episodes of one evaluation and the scores over them."""
+
+    results: list[EpisodeResult]
+    scores: Scores
+
+
+class Objective(NamedTuple):
+    """Weight of the auxiliary loss, loss terms of the recipe, and the largest gradient norm (None: not clipped)."""
+
+    k: float = 0.4
+    terms: LossTerms = CROSS_ENTROPY
+    clip_grad_norm: Optional[float] = None
+
+
+def train_step(model: Any, optimizer: Any, batch: Batch, objective: Objective) -> tuple[Any, Any, Any]:
+    """One update. Returns main, auxiliary (or None) and total loss, not yet fetched from the device."""
+    main, auxiliary = model.losses(
+        jt.array(batch.query),
+        jt.array(batch.query_mask),
+        jt.array(batch.support),
+        jt.array(batch.support_mask),
+        objective.k,
+        objective.terms,
+    )
+    total = main if auxiliary is None else main + objective.k * auxiliary
+    optimizer.zero_grad()
+    optimizer.backward(total)
+    if objective.clip_grad_norm is not None:
+        optimizer.clip_grad_norm(objective.clip_grad_norm)
+    optimizer.step()
+    return main, auxiliary, total
+
+
+def train_epoch(
+    model: Any,
+    optimizer: Any,
+    batches: Iterable[Batch],
+    objective: Objective,
+    rate: Callable[[int], float],
+    iteration: int,
+    seed: int,
+    average: Optional[WeightAverage] = None,
+) -> Iterator[Step]:
+    """Train on ``batches``, yielding each step; ``iteration`` is the number of the first.
+
+    A step's losses are fetched only after the next step has been launched, so that the device never waits for the
+    host; the last one is fetched at the end. Raises :class:`Diverged` for a loss that is not finite.
+    """
+    model.train()
+    pending = None
+    for batch in batches:
+        started = time.perf_counter()
+        lr = rate(iteration)
+        set_learning_rate(optimizer, lr)
+        model.dropout_source.reseed(seed, iteration)
+        losses = train_step(model, optimizer, batch, objective)
+        if average is not None:
+            average.update()
+        jt.sync_all()
+        if pending is not None:
+            yield _fetch(*pending)
+        pending = (iteration, losses, lr, started)
+        iteration += 1
+    if pending is not None:
+        yield _fetch(*pending)
+
+
+def _fetch(iteration: int, losses: tuple, lr: float, started: float) -> Step:
+    main, auxiliary, total = (None if loss is None else float(loss.item()) for loss in losses)
+    assert main is not None
+    assert total is not None
+    if not math.isfinite(total):
+        raise Diverged(
+            f"the loss is {total} at iteration {iteration}. Lower recipe.optimizer.lr, set recipe.clip_grad_norm, "
+            "or run python -m cpanet.doctor if it happens from the start."
+        )
+    return Step(iteration, main, auxiliary, total, lr, time.perf_counter() - started)
+
+
+def evaluate(
+    model: Any,
+    dataset: DefectDataset,
+    episodes: Sequence[Episode],
+    features: ImageFeatures,
+    batch_size: int,
+) -> Evaluation:
+    """Every episode once, ``batch_size`` of them at a time; the backbone's features come from ``features``."""
+    results = [
+        EpisodeResult(episode, episode_counts(difference, dataset.masks[episode.query]))
+        for episode, difference in predict_episodes(model, episodes, features, batch_size)
+    ]
+    scores = summarise([r.counts for r in results], [r.episode.class_index for r in results])
+    return Evaluation(results, scores)
+
+
+def predict_episodes(
+    model: Any, episodes: Sequence[Episode], features: ImageFeatures, batch_size: int
+) -> Iterator[tuple[Episode, np.ndarray]]:
+    """Each episode with its logit difference (S, S) float32: foreground minus background, on the test canvas."""
+    model.eval()
+    size = (features.size, features.size)
+    with jt.no_grad():
+        for start in range(0, len(episodes), batch_size):
+            chunk = episodes[start : start + batch_size]
+            # the last batch is filled up, so that every batch has one shape and nothing is compiled twice
+            padded = [*chunk, *[chunk[-1]] * (batch_size - len(chunk))] if start else chunk
+            query, supports, masks = features.episodes(padded)
+            _, prototype = model.encode_supports(supports, masks)
+            logits = model.decode(query, prototype, size)
+            difference = (logits[:, 1] - logits[:, 0]).numpy()
+            yield from zip(chunk, difference)
+
+
+def prediction(dataset: DefectDataset, episode: Episode, difference: np.ndarray) -> np.ndarray:
+    """Predicted defect, bool (H, W), at the query's original size."""
+    return predicted(difference, *dataset.masks[episode.query].shape)

@@ -1,0 +1,105 @@
+"""The files of one run, each in one place, each written whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import cpanet
+from cpanet.checkpoint.files import write_atomically
+
+
+class RunDirectory:
+    """Paths and writers of a run directory.
+
+    ``metrics.csv`` a row an evaluated epoch, ``episodes.csv`` a row a test episode of the best and of the last epoch,
+    ``checkpoints/{best,last}.safetensors``, ``figures/``, ``result.json``, TensorBoard events at the top.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.figures = path / "figures"
+        for folder in (self.path, self.checkpoints, self.figures):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def best(self) -> Path:
+        return self.checkpoints / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        return self.checkpoints / "last.safetensors"
+
+    @property
+    def previous(self) -> Path:
+        """The ``last`` before this one, for the case that this one is damaged."""
+        return self.checkpoints / "previous.safetensors"
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """``metrics.csv`` anew from all rows."""
+        self._write_csv("metrics.csv", rows)
+
+    def write_episodes(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """``episodes.csv`` anew from all rows."""
+        self._write_csv("episodes.csv", rows)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """``result.json``."""
+        text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self.path / "result.json", text.encode())
+
+    def _write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        if not rows:
+            return
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path / name, stream.getvalue().encode())
+
+
+def episode_rows(which: str, epoch: int, results: Iterable[Any], names: Sequence[str], classes: Sequence[str]) -> list[dict]:
+    """Rows of ``episodes.csv`` for the ``which`` ("best" or "last") epoch; supports are joined by ``;``."""
+    return [
+        {
+            "which": which,
+            "epoch": epoch,
+            "class": classes[result.episode.class_index],
+            "query": names[result.episode.query],
+            "supports": ";".join(names[i] for i in result.episode.supports),
+            **result.counts._asdict(),
+        }
+        for result in results
+    ]
+
+
+def environment_facts() -> dict[str, str]:
+    """Versions that a number may depend on."""
+    from cpanet.runtime import versions
+
+    return {"cpanet": cpanet.__version__, "python": platform.python_version(), **versions()}
+
+
+def git_commit() -> Optional[str]:
+    """Commit of the source tree, with ``+`` where it has been changed since; None outside a checkout."""
+    root = Path(cpanet.__file__).resolve().parent.parent
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

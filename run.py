@@ -8,7 +8,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from cpanet import config
+from cpanet import config, runtime
 
 config.register()
 
@@ -19,6 +19,7 @@ config.register()
 def main(cfg: DictConfig) -> float:
     """Run one experiment; returns its best mIoU, for Hydra's sweepers."""
     checked = config.validate(cfg)
+    runtime.prepare(checked.device, verbose=checked.log.verbose)
     from cpanet.experiment import run  # here, so that --help and --cfg do not start Jittor
 
     return run(checked, Path(HydraConfig.get().runtime.output_dir))

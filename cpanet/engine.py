@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
     iteration: int
     main: float
-    auxiliary: Optional[float]
+    auxiliary: float | None
     total: float
     lr: float
     seconds: float
@@ -51,7 +51,7 @@ class Objective(NamedTuple):
 
     k: float = 0.4
     terms: LossTerms = CROSS_ENTROPY
-    clip_grad_norm: Optional[float] = None
+    clip_grad_norm: float | None = None
 
 
 def train_step(model: Any, optimizer: Any, batch: Batch, objective: Objective) -> tuple[Any, Any, Any]:
@@ -81,16 +81,21 @@ def train_epoch(
     rate: Callable[[int], float],
     iteration: int,
     seed: int,
-    average: Optional[WeightAverage] = None,
+    average: WeightAverage | None = None,
+    pause: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
     """Train on ``batches``, yielding each step; ``iteration`` is the number of the first.
+
+    Ends with the batches, or once ``pause()`` says so: then every step taken has been yielded, so that weights and
+    records agree, and a second call goes on with the same iterator.
 
     A step's losses are fetched only after the next step has been launched, so that the device never waits for the
     host; the last one is fetched at the end. Raises :class:`Diverged` for a loss that is not finite.
     """
     model.train()
     pending = None
-    for batch in batches:
+    batches = iter(batches)
+    while not pause() and (batch := next(batches, None)) is not None:
         started = time.perf_counter()
         lr = rate(iteration)
         set_learning_rate(optimizer, lr)

@@ -61,7 +61,9 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         return _read_safetensors(path)[0]
     if path.suffix in PTH_SUFFIXES:
         return read_pth(path)
-    raise UserError(f"{path}: weights are read from .safetensors, .pth and .pt files, not {path.suffix or 'this'!r}.")
+    raise UserError(
+        f"{path}: weights are read from .safetensors, .pth and .pt files, not {path.suffix or 'this'!r}."
+    )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -69,6 +71,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
         with safe_open(str(path), framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: damaged or not a safetensors file ({error}). Fetch or write it again.") from None
+        raise UserError(
+            f"{path}: damaged or not a safetensors file ({error}). Fetch or write it again."
+        ) from None
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file.") from None

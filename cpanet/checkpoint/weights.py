@@ -38,7 +38,9 @@ def load_weights(model: Any, path: PathLike) -> None:
 
 def load_backbone_weights(model: Any, path: PathLike) -> None:
     """Load ImageNet weights in torchvision's names into ``model.backbone``; classifier and ``layer4`` are left out."""
-    tensors = _renamed(read_tensors(Path(path)), lambda name: names.from_torchvision(name, model.backbone_name))
+    tensors = _renamed(
+        read_tensors(Path(path)), lambda name: names.from_torchvision(name, model.backbone_name)
+    )
     assign(model.backbone, tensors, f"{path} as weights of backbone={model.backbone_name}")
 
 

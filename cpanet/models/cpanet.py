@@ -6,7 +6,7 @@ Notation of all shapes: B episodes, K shots, image H×W, feature grid h×w, C = 
 from __future__ import annotations
 
 import os
-from typing import Optional, Union
+from typing import Any
 
 from cpanet.losses import CROSS_ENTROPY, LossTerms, segmentation_loss
 from cpanet.models.backbones import build_backbone
@@ -23,7 +23,7 @@ nn = jt.nn
 DROPOUT = 0.2
 
 
-class CPANet(nn.Module):
+class CPANet(jt.nn.Module):
     """The whole network.
 
     Parameters
@@ -46,7 +46,7 @@ class CPANet(nn.Module):
         cpp: bool = True,
         sa: bool = True,
         ssa: bool = True,
-        weights: Optional[Union[str, os.PathLike]] = None,
+        weights: str | os.PathLike | None = None,
         width: int = 256,
         protocol: Protocol = CORRECTED,
         dropout: bool = True,
@@ -63,15 +63,15 @@ class CPANet(nn.Module):
         channels = self.backbone.channels
         self.down_query = nn.Conv(channels, width, 1, bias=False)
         self.down_supp = nn.Conv(channels, width, 1, bias=False)
-        self.cpp = CrossPositionProxy(width) if cpp else None
+        self.cpp: Any = CrossPositionProxy(width) if cpp else None
         self.compare1 = nn.Conv(2 * width, width, 1, bias=False)
         self.compare2 = nn.Conv(width, width, 3, padding=1, bias=False)
         self.refine1 = nn.Conv(width, width, 3, padding=1, bias=False)
         self.refine2 = nn.Conv(width, width, 3, padding=1, bias=False)
         self.drop = ChannelDropout(DROPOUT * rate, self.dropout_source)
-        self.ssa = SpaceSqueezeAttention(width, self.dropout_source, rate=0.1 * rate) if ssa else None
-        self.classify = None if ssa else nn.Conv(width, 2, 1)
-        self.sa = SupportAuxiliary(width, self.dropout_source, rate=0.2 * rate) if sa else None
+        self.ssa: Any = SpaceSqueezeAttention(width, self.dropout_source, rate=0.1 * rate) if ssa else None
+        self.classify: Any = None if ssa else nn.Conv(width, 2, 1)
+        self.sa: Any = SupportAuxiliary(width, self.dropout_source, rate=0.2 * rate) if sa else None
         initialise(self, seed, head_init)
         for parameter in self.backbone.parameters():
             parameter.stop_grad()
@@ -152,7 +152,7 @@ class CPANet(nn.Module):
     def _auxiliary(self, shots, masks, size, terms: LossTerms):
         released = self.protocol.aux_loss == "last"
         indices = [len(shots) - 1] if released else range(len(shots))
-        total = None
+        total: Any = None
         for i in indices:
             target = masks[:, i]
             if self.protocol.aux_padding == "background":

@@ -8,7 +8,7 @@ from cpanet.runtime import jt
 nn = jt.nn
 
 
-class CrossPositionProxy(nn.Module):
+class CrossPositionProxy(jt.nn.Module):
     """Non-local block on the masked support feature, then a global maximum (``REF`` in the released code).
 
     Keys and values are max-pooled 2×2, queries are not. ``norm`` starts at weight 0 and bias 0, so that at first the

@@ -22,14 +22,17 @@ def initialise(model, seed: int, head: str = "released") -> None:
     ``kaiming_normal``: every convolution of the head from N(0, √(2/fan_in)), which keeps the size of the signal.
     The backbone gets Kaiming-normal weights (fan_out), the usual start of a network without ImageNet weights.
     """
-    state = {name: parameter for name, parameter in model.state_dict(to="").items() if not _is_statistic(name)}
+    state = {
+        name: parameter for name, parameter in model.state_dict(to="").items() if not _is_statistic(name)
+    }
     for name, parameter in state.items():
         shape = tuple(parameter.shape)
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        if name.startswith("backbone."):
-            value = _backbone(name, shape, rng)
-        else:
-            value = _head(name, shape, rng, head, state)
+        value = (
+            _backbone(name, shape, rng)
+            if name.startswith("backbone.")
+            else _head(name, shape, rng, head, state)
+        )
         if value is not None:
             parameter.assign(jt.array(value.astype(np.float32)))
 

@@ -19,14 +19,14 @@ def first_maximum(x):
 
 
 def max_pool_2x2(x):
-    """2×2 max-pool, stride 2, the last odd row or column left out: (B, C, H, W) → (B, C, H//2, W//2). One winner a window."""
+    """2×2 max-pool, stride 2, an odd last row or column left out, one winner a window: (B, C, H, W) → (B, C, H//2, W//2)."""
     batch, channels, height, width = x.shape
     h, w = height // 2, width // 2
     windows = x[:, :, : 2 * h, : 2 * w].reshape(batch, channels, h, 2, w, 2).permute(0, 1, 2, 4, 3, 5)
     return first_maximum(windows.reshape(batch, channels, h, w, 4))
 
 
-class BatchNorm(nn.BatchNorm):
+class BatchNorm(jt.nn.BatchNorm):
     """BatchNorm over (B, C, H, W) with the variance taken about the mean in a second pass.
 
     Jittor's own takes E[x²] − E[x]², which in float32 loses the variance of a channel whose mean is large. The running

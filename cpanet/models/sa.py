@@ -10,7 +10,7 @@ nn = jt.nn
 DROPOUT = 0.2
 
 
-class SupportAuxiliary(nn.Module):
+class SupportAuxiliary(jt.nn.Module):
     """``conv_3T1`` and ``cls`` of the released code."""
 
     def __init__(self, width: int, dropout: DropoutSource, rate: float = DROPOUT) -> None:
@@ -27,7 +27,9 @@ class SupportAuxiliary(nn.Module):
         drop, width = self.drop, self.width
         kernel = self.mix1.weight
         # the prototype is the same at every position and enters twice: its part is one vector an image
-        constant = jt.matmul(prototype, (kernel[:, width : 2 * width] + kernel[:, 2 * width :]).reshape(width, width).t())
+        constant = jt.matmul(
+            prototype, (kernel[:, width : 2 * width] + kernel[:, 2 * width :]).reshape(width, width).t()
+        )
         x = nn.conv2d(feature, kernel[:, :width]) + constant.reshape(*constant.shape, 1, 1)
         x = drop(nn.relu(self.mix2(drop(nn.relu(x)))))
         x = drop(nn.relu(conv_of_enlarged(x, self.cls1.weight, size, padding=1)))

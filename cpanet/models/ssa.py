@@ -10,7 +10,7 @@ nn = jt.nn
 DROPOUT = 0.1
 
 
-class ChannelAttention(nn.Module):
+class ChannelAttention(jt.nn.Module):
     """Shared bottleneck on the global maximum and the global mean, summed, sigmoid (CBAM, Woo et al. 2018)."""
 
     def __init__(self, width: int, reduction: int = 16) -> None:
@@ -26,7 +26,7 @@ class ChannelAttention(nn.Module):
         return jt.sigmoid(scores[:batch] + scores[batch:]).reshape(batch, channels, 1, 1)
 
 
-class SpatialAttention(nn.Module):
+class SpatialAttention(jt.nn.Module):
     """7×7 convolution on the channel-wise maximum and mean, sigmoid (CBAM, Woo et al. 2018)."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class SpatialAttention(nn.Module):
         return jt.sigmoid(self.conv(pooled))
 
 
-class SpaceSqueezeAttention(nn.Module):
+class SpaceSqueezeAttention(jt.nn.Module):
     """Two strided squeezes of the enlarged map, fused with it, a residual and an attention branch, two logits.
 
     The textbook form works on the enlarged map ``X = up(x)`` throughout. Here the enlargement is commuted past what is

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,7 +24,9 @@ class Panel(NamedTuple):
     caption: str
 
 
-def overlay(image: np.ndarray, filled: np.ndarray | None = None, outlined: np.ndarray | None = None) -> np.ndarray:
+def overlay(
+    image: np.ndarray, filled: np.ndarray | None = None, outlined: np.ndarray | None = None
+) -> np.ndarray:
     """``image`` with one mask tinted red and another outlined in green."""
     picture = image.copy()
     if filled is not None and filled.any():
@@ -73,7 +75,13 @@ def save_curves(path: Path, steps: Sequence[Any], rows: Sequence[Mapping[str, An
     axes[0].set(xlabel="iteration", ylabel="loss")
     evaluated = [row for row in rows if row.get("miou") is not None]
     for key, label in (("miou", "mIoU"), ("fb_iou", "FB-IoU")):
-        axes[1].plot([r["epoch"] for r in evaluated], [r[key] for r in evaluated], marker="o", markersize=3, label=label)
+        axes[1].plot(
+            [r["epoch"] for r in evaluated],
+            [r[key] for r in evaluated],
+            marker="o",
+            markersize=3,
+            label=label,
+        )
     axes[1].set(xlabel="epoch", ylabel="IoU on unseen classes", ylim=(0, 1))
     axes[1].legend()
     _save(figure, path)

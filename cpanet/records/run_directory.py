@@ -9,7 +9,7 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import cpanet
 from cpanet.checkpoint.files import write_atomically
@@ -66,7 +66,9 @@ class RunDirectory:
         write_atomically(self.path / name, stream.getvalue().encode())
 
 
-def episode_rows(which: str, epoch: int, results: Iterable[Any], names: Sequence[str], classes: Sequence[str]) -> list[dict]:
+def episode_rows(
+    which: str, epoch: int, results: Iterable[Any], names: Sequence[str], classes: Sequence[str]
+) -> list[dict]:
     """Rows of ``episodes.csv`` for the ``which`` ("best" or "last") epoch; supports are joined by ``;``."""
     return [
         {
@@ -88,7 +90,7 @@ def environment_facts() -> dict[str, str]:
     return {"cpanet": cpanet.__version__, "python": platform.python_version(), **versions()}
 
 
-def git_commit() -> Optional[str]:
+def git_commit() -> str | None:
     """Commit of the source tree, with ``+`` where it has been changed since; None outside a checkout."""
     root = Path(cpanet.__file__).resolve().parent.parent
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -13,7 +14,7 @@ from tensorboardX.summary import hparams
 class TensorBoard:
     """Events in the run directory itself, so that TensorBoard shows the run under the directory's name."""
 
-    def __init__(self, folder: Path, purge_step: Optional[int] = None) -> None:
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
         self._writer = SummaryWriter(logdir=str(folder), purge_step=purge_step, flush_secs=10)
 
     def step(self, step: Any) -> None:

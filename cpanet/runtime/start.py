@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import cpanet
 from cpanet.errors import UserError
 from cpanet.runtime import onednn, quiet, toolchain
@@ -135,6 +137,8 @@ def _switch(runtime: Runtime, device: str) -> Runtime:
 
 def _import_jittor(home: Path, verbose: bool) -> Any:
     """``import jittor`` with its side effects on this process undone."""
+    # Jittor's kernels flush subnormals to zero; NumPy would warn about that when it first looks at its types
+    np.finfo(np.float32), np.finfo(np.float64)
     try:
         with _home_at(home), quiet.side_effects_undone():
             utils = importlib.import_module("jittor_utils")

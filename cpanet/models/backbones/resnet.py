@@ -11,7 +11,7 @@ nn = jt.nn
 BLOCKS = {50: (3, 4, 6), 101: (3, 4, 23), 152: (3, 8, 36)}
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(jt.nn.Module):
     """1×1 → 3×3 → 1×1 with a residual, names as in torchvision."""
 
     expansion = 4
@@ -38,7 +38,7 @@ class Bottleneck(nn.Module):
         return nn.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-class ResNet(nn.Module):
+class ResNet(jt.nn.Module):
     """layer0…layer3; layer3 keeps layer2's resolution with dilation 2, layer4 is not used by CPANet and not built."""
 
     channels = 512 + 1024

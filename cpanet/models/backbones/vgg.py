@@ -12,7 +12,7 @@ nn = jt.nn
 STAGES = ((3, (64, 64)), (64, (128, 128)), (128, (256, 256, 256)), (256, (512, 512, 512)))
 
 
-class VGG16(nn.Module):
+class VGG16(jt.nn.Module):
     """Stages layer0…layer3 of torchvision's ``features``, each with its closing 2×2 max-pool."""
 
     channels = 768

@@ -1,0 +1,488 @@
+"""One experiment: data, model, training, evaluation, records. The loop over epochs stands here in plain sight."""
+
+from __future__ import annotations
+
+import functools
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cpanet import data, engine, runtime
+from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
+from cpanet.checkpoint.weights import MODEL_PREFIX, assign, load_backbone_weights, model_tensors
+from cpanet.config import Config
+from cpanet.data.embedded import default_cache
+from cpanet.errors import UserError
+from cpanet.features import FeatureCache, ImageFeatures
+from cpanet.losses import LossTerms
+from cpanet.models import CPANet, Protocol
+from cpanet.models.pretrained import find_weights, instructions
+from cpanet.recipe import (
+    WeightAverage,
+    build_optimizer,
+    learning_rate,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from cpanet.records import RunDirectory, TensorBoard, environment_facts, git_commit, pictures
+from cpanet.records.run_directory import episode_rows
+
+FEATURES = FeatureCache()
+console = Console(highlight=False)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, after everything has been saved."""
+
+
+@dataclass
+class Best:
+    """The epoch with the highest mIoU so far, and the last evaluated one, as ``result.json`` holds them."""
+
+    epoch: int
+    miou: float
+    fb_iou: float
+    class_iou: dict[str, float]
+
+
+@dataclass
+class Progression:
+    """How far a run has come: what a checkpoint keeps beside the weights."""
+
+    epoch: int = 0  # epochs completed
+    batch: int = 0  # batches of the next epoch already trained on
+    iteration: int = 0
+    seconds: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[list[Any]] = field(default_factory=list)
+    untrained: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
+    best_episodes: list[dict[str, Any]] = field(default_factory=list)
+    last_episodes: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run(config: Config, directory: Path) -> float:
+    """Train and evaluate as ``config`` says, into ``directory``; returns the best mIoU on the unseen classes.
+
+    Raises :class:`UserError` for what the user can put right, :class:`cpanet.engine.Diverged` for a loss that is not
+    finite, :class:`Interrupted` after Ctrl-C or SIGTERM; ``result.json`` then says so in ``status``.
+    """
+    return Experiment(config, directory).run()
+
+
+class Experiment:
+    """A run and everything it holds while it lasts."""
+
+    def __init__(self, config: Config, directory: Path) -> None:
+        self.config = config
+        self.device = runtime.prepare(config.device)
+        section = config.data
+        self.dataset = data.load_dataset(
+            section.name,
+            Path(section.root) if section.root else None,
+            mask_threshold=section.mask_threshold,
+            min_images=config.shot + 1,
+            folds=section.folds,
+        )
+        self.episodes = data.test_episodes(
+            self.dataset, config.fold, config.shot, config.evaluate.episode_seed, config.evaluate.episodes
+        )
+        self.model, self.backbone_source = build_model(config)
+        self.optimizer, self.average = build_training(config, self.model)
+        self.records = RunDirectory(directory)
+        self.state = Progression()
+        self.started = time.perf_counter()
+
+    # ------------------------------------------------------------------ the run
+
+    def run(self) -> float:
+        """The whole of it; see :func:`run`."""
+        config, state = self.config, self.state
+        self.board = TensorBoard(self.records.path)
+        self._announce()
+        status = "failed"
+        loader = data.EpisodeLoader(
+            self.dataset,
+            config.fold,
+            config.shot,
+            config.seed,
+            config.train.batch_size,
+            config.data.image_size,
+            workers=config.data.workers,
+        )
+        self.batches_per_epoch = min(loader.batches, config.train.iterations_per_epoch or loader.batches)
+        self.total_iterations = self.batches_per_epoch * config.train.epochs
+        try:
+            with loader, stop_signals() as stopped, self._progress_bar() as progress:
+                self._evaluate_untrained()
+                for epoch in range(state.epoch, config.train.epochs):
+                    self._train(loader, epoch, progress, stopped)
+                    if (epoch + 1) % config.evaluate.every == 0 or epoch + 1 == config.train.epochs:
+                        self._evaluate(epoch + 1)
+                    self.save_checkpoint()
+            status = "completed"
+        except Interrupted:
+            status = "interrupted"
+            self.save_checkpoint()
+            raise
+        except engine.Diverged:
+            status = "diverged"
+            raise
+        finally:
+            self._finish(status)
+        assert state.best is not None
+        return float(state.best["miou"])
+
+    def _train(self, loader: Any, epoch: int, progress: Any, stopped: Any) -> None:
+        config, state = self.config, self.state
+        model, recipe = self.model, config.recipe
+        objective = engine.Objective(
+            config.loss.k, LossTerms(recipe.loss.dice, recipe.loss.focal_gamma), recipe.clip_grad_norm
+        )
+        batches = islice(loader.epoch(epoch, start=state.batch), self.batches_per_epoch - state.batch)
+        task = progress.add_task(
+            f"epoch {epoch + 1}/{config.train.epochs}",
+            total=self.batches_per_epoch,
+            completed=state.batch,
+            loss=float("nan"),
+        )
+        while state.batch < self.batches_per_epoch:
+            due = time.monotonic() + 60 * config.checkpoint.every_minutes
+            for step in engine.train_epoch(
+                model,
+                self.optimizer,
+                batches,
+                objective,
+                self._rate,
+                state.iteration,
+                config.seed,
+                self.average,
+                pause=functools.partial(_pause, stopped, due),
+            ):
+                state.iteration, state.batch = step.iteration + 1, state.batch + 1
+                state.steps.append([step.iteration, step.main, step.auxiliary])
+                self.board.step(step)
+                progress.update(task, advance=1, loss=step.total)
+            if stopped():
+                raise Interrupted
+            if state.batch < self.batches_per_epoch:
+                self.save_checkpoint()
+        progress.remove_task(task)
+        state.epoch, state.batch = epoch + 1, 0
+
+    def _rate(self, iteration: int) -> float:
+        recipe = self.config.recipe
+        return learning_rate(
+            recipe.optimizer.lr,
+            iteration,
+            self.total_iterations,
+            recipe.schedule.name,
+            recipe.schedule.power,
+            recipe.schedule.warmup_iterations,
+        )
+
+    # ------------------------------------------------------------------ evaluation
+
+    def _features(self) -> ImageFeatures:
+        config = self.config
+        indices = self.dataset.split(config.fold).test_indices
+        size = config.data.image_size
+        if config.protocol.backbone_mode == "train":  # its BatchNorm statistics drift: nothing can be kept
+            return ImageFeatures(self.model, self.dataset, indices, size)
+        key = (
+            config.backbone.name,
+            self.backbone_source,
+            self.dataset.fingerprint,
+            config.fold,
+            size,
+            self.device.device,
+        )
+        return FEATURES.get(key, self.model, self.dataset, indices, size)
+
+    def _score(self) -> engine.Evaluation:
+        with self.average.swapped_in() if self.average is not None else nullcontext():
+            return engine.evaluate(
+                self.model, self.dataset, self.episodes, self._features(), self.config.evaluate.batch_size
+            )
+
+    def _evaluate_untrained(self) -> None:
+        if self.state.untrained is not None:
+            return
+        scores = self._named(0, self._score())
+        self.state.untrained = scores
+        self.state.rows.append(self._row(scores, None))
+        console.print(f"untrained network: mIoU {scores['miou']:.4f}, FB-IoU {scores['fb_iou']:.4f}")
+
+    def _evaluate(self, epoch: int) -> None:
+        state = self.state
+        evaluation = self._score()
+        scores = self._named(epoch, evaluation)
+        rows = [self.dataset.names, self.dataset.classes]
+        state.last = scores
+        state.last_episodes = episode_rows("last", epoch, evaluation.results, *rows)
+        better = state.best is None or scores["miou"] > state.best["miou"]
+        if better:
+            state.best = scores
+            state.best_episodes = episode_rows("best", epoch, evaluation.results, *rows)
+            self._write_best()
+        recent = [main for _, main, _ in state.steps[-self.batches_per_epoch :]]
+        loss = float(np.mean(recent)) if recent else None
+        state.rows.append(self._row(scores, loss))
+        self.board.evaluation(state.iteration, scores["miou"], scores["fb_iou"], scores["class_iou"])
+        self._show_overlays(epoch)
+        console.print(
+            f"epoch {epoch}/{self.config.train.epochs}: loss {loss:.4f}, mIoU {scores['miou']:.4f}, "
+            f"FB-IoU {scores['fb_iou']:.4f}" + ("  ← best" if better else "")
+        )
+        self.records.write_metrics(state.rows)
+        self.records.write_episodes([*state.best_episodes, *state.last_episodes])
+
+    def _named(self, epoch: int, evaluation: engine.Evaluation) -> dict[str, Any]:
+        scores = evaluation.scores
+        class_iou = {self.dataset.classes[c]: iou for c, iou in scores.class_iou.items()}
+        return asdict(Best(epoch, scores.miou, scores.fb_iou, class_iou))
+
+    def _row(self, scores: dict[str, Any], loss: float | None) -> dict[str, Any]:
+        return {
+            "epoch": scores["epoch"],
+            "iteration": self.state.iteration,
+            "loss_main": loss,
+            "lr": self._rate(self.state.iteration),
+            "miou": scores["miou"],
+            "fb_iou": scores["fb_iou"],
+            **{f"iou_{name}": iou for name, iou in scores["class_iou"].items()},
+        }
+
+    def _panels(self, count: int) -> list[pictures.Panel]:
+        """``count`` test episodes, spread over the classes, with the current model's predictions."""
+        chosen = [self.episodes[i] for i in np.linspace(0, len(self.episodes) - 1, count).astype(int)]
+        panels = []
+        for episode, difference in engine.predict_episodes(self.model, chosen, self._features(), 1):
+            query, support = episode.query, episode.supports[0]
+            panels.append(
+                pictures.Panel(
+                    self.dataset.images[support],
+                    self.dataset.masks[support] == 1,
+                    self.dataset.images[query],
+                    self.dataset.masks[query] == 1,
+                    engine.prediction(self.dataset, episode, difference),
+                    f"{self.dataset.classes[episode.class_index]}: {Path(self.dataset.names[query]).name}",
+                )
+            )
+        return panels
+
+    def _show_overlays(self, epoch: int) -> None:
+        for i, panel in enumerate(self._panels(min(self.config.log.overlays, len(self.episodes)))):
+            self.board.picture(
+                f"episodes/{i + 1} {panel.caption}", pictures.strip(panel), self.state.iteration
+            )
+
+    # ------------------------------------------------------------------ records
+
+    def save_checkpoint(self) -> None:
+        """``last.safetensors``: weights, optimiser, average, and how far the run has come. The one before is kept."""
+        state = self.state
+        state.seconds += time.perf_counter() - self.started
+        self.started = time.perf_counter()
+        tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(self.model).items()}
+        tensors.update({f"optimizer.{n}": t for n, t in optimizer_tensors(self.optimizer).items()})
+        if self.average is not None:
+            tensors.update({f"average.{n}": t for n, t in self.average.tensors().items()})
+        if self.records.last.exists():
+            self.records.last.replace(self.records.previous)
+        write_checkpoint(self.records.last, tensors, {**self._description(), "progression": asdict(state)})
+
+    def _write_best(self) -> None:
+        with self.average.swapped_in() if self.average is not None else nullcontext():
+            tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(self.model).items()}
+        write_checkpoint(self.records.best, tensors, self._description())
+
+    def _description(self) -> dict[str, Any]:
+        return {"config": self.config.model_dump(), "classes": list(self.dataset.classes)}
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint that :meth:`save_checkpoint` wrote."""
+        tensors, saved = read_checkpoint(path)
+
+        def part(prefix: str) -> dict[str, np.ndarray]:
+            return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+
+        assign(self.model, part(MODEL_PREFIX), str(path))
+        restore_optimizer(self.optimizer, part("optimizer."))
+        if self.average is not None:
+            self.average.restore(part("average."))
+        self.state = Progression(**saved["progression"])
+
+    def _finish(self, status: str) -> None:
+        state = self.state
+        state.seconds += time.perf_counter() - self.started
+        self.records.write_result(
+            {
+                "status": status,
+                "best": state.best,
+                "last": state.last,
+                "untrained": state.untrained,
+                "config": self.config.model_dump(),
+                "dataset": {
+                    "name": self.dataset.name,
+                    "fingerprint": self.dataset.fingerprint,
+                    "fold": self.config.fold,
+                    "shot": self.config.shot,
+                    "test_episodes": len(self.episodes),
+                    "notes": self.dataset.notes,
+                },
+                "backbone_weights": self.backbone_source,
+                "device": self.device.gpu or self.device.device,
+                "versions": environment_facts(),
+                "git_commit": git_commit(),
+                "seed": self.config.seed,
+                "wall_seconds": round(state.seconds, 3),
+                "iterations": state.iteration,
+                "peak_memory_mb": round(peak_memory_mb(), 1),
+            }
+        )
+        if status == "completed":
+            self._write_figures()
+        if state.best is not None and state.last is not None:
+            self.board.hyperparameters(
+                hyperparameters(self.config),
+                {
+                    f"hparam/{which}_{name}": scores[key]
+                    for which, scores in (("best", state.best), ("last", state.last))
+                    for key, name in (("miou", "mIoU"), ("fb_iou", "FB-IoU"))
+                },
+            )
+        self.board.close()
+        if status == "completed" and state.best is not None and state.untrained is not None:
+            console.print(
+                f"best mIoU {state.best['miou']:.4f} (epoch {state.best['epoch']}), last {state.last['miou']:.4f}; "  # type: ignore[index]
+                f"untrained {state.untrained['miou']:.4f}. {state.iteration} iterations in {state.seconds:.0f} s → "
+                f"{self.records.path}"
+            )
+
+    def _write_figures(self) -> None:
+        steps = [engine.Step(i, main, aux, main, 0.0, 0.0) for i, main, aux in self.state.steps]
+        pictures.save_curves(self.records.figures / "curves.png", steps, self.state.rows)
+        pictures.save_grid(self.records.figures / "episodes.png", self._panels(min(6, len(self.episodes))))
+
+    def _announce(self) -> None:
+        config = self.config
+        console.print(
+            f"{config.backbone.name}, ablation {config.ablation.name}, fold {config.fold}, {config.shot}-shot, "
+            f"{self.dataset.name}: {len(self.episodes)} test episodes; {self.device.gpu or self.device.device}"
+            + (
+                f" ({self.device.why_not_cuda})"
+                if self.device.why_not_cuda and config.device == "auto"
+                else ""
+            )
+        )
+        for note in self.dataset.notes:
+            console.print(f"note: {note}")
+
+    @contextmanager
+    def _progress_bar(self) -> Iterator[Progress]:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        ) as progress:
+            yield progress
+
+
+def build_model(config: Config) -> tuple[Any, str]:
+    """The model of ``config`` with its backbone weights, and where these came from."""
+    cache = default_cache()
+    path, sentence = find_weights(config.backbone.name, config.backbone.weights, cache)
+    if path is None and config.backbone.weights != "random":
+        if config.profile == "paper":
+            raise UserError(f"{sentence}. {instructions(config.backbone.name, cache)}")
+        console.print(
+            f"[yellow]{sentence}; going on with random features. Its numbers say nothing about the paper's.[/]"
+        )
+    else:
+        console.print(sentence)
+    protocol = config.protocol.model_dump(exclude={"name"})
+    model = CPANet(
+        config.backbone.name,
+        cpp=config.ablation.cpp,
+        sa=config.ablation.sa,
+        ssa=config.ablation.ssa,
+        width=config.model.width,
+        protocol=Protocol(**protocol),
+        dropout=config.recipe.dropout,
+        seed=config.seed,
+        head_init=config.recipe.init.head,
+    )
+    if path is not None:
+        load_backbone_weights(model, path)
+    return model, "random" if path is None else path.name
+
+
+def build_training(config: Config, model: Any) -> tuple[Any, Any]:
+    """Optimiser and, where the recipe has one, the average of the weights."""
+    decay = config.recipe.average.ema
+    return build_optimizer(model, config.recipe.optimizer), None if decay is None else WeightAverage(
+        model, decay
+    )
+
+
+def hyperparameters(config: Config) -> dict[str, Any]:
+    """What TensorBoard's HParams tab shows as columns."""
+    return {
+        "backbone": config.backbone.name,
+        "ablation": config.ablation.name,
+        "k": config.loss.k,
+        "data": config.data.name,
+        "fold": config.fold,
+        "shot": config.shot,
+        "seed": config.seed,
+        "profile": config.profile,
+        "recipe": config.recipe.name,
+        "protocol": config.protocol.name,
+    }
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _pause(stopped: Callable[[], bool], due: float) -> bool:
+    return stopped() or time.monotonic() > due
+
+
+@contextmanager
+def stop_signals() -> Iterator[Any]:
+    """Turn the first Ctrl-C or SIGTERM into a flag that the loop asks for; the second ends the process at once."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        console.print("stopping after this step; once more to stop at once")
+
+    kept = {}
+    with suppress(ValueError):  # not in the main thread: signals stay as they are
+        kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import runpy
+import subprocess
+import sys
+import types
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from cpanet import config
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+REPO = Path(__file__).resolve().parent.parent
+CONF = REPO / "conf"
 
 
 def compose(*overrides: str) -> config.Config:
@@ -28,3 +36,42 @@ def composed(*overrides: str) -> Any:
 def options(group: str) -> set[str]:
     """The options of a group."""
     return {path.name[: -len(".yaml")] for path in (CONF / group).glob("*.yaml")}
+
+
+def run_recorded(cwd: Path, *arguments: str, experiment: Any = None) -> tuple[int, list[tuple[Any, Path]]]:
+    """``python run.py <arguments>`` in this process and in ``cwd``, training replaced by a recorder.
+
+    Returns the exit status and, for each job, its configuration and run directory.
+    """
+    jobs: list[tuple[Any, Path]] = []
+
+    def record(checked: Any, run_dir: Path) -> float:
+        jobs.append((checked, run_dir))
+        return experiment(checked, run_dir) if experiment else 0.5
+
+    module = types.ModuleType("cpanet.experiment")
+    module.run = record  # type: ignore[attr-defined]
+    back = Path.cwd()
+    os.chdir(cwd)
+    try:
+        replaced = mock.patch.dict(sys.modules, {"cpanet.experiment": module})
+        with replaced, mock.patch.object(sys, "argv", [str(REPO / "run.py"), *arguments]):
+            runpy.run_path(str(REPO / "run.py"), run_name="__main__")
+    except SystemExit as ended:
+        return int(ended.code or 0), jobs
+    finally:
+        os.chdir(back)
+        GlobalHydra.instance().clear()
+    raise AssertionError("run.py returned without an exit status")
+
+
+def run_process(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``python run.py <arguments>`` as a user types it, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, str(REPO / "run.py"), *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+from pathlib import Path
 
-from tests.hydra_app import CONF, compose, options
+import pytest
+from omegaconf import OmegaConf
+
+from cpanet.config.keys import leaves
+from tests.hydra_app import CONF, compose, options, run_process
 
 GROUPS = {
     "backbone": "vgg16 vgg16_bn resnet50 resnet101 resnet152 resnet50_deep resnet101_deep resnet152_deep",
@@ -38,8 +43,116 @@ def test_the_groups_are_those_promised() -> None:
 @pytest.mark.parametrize(("group", "option"), EVERY_OPTION)
 def test_every_option_composes_and_validates(group: str, option: str) -> None:
     extra = ["data=metal8"] if (group, option) == ("fold", "3") else []
-    extra += ["data.root=somewhere"] if (group, option) == ("data", "folder") else []
+    extra += ["data.root=somewhere"] if extra or option in ("fssd12", "metal8", "folder") else []
     config = compose(f"{group}={option}", *extra)
     for words in ("backbone", "ablation", "protocol", "data", "recipe"):
         if group == words and option != "auto":
             assert getattr(config, words).name == option
+
+
+def test_no_two_groups_set_the_same_key() -> None:
+    """Else the order of the defaults would decide, and a chosen option could lose to a profile."""
+    owner: dict[str, str] = {}
+    for group in GROUPS:
+        package = group.replace("/", ".")
+        for path in (CONF / group).glob("*.yaml"):
+            content = OmegaConf.load(path)
+            content.pop("defaults", None)
+            prefix = "" if "@package _global_" in path.read_text("utf-8") else package
+            for key in leaves(content, prefix):
+                assert owner.setdefault(key, group) == group, f"{key} is set by {owner[key]} and by {group}"
+
+
+def test_a_typed_value_wins_over_the_profile() -> None:
+    checked = compose("profile=quick", "data.image_size=128", "train.epochs=3", "recipe.optimizer.lr=0.01")
+    assert (checked.data.image_size, checked.train.epochs, checked.recipe.optimizer.lr) == (128, 3, 0.01)
+
+
+def test_a_chosen_recipe_wins_over_the_profiles_own() -> None:
+    assert compose("profile=quick").recipe.name == "fast"
+    assert compose("profile=paper").recipe.name == "paper"
+    assert compose("profile=quick", "recipe=paper").recipe.name == "paper"
+    mixed = compose("profile=paper", "recipe=fast", "recipe/optimizer=sgd").recipe
+    assert (mixed.name, mixed.optimizer.name, mixed.schedule.name) == ("fast", "sgd", "cosine")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "lr", "epochs"),
+    [("vgg16", 0.0025, 200), ("vgg16_bn", 0.0025, 200), ("resnet50_deep", 0.001, 201)],
+)
+def test_the_paper_profile_is_the_papers_protocol(backbone: str, lr: float, epochs: int) -> None:
+    checked = compose("profile=paper", f"backbone={backbone}")
+    assert (checked.train.epochs, checked.train.batch_size, checked.recipe.optimizer.lr) == (epochs, 2, lr)
+    assert (checked.data.image_size, checked.model.width, checked.loss.k) == (200, 256, 0.4)
+    assert (checked.recipe.optimizer.name, checked.recipe.optimizer.momentum) == ("sgd", 0.9)
+    assert (checked.recipe.optimizer.weight_decay, checked.recipe.optimizer.head_lr_multiplier) == (
+        1e-4,
+        10.0,
+    )
+    assert (checked.recipe.schedule.name, checked.recipe.schedule.power) == ("poly", 0.9)
+
+
+@pytest.mark.parametrize(
+    ("usable", "device", "profile"),
+    [(True, "auto", "paper"), (False, "auto", "quick"), (True, "cpu", "quick"), (False, "cuda", "paper")],
+)
+def test_profile_auto_asks_the_machine(
+    usable: bool, device: str, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cpanet.runtime import CudaReport
+
+    monkeypatch.setattr("cpanet.config.choices.probe_cuda", lambda: CudaReport(usable, "said so"))
+    for typed in ([], ["profile=auto"]):
+        checked = compose(*typed, f"device={device}")
+        assert checked.profile == profile
+        assert checked.recipe.name == {"paper": "paper", "quick": "fast"}[profile]
+
+
+def test_data_auto_is_fssd12_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FSSD12_ROOT", raising=False)
+    assert compose().data.name == "embedded"
+    for name in ("Am", "Ia", "Ld", "Op", "Os", "Ws", "Pa", "Pk", "Ri", "Rp", "Sc", "Se"):
+        (tmp_path / f"Steel_{name}").mkdir()
+    typed = compose(f"data.root={tmp_path}").data
+    monkeypatch.setenv("FSSD12_ROOT", str(tmp_path))
+    for data in (typed, compose().data, compose("data=fssd12").data):
+        assert (data.name, data.root) == ("fssd12", str(tmp_path))
+    assert compose("data=embedded").data.root is None
+
+
+def test_the_ablation_is_named_for_what_is_on() -> None:
+    assert compose("ablation.cpp=false").ablation.name == "sa_ssa"
+    assert compose("ablation=none", "ablation.ssa=true").ablation.name == "ssa"
+
+
+def test_help_from_another_directory_lists_groups_and_commands(tmp_path: Path) -> None:
+    shown = run_process(tmp_path, "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"^fold: 0, 1, 2, 3$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^backbone: .*resnet101_deep", shown.stdout, re.MULTILINE)
+    assert "python run.py -m ablation=cpp,sa,ssa loss.k=0,0.2,0.4" in shown.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_cfg_job_from_another_directory_writes_nothing(tmp_path: Path) -> None:
+    shown = run_process(tmp_path, "backbone=resnet50", "fold=0", "loss_k=0", "--cfg", "job", "--resolve")
+    assert shown.returncode == 0, shown.stderr
+    config = OmegaConf.create(shown.stdout)
+    assert (config.backbone.name, config.fold, config.loss.k) == ("resnet50", 0, 0.0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("fold=", {f"fold={fold}" for fold in "0123"}),
+        ("fold=0 sho", {"shot="}),
+        ("backbone=resnet50_", {"backbone=resnet50_deep"}),
+        ("loss_k=0.2 fold=1 loss.", {"loss.k="}),
+    ],
+)
+def test_shell_completion(line: str, offered: set[str], tmp_path: Path) -> None:
+    shown = run_process(
+        tmp_path, "-sc", "query=bash", COMP_LINE=f"python run.py {line}", COMP_POINT=str(len(line) + 14)
+    )
+    assert offered <= set(shown.stdout.split()), shown.stdout + shown.stderr

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from cpanet.config.check import validate
 from cpanet.config.launch import launch, register
-from cpanet.config.schema import Config, validate
+from cpanet.config.schema import Config
 
 __all__ = ["Config", "launch", "register", "validate"]

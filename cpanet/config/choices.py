@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, open_dict, read_write
 from rich.console import Console
 
+from cpanet.data import resolve_auto
+from cpanet.runtime import probe_cuda
+
 RECIPE_OF_PROFILE = {"paper": "paper"}  # every other profile: fast
-
-
-def cuda() -> tuple[bool, str]:
-    """Whether CUDA can be used here, and why not."""
-    try:
-        from cpanet.runtime import probe_cuda
-    except ImportError:
-        return False, "cpanet.runtime is not there"
-    found = probe_cuda()
-    return bool(found.usable), str(found.reason)
 
 
 def profile_for(device: str) -> str:
@@ -25,7 +19,7 @@ def profile_for(device: str) -> str:
 
     An explicit ``device=cuda`` is taken at its word; the runtime stops the run where there is none.
     """
-    usable = device == "cuda" or (device == "auto" and cuda()[0])
+    usable = device == "cuda" or (device == "auto" and probe_cuda().usable)
     return "paper" if usable else "quick"
 
 
@@ -36,40 +30,45 @@ def recipe_for(profile: str, device: str) -> str:
     return RECIPE_OF_PROFILE.get(profile, "fast")
 
 
-def data_for(name: str, root: Any) -> tuple[str, Any, str]:
-    """What ``data=auto`` stands for: name, root, and a sentence that says why."""
-    try:
-        from cpanet.data import resolve_auto
-    except ImportError:
-        return "embedded", root, "cpanet.data is not there"
-    return resolve_auto(name, root)
-
-
 def settle(config: DictConfig) -> None:
-    """Replace ``auto`` by the choice, and the ablation's name where its flags were changed, in place."""
+    """Replace ``auto`` by what it stands for here, and names that no longer say what is on; in place.
+
+    Raises UserError where the folder given for ``data=auto`` is not FSSD-12.
+    """
     with read_write(config), open_dict(config):
         data = config.get("data")
-        if isinstance(data, DictConfig) and data.get("name") == "auto":
-            name, root, _ = data_for("auto", data.get("root"))
-            data.name, data.root = name, None if root is None else str(root)
+        if isinstance(data, DictConfig):
+            root = _folder(data.get("root"))
+            if data.get("name") == "auto" and (root is None or isinstance(root, Path)):
+                data.name, root, _ = resolve_auto("auto", root)
+            data.root = str(root) if isinstance(root, Path) else root
         ablation = config.get("ablation")
-        if isinstance(ablation, DictConfig):
+        if isinstance(ablation, DictConfig):  # ablation=full ablation.cpp=false is sa_ssa
             on = [part for part in ("cpp", "sa", "ssa") if ablation.get(part) is True]
             ablation.name = "full" if len(on) == 3 else "_".join(on) or "none"
 
 
 def announce(config: DictConfig, console: Console) -> None:
-    """Say, a line each, what ``auto`` became and how to have it otherwise."""
+    """Say, a line each, what ``auto`` became, why, and how to have it otherwise."""
     chosen = config.hydra.runtime.choices
     if chosen.get("profile") == "auto":
-        profile, why = config.profile, ""
-        if profile != "paper":
-            why = "device=cpu" if config.device == "cpu" else f"CUDA is not used: {cuda()[1]}"
-        line = f"profile=auto → {profile}" + (f" ({why})" if why else " (CUDA)")
-        hint = " For the paper's protocol: profile=paper" if profile != "paper" else ""
-        console.print(line + hint, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
+        _say(console, f"profile=auto → {config.profile}: {_why(config)}")
     if chosen.get("data") == "auto":
-        name, _, why = data_for("auto", config.data.root if config.data.name != "auto" else None)
-        console.print(
-            f"data=auto → {name} ({why})", style="bold yellow", markup=False, highlight=False, soft_wrap=True
-        )
+        name, _, why = resolve_auto("auto", _folder(config.data.root))
+        _say(console, f"data=auto → {name}: {why}")
+
+
+def _why(config: DictConfig) -> str:
+    if config.profile == "paper":
+        return "the paper's protocol, on CUDA. For minutes instead of hours: profile=quick"
+    reason = "device=cpu" if config.device == "cpu" else f"CUDA is not used, {probe_cuda().reason}"
+    return f"{reason}. For the paper's protocol: profile=paper"
+
+
+def _folder(root: Any) -> Any:
+    """A path as typed, made absolute, so that a record can be read from elsewhere; "" counts as none."""
+    return Path(root).expanduser().absolute() if isinstance(root, str) and root else root or None
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)

@@ -24,7 +24,8 @@ class CompositionError(UserError, ConfigCompositionException):
 def explain(error: Exception, overrides: list[str], loader: Any, config_name: str | None) -> CompositionError:
     """The error to raise in place of Hydra's ``error``: one line for every override that is at fault."""
     if isinstance(error, OverrideParseException):
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        lines = [line for line in str(error).splitlines() if line.strip() and "Error parsing" not in line]
+        reason = lines[0].strip().rstrip(".")
         return CompositionError(
             f"cannot read {error.override!r}: {reason}. Write key=value, quoted where needed."
         )

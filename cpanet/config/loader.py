@@ -17,10 +17,12 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from cpanet.config.choices import settle
 from cpanet.config.explain import CompositionError, explain
 from cpanet.config.keys import leaves
+from cpanet.errors import UserError
 
 Number = Union[int, float]
 
@@ -57,7 +59,10 @@ class ConfigLoader(ConfigLoaderImpl):
         except Exception as error:  # composing runs no code but resolvers: what fails here is what was typed
             raise explain(error, overrides, self, config_name) from error
         if run_mode == RunMode.RUN:  # a sweep's own configuration is no job: each job settles its own
-            settle(config)
+            try:
+                settle(config)
+            except (UserError, OmegaConfBaseException) as error:
+                raise CompositionError(str(error).strip().splitlines()[0]) from error
         return config
 
     def _parse_overrides_and_create_caching_repo(self, config_name: Any, overrides: Any) -> Any:

@@ -5,26 +5,31 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 
 from cpanet.errors import UserError
 
 LONGEST = 120  # characters; file systems allow 255 bytes, and a suffix may follow
 
 
-def run_name(overrides: Iterable[str], exclude: Iterable[str] = ()) -> str:
+def run_name(
+    overrides: Iterable[str], exclude: Iterable[str] = (), sweep: Mapping[str, Any] | None = None
+) -> str:
     """``["backbone=resnet50", "fold=0,1"]`` → ``backbone=resnet50,fold=0+1``; ``defaults`` without overrides.
 
-    Keys in ``exclude`` are left out. Values that lose something on the way to a file name, and names longer
-    than LONGEST, end in a hash, so that different runs have different names.
+    Keys in ``exclude`` are left out; ``sweep`` holds the axes of a sweeper that has its own. Values that lose
+    something on the way to a file name, and names longer than LONGEST, end in a hash, so that different runs
+    have different names.
     """
     parser, left_out = OverridesParser.create(), set(exclude)
     items: dict[str, str] = {}
-    for override in parser.parse_overrides(list(overrides)):
+    axes = [f"{key}={values}" for key, values in (sweep or {}).items()]
+    for override in parser.parse_overrides([*axes, *overrides]):
         if override.key_or_group not in left_out and not override.is_hydra_override():
             items.pop(override.key_or_group, None)  # typed twice: the last one counts, at its own place
             items[override.key_or_group] = _item(override)
@@ -60,7 +65,7 @@ def _item(override: Override) -> str:
     key = override.get_key_element().lstrip("+")
     if override.is_delete():
         return key
-    if override.is_discrete_sweep():
+    if override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
         value = "+".join(str(part).strip("'\"") for part in override.sweep_string_iterator())
     else:
         value = override.get_value_string() if override.is_sweep_override() else _plain(override)

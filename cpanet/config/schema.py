@@ -3,18 +3,9 @@
 (pydantic reads these annotations at run time, on Python 3.9 too: hence ``Optional``.)
 """
 
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Literal, Optional
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
-from cpanet.config.keys import nearest, show
-from cpanet.errors import UserError
-
-# Folds of the data sets whose classes are fixed; a folder's are known once it is read.
-FOLDS = {"fssd12": 3, "embedded": 3, "metal8": 4}
-SMALLEST_CLASS = {"fssd12": 50, "metal8": 32}  # images
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def _multiple_of_8(size: int) -> int:
@@ -78,8 +69,8 @@ class Data(Section):
     root: Optional[Text]
     image_size: Annotated[int, Field(ge=32, le=1024), AfterValidator(_multiple_of_8)]
     workers: Annotated[int, Field(ge=0, le=256)]
-    mask_threshold: Optional[Annotated[int, Field(ge=1, le=255)]]
-    folds: Optional[Count]
+    mask_threshold: Optional[Annotated[int, Field(ge=0, le=254)]]  # grey above it is defect
+    folds: Optional[Annotated[int, Field(ge=2)]]
 
 
 class Optimizer(Section):
@@ -164,84 +155,3 @@ class Config(Section):
     evaluate: Evaluate
     log: Log
     checkpoint: Checkpoint
-
-
-def validate(config: DictConfig) -> Config:
-    """``config`` as a :class:`Config`, Hydra's node aside. Raises UserError with every problem at once."""
-    try:
-        values: Any = OmegaConf.to_container(config.copy(), resolve=False)
-        values.pop("hydra", None)
-        values = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the configuration cannot be resolved: {error.full_key}: {reason}.") from error
-    problems: list[str] = []
-    checked: Optional[Config] = None
-    try:
-        checked = Config.model_validate(values)
-    except ValidationError as error:
-        problems = [_sentence(dict(problem)) for problem in error.errors()]
-    problems += _against_data(values)
-    if problems or checked is None:
-        raise UserError(_listed(problems))
-    return checked
-
-
-def _against_data(values: dict[str, Any]) -> list[str]:
-    """What the data set rules out, as far as it is known before it is read."""
-    data = values.get("data")
-    if not isinstance(data, dict):
-        return []
-    name, fold, shot = data.get("name"), values.get("fold"), values.get("shot")
-    problems = []
-    folds = data.get("folds") if name == "folder" else FOLDS.get(str(name))
-    if type(fold) is int and type(folds) is int and fold >= folds > 0:
-        problems.append(f"fold = {fold}: data set {name} has folds {', '.join(map(str, range(folds)))}")
-    smallest = SMALLEST_CLASS.get(str(name))
-    if type(shot) is int and smallest is not None and shot >= smallest:
-        problems.append(
-            f"shot = {shot}: the smallest class of {name} has {smallest} images and the query is one of them;"
-            f" at most {smallest - 1}"
-        )
-    if name == "folder" and data.get("root") is None:
-        problems.append("data.root = null: data=folder needs the folder's path; give data.root=PATH")
-    return problems
-
-
-def _sentence(problem: dict[str, Any]) -> str:
-    """One of pydantic's errors as ``key = value: what is allowed``."""
-    key = ".".join(str(part) for part in problem["loc"])
-    kind = problem["type"]
-    if kind == "extra_forbidden":
-        likely = nearest(key, known_keys())
-        return f"{key}: unknown key." + (f" Did you mean {likely}?" if likely else "")
-    if kind == "missing":
-        return f"{key}: is missing"
-    rule = str(problem["msg"]).replace("Value error, ", "").replace("Input should", "must")
-    if kind == "literal_error":
-        allowed = [part.strip("'") for part in problem["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-        likely = nearest(str(problem["input"]), allowed)
-        rule = f"must be one of {', '.join(allowed)}" + (f". Did you mean {likely}?" if likely else "")
-    return f"{key} = {show(problem['input'])}: {rule}"
-
-
-def known_keys() -> list[str]:
-    """Every dotted key of the schema."""
-
-    def walk(model: type[BaseModel], prefix: str) -> list[str]:
-        found = []
-        for name, field in model.model_fields.items():
-            kind = field.annotation
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                found += walk(kind, f"{prefix}{name}.")
-            else:
-                found.append(prefix + name)
-        return found
-
-    return walk(Config, "")
-
-
-def _listed(problems: list[str]) -> str:
-    if len(problems) == 1:
-        return problems[0]
-    return f"the configuration has {len(problems)} problems:\n  " + "\n  ".join(problems)

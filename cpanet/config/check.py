@@ -1,0 +1,74 @@
+"""Checking a composed configuration: every problem at once, naming key, value and what is allowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from cpanet.config.against_data import known_problems
+from cpanet.config.keys import nearest, show
+from cpanet.config.schema import Config
+from cpanet.errors import UserError
+
+
+def validate(config: DictConfig) -> Config:
+    """``config`` as a :class:`Config`, Hydra's node aside. Raises UserError with every problem at once."""
+    try:
+        values: Any = OmegaConf.to_container(config.copy(), resolve=False)
+        values.pop("hydra", None)
+        values = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the configuration cannot be resolved: {error.full_key}: {reason}.") from error
+    problems: list[str] = []
+    checked: Config | None = None
+    try:
+        checked = Config.model_validate(values)
+    except ValidationError as error:
+        problems = [_sentence(dict(problem)) for problem in error.errors()]
+    problems += known_problems(values)
+    if problems or checked is None:
+        raise UserError(_listed(problems))
+    return checked
+
+
+def _sentence(problem: dict[str, Any]) -> str:
+    """One of pydantic's errors as ``key = value: what is allowed``."""
+    key = ".".join(str(part) for part in problem["loc"])
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        likely = nearest(key, known_keys())
+        return f"{key}: unknown key." + (f" Did you mean {likely}?" if likely else "")
+    if kind == "missing":
+        return f"{key}: is missing"
+    rule = str(problem["msg"]).replace("Value error, ", "").replace("Input should", "must")
+    if kind == "literal_error":
+        allowed = [part.strip("'") for part in problem["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        likely = nearest(str(problem["input"]), allowed)
+        rule = f"must be one of {', '.join(allowed)}" + (f". Did you mean {likely}?" if likely else "")
+    return f"{key} = {show(problem['input'])}: {rule}"
+
+
+def known_keys() -> list[str]:
+    """Every dotted key of the schema."""
+
+    def walk(model: type[BaseModel], prefix: str) -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found += walk(kind, f"{prefix}{name}.")
+            else:
+                found.append(prefix + name)
+        return found
+
+    return walk(Config, "")
+
+
+def _listed(problems: list[str]) -> str:
+    if len(problems) == 1:
+        return problems[0]
+    return f"the configuration has {len(problems)} problems:\n  " + "\n  ".join(problems)

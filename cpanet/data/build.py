@@ -103,7 +103,7 @@ def open_download(path: Path) -> Download:
         )
     for member in members:
         pure = PurePosixPath(member.filename.replace("\\", "/"))
-        if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[:1]:
+        if pure.is_absolute() or ".." in pure.parts or ":" in member.filename.split("/")[0]:
             raise UserError(
                 f"{shown} holds a path that leads outside: {printable(member.filename)}. Do not use it."
             )

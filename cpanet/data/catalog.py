@@ -108,6 +108,10 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 0 and all(isinstance(v, str) and v for v in value)
 
 
+def _leads_away(folder: str) -> bool:
+    return folder.startswith(".") or "/" in folder or "\0" in folder
+
+
 def _read_description(path: Path) -> dict[str, Any]:
     """``dataset.yaml`` as plain data; {} where there is none."""
     if not path.exists():
@@ -125,7 +129,10 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise UserError(f"{where} should hold keys and values, such as folds: [[class, class], [class]].")
     checks = {
         "name": (lambda v: isinstance(v, str), "a text"),
-        "classes": (lambda v: _is_names(v) and len(set(v)) == len(v), "a list of different class folders"),
+        "classes": (
+            lambda v: _is_names(v) and len(set(v)) == len(v) and not any(map(_leads_away, v)),
+            "a list of different class folders",
+        ),
         "folds": (
             lambda v: isinstance(v, list) and len(v) > 0 and all(_is_names(f) for f in v),
             "a list of lists of class folders",

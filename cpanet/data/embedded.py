@@ -25,8 +25,8 @@ from cpanet.errors import UserError
 SIZE = 200
 PER_CLASS = 25
 SEED = 12
-VERSION = 2  # of the pictures: counted up whenever they change, so that caches are not mixed
-FINGERPRINT = "3231234f8ec81df553c379eca297bcc930db190d659e5ef1c507cefc10b43764"
+VERSION = 3  # of the pictures: counted up whenever they change, so that caches are not mixed
+FINGERPRINT = "2c1c6b0d47395baa1bc6e714aacdebf98901fbef4a55526dc0363bbf54b7acf9"
 
 Field = np.ndarray  # float64 (SIZE, SIZE)
 Random = np.random.Generator
@@ -121,7 +121,7 @@ def patch(rng: Random, base: Field) -> Defect:
     area = np.full((SIZE, SIZE), -SIZE, np.float64)
     for _ in range(rng.integers(1, 4)):
         ry, rx = rng.uniform(22, 42, 2)
-        area = np.maximum(area, blob(rng, *somewhere(rng, 45), ry, rx, 5, 5))
+        area = np.maximum(area, blob(rng, *somewhere(rng, 32), ry, rx, 5, 5))
     inside = 38 * sign(rng) + 9 * noise(rng, 4)
     return Defect(base + soft(area, 3) * inside, area > 0)
 
@@ -157,8 +157,8 @@ def inclusion(rng: Random, base: Field) -> Defect:
 
 def pitted(rng: Random, base: Field) -> Defect:
     """A field of many small pits, each dark with a lit edge."""
-    cy, cx = somewhere(rng, 60)
-    area = blob(rng, cy, cx, rng.uniform(32, 52), rng.uniform(38, 62), 7, 9)
+    cy, cx = somewhere(rng, 32)
+    area = blob(rng, cy, cx, rng.uniform(28, 46), rng.uniform(34, 56), 7, 9)
     relief = noise(rng, 2.2)
     pits = soft(relief - 0.7, 0.5)
     lit = np.roll(pits, 2, axis=0) - pits
@@ -183,7 +183,7 @@ def water_spot(rng: Random, base: Field) -> Defect:
     """Dried stains: nested wavy rims around an almost untouched middle."""
     picture, mask = base.copy(), np.zeros((SIZE, SIZE), bool)
     for _ in range(rng.integers(1, 3)):
-        area = blob(rng, *somewhere(rng, 50), rng.uniform(28, 45), rng.uniform(28, 50), 5, 11)
+        area = blob(rng, *somewhere(rng, 34), rng.uniform(26, 42), rng.uniform(26, 46), 5, 11)
         rims = sum(
             np.exp(-0.5 * ((area - depth) / 1.6) ** 2) * gain for depth, gain in ((2, 60), (9, 32), (16, 20))
         )
@@ -194,8 +194,8 @@ def water_spot(rng: Random, base: Field) -> Defect:
 
 def rolled_in_scale(rng: Random, base: Field) -> Defect:
     """Fish-scale crusts pressed in, drawn out along the rolling direction."""
-    cy, cx = somewhere(rng, 55)
-    area = blob(rng, cy, cx, rng.uniform(26, 40), rng.uniform(55, 85), 6, 6)
+    cy, cx = somewhere(rng, 32)
+    area = blob(rng, cy, cx, rng.uniform(24, 38), rng.uniform(48, 75), 6, 6)
     relief = noise(rng, 2.2, 7)
     scales = np.abs(np.mod(relief * 1.6, 2) - 1)
     return Defect(base + soft(area, 4) * (95 * (scales - 0.5)), area > 0)
@@ -203,8 +203,8 @@ def rolled_in_scale(rng: Random, base: Field) -> Defect:
 
 def crack_network(rng: Random, base: Field) -> Defect:
     """A net of dark cracks between polygonal islands."""
-    cy, cx = somewhere(rng, 60)
-    area = blob(rng, cy, cx, rng.uniform(38, 58), rng.uniform(38, 58), 6, 8)
+    cy, cx = somewhere(rng, 32)
+    area = blob(rng, cy, cx, rng.uniform(32, 52), rng.uniform(32, 52), 6, 8)
     step = rng.uniform(15, 20)
     grid = np.arange(-step, SIZE + step, step)
     seeds = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
@@ -341,14 +341,14 @@ def png(image: np.ndarray, bits: int = 8) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def write(root: Path, per_class: int = PER_CLASS, seed: int = SEED) -> None:
+def write(root: Path) -> None:
     """Draw the whole set into ``root``, in the layout of FSSD-12."""
     for kind in CLASSES:
         images, masks = root / kind / "Images", root / kind / "GT"
         images.mkdir(parents=True)
         masks.mkdir()
-        for number in range(per_class):
-            image, mask = draw(kind, number, seed)
+        for number in range(PER_CLASS):
+            image, mask = draw(kind, number)
             (images / f"{kind}_{number + 1}.png").write_bytes(png(image))
             (masks / f"{kind}_{number + 1}.png").write_bytes(png(mask, bits=1))
     folds = "".join(f"  - [{', '.join(CLASSES[f : f + 4])}]\n" for f in range(0, len(CLASSES), 4))

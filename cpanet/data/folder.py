@@ -94,7 +94,7 @@ def list_pairs(root: Path, class_index: int, name: str, folder: str, contents: C
     for file in images:
         shown, stem = f"{name}/{IMAGES}/{printable(file)}", Path(file).stem
         try:
-            file.encode()
+            f"{name}/{file}".encode()
         except UnicodeEncodeError:
             contents.problems.append(Problem(shown, "file name", "is not UTF-8; rename it"))
             continue

@@ -1,0 +1,326 @@
+"""Every rule that a data set can break: one message with all problems, each naming file and rule."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Callable
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cpanet.data import load_dataset
+from cpanet.data.__main__ import main
+from cpanet.errors import UserError
+from tests.datasets import picture, save, write_folder
+
+IMAGE, MASK = "a/Images/a_1.jpg", "a/GT/a_1.png"
+
+
+def put(name: str, data: bytes) -> Callable[[Path], None]:
+    return lambda root: void((root / name).write_bytes(data))
+
+
+def void(_: object) -> None:
+    """For lambdas whose value does not matter."""
+
+
+def encoded(suffix: str, array: np.ndarray) -> bytes:
+    return cv2.imencode(suffix, array)[1].tobytes()
+
+
+def png_header(width: int, height: int, bits: int = 8) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+def as_mode(mode: str, name: str, format_: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        Image.fromarray(picture(0)[0]).convert(mode).save(root / name, format_)
+
+    return change
+
+
+def half_transparent(root: Path) -> None:
+    rgba = np.dstack([picture(0)[0], np.full((40, 40), 100, np.uint8)])
+    Image.fromarray(rgba).save(root / IMAGE, "PNG")
+
+
+def truncate(name: str, keep: float) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        data = (root / name).read_bytes()
+        (root / name).write_bytes(data[: int(len(data) * keep)])
+
+    return change
+
+
+def damage(name: str, at: int) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        data = bytearray((root / name).read_bytes())
+        data[at : at + 8] = b"\xff" * 8
+        (root / name).write_bytes(bytes(data))
+
+    return change
+
+
+def mask_of(values: np.ndarray) -> Callable[[Path], None]:
+    return lambda root: save(root / MASK, values.astype(np.uint8))
+
+
+def full(value: int) -> np.ndarray:
+    return np.full((40, 40), value)
+
+
+def soft_edges() -> np.ndarray:
+    return cv2.GaussianBlur(picture(0)[1] * 255, (5, 5), 0)
+
+
+def animation(root: Path) -> None:
+    frames = [Image.fromarray(picture(i)[0]) for i in range(2)]
+    frames[0].save(root / IMAGE, "TIFF", save_all=True, append_images=frames[1:])
+
+
+def link_to_nowhere(root: Path) -> None:
+    (root / IMAGE).unlink()
+    (root / IMAGE).symlink_to(root / "nowhere.jpg")
+
+
+def pipe(root: Path) -> None:
+    (root / IMAGE).unlink()
+    os.mkfifo(root / IMAGE)
+
+
+def folder_for_a_file(root: Path) -> None:
+    (root / IMAGE).unlink()
+    (root / IMAGE).mkdir()
+
+
+def sixteen_bit_colour(root: Path) -> None:
+    (root / IMAGE).write_bytes(encoded(".png", picture(0)[0].astype(np.uint16) * 257))
+
+
+def not_utf8(root: Path) -> None:
+    (root / IMAGE).rename(os.fsdecode(os.fsencode(root) + b"/a/Images/\xff.jpg"))
+
+
+def remove_folder(name: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        for file in (root / name).iterdir():
+            file.unlink()
+        (root / name).rmdir()
+
+    return change
+
+
+def large(width: int, height: int) -> bytes:
+    return encoded(".png", np.zeros((height, width), np.uint8))
+
+
+CASES = {
+    "mask missing": (lambda r: (r / MASK).unlink(), "a_1.jpg: missing mask: there is no a/GT/a_1.png"),
+    "mask of another stem": (lambda r: void((r / MASK).rename(r / "a/GT/a_one.png")), "missing mask"),
+    "mask as jpg": (lambda r: void((r / MASK).rename(r / "a/GT/a_1.jpg")), "missing mask"),
+    "no GT folder": (remove_folder("a/GT"), "a/GT: missing folder"),
+    "image of zero bytes": (put(IMAGE, b""), "a/Images/a_1.jpg: unreadable file: is empty (0 bytes)"),
+    "mask of zero bytes": (put(MASK, b""), "a/GT/a_1.png: unreadable file: is empty (0 bytes)"),
+    "image of one byte": (put(IMAGE, b"\xff"), "no JPEG, PNG, BMP or TIFF"),
+    "text for an image": (put(IMAGE, b"hello" * 100), "no JPEG, PNG, BMP or TIFF"),
+    "html for an image": (put(IMAGE, b"<!DOCTYPE html><html></html>"), "no JPEG, PNG, BMP or TIFF"),
+    "zip for an image": (put(IMAGE, b"PK\x03\x04" + bytes(100)), "no JPEG, PNG, BMP or TIFF"),
+    "svg for a mask": (put(MASK, b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "no JPEG, PNG, BMP or TIFF"),
+    "gif for an image": (as_mode("P", IMAGE, "GIF"), "no JPEG, PNG, BMP or TIFF"),
+    "webp for an image": (put(IMAGE, encoded(".webp", picture(0)[0])), "no JPEG, PNG, BMP or TIFF"),
+    "image cut in half": (truncate(IMAGE, 0.5), "a/Images/a_1.jpg: unreadable file: is truncated"),
+    "image cut to a tenth": (truncate(IMAGE, 0.1), "unreadable file"),
+    "image almost whole": (truncate(IMAGE, 0.9), "unreadable file: is truncated"),
+    "mask cut in half": (truncate(MASK, 0.5), "a/GT/a_1.png: unreadable file: is truncated"),
+    "mask cut in its header": (truncate(MASK, 0.1), "unreadable file"),
+    "mask damaged": (damage(MASK, 45), "a/GT/a_1.png: unreadable file"),
+    "mask header damaged": (damage(MASK, 14), "unreadable file"),
+    "image header damaged": (damage(IMAGE, 0), "no JPEG, PNG, BMP or TIFF"),
+    "png without pixels": (put(IMAGE, png_header(40, 40)), "unreadable file"),
+    "link to nowhere": (link_to_nowhere, "link that leads nowhere"),
+    "named pipe": (pipe, "is not a regular file"),
+    "folder with an image's name": (folder_for_a_file, "is not a regular file"),
+    "16-bit grey image": (
+        lambda r: (r / IMAGE).write_bytes(encoded(".png", picture(0)[0][..., 0].astype(np.uint16) * 257)),
+        "has 16 bits or more",
+    ),
+    "16-bit colour image": (sixteen_bit_colour, "has 16 bits or more"),
+    "16-bit TIFF": (
+        lambda r: (r / IMAGE).write_bytes(encoded(".tif", picture(0)[0].astype(np.uint16) * 257)),
+        "has 16 bits or more",
+    ),
+    "16-bit mask": (
+        lambda r: (r / MASK).write_bytes(encoded(".png", picture(0)[1].astype(np.uint16) * 65535)),
+        "a/GT/a_1.png: unsupported image: has 16 bits or more",
+    ),
+    "floating-point TIFF": (as_mode("F", IMAGE, "TIFF"), "has 16 bits or more"),
+    "32-bit integer TIFF": (as_mode("I", IMAGE, "TIFF"), "has 16 bits or more"),
+    "CMYK JPEG": (as_mode("CMYK", IMAGE, "JPEG"), "is CMYK; save it as 8-bit grey or RGB"),
+    "YCbCr TIFF": (as_mode("LAB", IMAGE, "TIFF"), "is LAB; save it"),
+    "half transparent": (half_transparent, "is partly transparent"),
+    "several pictures in one TIFF": (animation, "holds 2 pictures"),
+    "1×1 image": (put(IMAGE, large(1, 1)), "too small: is 1×1"),
+    "7×40 image": (put(IMAGE, large(7, 40)), "too small: is 7×40"),
+    "20000×20000 image": (put(IMAGE, png_header(20000, 20000)), "too large"),
+    "20000×20000 mask": (put(MASK, png_header(20000, 20000)), "a/GT/a_1.png: too large"),
+    "bomb": (put(IMAGE, png_header(65535, 65535)), "too large"),
+    "6000×5000 image": (put(IMAGE, png_header(6000, 5000)), "too large: is 6000×5000"),
+    "no width": (put(IMAGE, png_header(0, 40)), "a/Images/a_1.jpg"),
+    "mask of another size": (put(MASK, large(39, 40)), "size mismatch: is 39×40, its image 40×40"),
+    "mask transposed": (
+        lambda r: (r / MASK).write_bytes(encoded(".png", np.eye(20, 40, dtype=np.uint8) * 255)),
+        "size mismatch: is 40×20",
+    ),
+    "mask of zeros": (mask_of(full(0)), "a/GT/a_1.png: empty mask: has no defect pixel"),
+    "mask of 255": (mask_of(full(255)), "full mask: has no background pixel"),
+    "mask of ones": (mask_of(full(1)), "unexpected mask values: holds the grey values 1"),
+    "mask of 0 and 128": (mask_of(picture(0)[1] * 128), "holds the grey values 0, 128"),
+    "mask of class numbers": (
+        mask_of(np.arange(1600).reshape(40, 40) % 7),
+        "holds the grey values 0, 1, 2, 3, 4 …",
+    ),
+    "inverted 0 and 254": (mask_of(254 - picture(0)[1] * 254), "holds the grey values 0, 254"),
+    "antialiased mask": (mask_of(soft_edges()), "data.mask_threshold=127"),
+    "photograph for a mask": (mask_of(picture(0)[0][..., 0]), "unexpected mask values"),
+    "colour mask": (as_mode("RGB", MASK, "PNG"), "is in colour; save it as grey"),
+    "coloured palette mask": (
+        lambda r: Image.fromarray(picture(0)[0]).convert("P", palette=Image.Palette.ADAPTIVE).save(r / MASK),
+        "is in colour",
+    ),
+    "jpeg named png": (
+        lambda r: (r / MASK).write_bytes(encoded(".jpg", soft_edges())),
+        "unexpected mask values",
+    ),
+    "two images with one mask": (
+        lambda r: save(r / "a/Images/a_1.png", picture(0)[0]),
+        "duplicated name: a_1.jpg would have the same mask",
+    ),
+    "the same picture twice": (
+        lambda r: (r / IMAGE).write_bytes((r / "a/Images/a_2.jpg").read_bytes()),
+        "duplicated image: is the same picture as a/Images/a_1.jpg",
+    ),
+    "file name not UTF-8": (not_utf8, r"a/Images/\xff.jpg: file name: is not UTF-8"),
+    "no image in a class": (remove_folder("b/GT"), "b/GT: missing folder"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_rule_names_the_file_and_what_is_wrong(tmp_path, case):
+    change, words = CASES[case]
+    root = write_folder(tmp_path / "data")
+    change(root)
+    with pytest.raises(UserError) as error:
+        load_dataset("folder", root, folds=3)
+    message = str(error.value)
+    assert words in message
+    assert "problem" in message
+    assert message.count("\n  ") <= 5  # the problem itself and what follows from it, not a flood
+
+
+def test_all_problems_come_at_once_and_the_list_is_cut(tmp_path):
+    root = write_folder(tmp_path, per_class=20)
+    for number in range(1, 16):
+        (root / f"a/GT/a_{number}.png").unlink()
+        (root / f"b/Images/b_{number}.jpg").write_bytes(b"")
+    with pytest.raises(UserError) as error:
+        load_dataset("folder", root)
+    message = str(error.value)
+    assert "30 problems" in message
+    assert "a_15.jpg: missing mask" in message
+    assert "… and 10 more" in message
+
+
+def test_a_class_too_small_for_the_shot_is_named(tmp_path):
+    root = write_folder(tmp_path, per_class=5)
+    load_dataset("folder", root, min_images=5)
+    with pytest.raises(
+        UserError, match="a: class too small: has 5 usable images; 5-shot episodes need at least 6"
+    ):
+        load_dataset("folder", root, min_images=6)
+
+
+def test_too_many_pixels_altogether_are_refused_before_decoding(tmp_path, monkeypatch):
+    monkeypatch.setattr("cpanet.data.folder.MAX_TOTAL_PIXELS", 9 * 1600 - 1)
+    with pytest.raises(UserError, match="all images together have 14,400 pixels"):
+        load_dataset("folder", write_folder(tmp_path))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_bytes_end_in_a_data_set_or_in_one_message(tmp_path_factory, data):
+    root = write_folder(tmp_path_factory.mktemp("fuzz"), ("a", "b"), per_class=2)
+    name = data.draw(st.sampled_from([IMAGE, MASK]))
+    whole = bytearray((root / name).read_bytes())
+    kind = data.draw(st.sampled_from(["replace", "cut", "flip"]))
+    if kind == "replace":
+        whole = bytearray(data.draw(st.binary(max_size=200)))
+    elif kind == "cut":
+        del whole[data.draw(st.integers(0, len(whole))) :]
+    else:
+        for at in data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=8)):
+            whole[at] ^= data.draw(st.integers(1, 255))
+    (root / name).write_bytes(bytes(whole))
+    with contextlib.suppress(UserError):
+        dataset = load_dataset("folder", root)
+        assert dataset.images[0].shape[:2] == dataset.masks[0].shape
+
+
+# --- python -m cpanet.data check ---------------------------------------------------------------------------
+
+
+def test_check_prints_a_report_and_exits_0_or_2(tmp_path, capsys):
+    root = write_folder(tmp_path)
+    assert main(["check", str(root)]) == 0
+    out = capsys.readouterr().out
+    assert "9 usable images" in out
+    assert "No problems" in out
+    (root / MASK).unlink()
+    assert main(["check", str(root), "--shot", "3"]) == 2
+    out = capsys.readouterr().out
+    assert "missing mask" in out
+    assert "class too small" in out
+
+
+def test_check_takes_names_as_they_are(tmp_path, capsys):
+    root = write_folder(tmp_path / "[red]", ("[bold]x", "b"))
+    assert main(["check", str(root)]) == 0
+    assert "[bold]x" in capsys.readouterr().out
+
+
+def test_the_command_ends_without_a_traceback(tmp_path):
+    command = [sys.executable, "-m", "cpanet.data", "check", str(tmp_path / "nowhere")]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert ended.returncode == 2
+    assert "does not exist" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_data_package_imports_no_jittor():
+    code = "import sys, cpanet.data, cpanet.metrics; print('jittor' in sys.modules, 'torch' in sys.modules)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent
+    )
+    assert ended.stdout.split() == ["False", "False"]

@@ -1,0 +1,306 @@
+"""The reader: layouts, classes, folds, masks, and what is forgiven with a note."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cpanet.data import load_dataset, resolve_auto
+from cpanet.data.catalog import FSSD12, METAL8, equal_runs
+from cpanet.data.folder import natural_key
+from cpanet.errors import UserError
+from tests.datasets import picture, save, write_folder
+from tests.shared import shared
+
+
+def load(root: Path, **options):
+    return load_dataset("folder", root, **options)
+
+
+def write_fssd12(root: Path) -> Path:
+    return write_folder(root, FSSD12.classes, per_class=2)
+
+
+def test_a_folder_is_read_with_its_classes_images_and_masks(tmp_path):
+    root = write_folder(tmp_path / "steel", ("b", "a"))
+    dataset = load(root)
+    assert dataset.name == "steel"
+    assert dataset.classes == ("a", "b")
+    assert dataset.names[:2] == ["a/Images/a_1.jpg", "a/Images/a_2.jpg"]
+    assert dataset.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    image, mask = picture(100)  # the first picture of the second class that was written, "a"
+    assert dataset.images[0].shape == (40, 40, 3)
+    assert dataset.images[0].dtype == np.uint8
+    assert np.array_equal(dataset.masks[0], mask)
+    assert abs(dataset.images[0][mask == 1].mean() - image[mask == 1].mean()) < 10  # JPEG
+
+
+def test_colours_are_red_green_blue(tmp_path):
+    root = write_folder(tmp_path)
+    red = np.zeros((40, 40, 3), np.uint8)
+    red[..., 0] = 200
+    (root / "a/Images/a_1.jpg").unlink()
+    save(root / "a/Images/a_1.png", red)
+    assert load(root).images[0][0, 0].tolist() == [200, 0, 0]
+
+
+def test_names_sort_naturally():
+    names = ["x10.jpg", "x2.jpg", "x1.jpg", "x.jpg", "a3b20.png", "a3b3.png"]
+    assert sorted(names, key=natural_key) == ["a3b3.png", "a3b20.png", "x1.jpg", "x2.jpg", "x10.jpg", "x.jpg"]
+
+
+def test_order_and_fingerprint_do_not_depend_on_the_file_system(tmp_path, monkeypatch):
+    root = write_folder(tmp_path, per_class=4)
+    before = load(root)
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listdir(path)[::-1])
+    after = load(root)
+    assert after.names == before.names
+    assert after.fingerprint == before.fingerprint
+
+
+def test_the_fingerprint_changes_with_a_file_and_with_a_name(tmp_path):
+    root = write_folder(tmp_path)
+    first = load(root).fingerprint
+    save(root / "a/GT/a_1.png", picture(7)[1] * 255)
+    second = load(root).fingerprint
+    for folder, suffix in (("Images", "jpg"), ("GT", "png")):
+        (root / f"a/{folder}/a_1.{suffix}").rename(root / f"a/{folder}/a_0.{suffix}")
+    assert len({first, second, load(root).fingerprint}) == 3
+
+
+def test_other_formats_and_suffixes_in_capitals_are_read(tmp_path):
+    root = write_folder(tmp_path, per_class=6)
+    for number, suffix in enumerate((".jpeg", ".png", ".bmp", ".tif", ".JPG"), 1):
+        (root / f"a/Images/a_{number}.jpg").unlink()
+        image = Image.fromarray(picture(number)[0])
+        image.save(root / f"a/Images/a_{number}{suffix}")
+    assert len(load(root)) == 18
+
+
+@pytest.mark.parametrize("name", ["Kratzer_ä_é", "划痕", "with space", "ümlaut.with.dots", "x" * 200])
+def test_file_names_of_any_kind_are_read(tmp_path, name):
+    root = write_folder(tmp_path)
+    for folder, suffix in (("Images", "jpg"), ("GT", "png")):
+        (root / f"a/{folder}/a_1.{suffix}").rename(root / f"a/{folder}/{name}.{suffix}")
+    assert f"a/Images/{name}.jpg" in load(root).names
+
+
+def test_exif_orientation_is_ignored_because_masks_have_none(tmp_path):
+    root = write_folder(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    mask = np.zeros((20, 40), np.uint8)
+    mask[:5] = 255
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(root / "a/Images/a_1.jpg", exif=exif)
+    save(root / "a/GT/a_1.png", mask)
+    assert load(root).images[0].shape == (20, 40, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
+def test_images_of_other_pixel_types_become_rgb(tmp_path, mode):
+    root = write_folder(tmp_path)
+    (root / "a/Images/a_1.jpg").unlink()
+    Image.fromarray(picture(0)[0]).convert(mode).save(root / "a/Images/a_1.png")
+    assert load(root).images[0].shape == (40, 40, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "RGB", "RGBA"])
+def test_masks_of_other_pixel_types_are_read_where_they_are_black_and_white(tmp_path, mode):
+    root = write_folder(tmp_path)
+    mask = picture(0)[1]
+    Image.fromarray(mask * 255).convert(mode).save(root / "a/GT/a_1.png")
+    assert np.array_equal(load(root).masks[0], mask)
+
+
+def test_masks_of_0_and_1_are_accepted_with_a_note(tmp_path):
+    root = write_folder(tmp_path)
+    mask = picture(0)[1]
+    save(root / "a/GT/a_1.png", mask)
+    dataset = load(root)
+    assert np.array_equal(dataset.masks[0], mask)
+    assert "1 masks of 0 and 1 (read as 0 and 255)" in dataset.notes
+
+
+def test_a_mask_threshold_decides_for_soft_masks(tmp_path):
+    root = write_folder(tmp_path)
+    soft = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (40, 1))
+    save(root / "a/GT/a_1.png", soft)
+    assert np.array_equal(load(root, mask_threshold=127).masks[0], soft > 127)
+
+
+def test_stray_files_are_left_alone_and_named(tmp_path):
+    root = write_folder(tmp_path)
+    (root / "a/Images/Thumbs.db").write_bytes(b"x")
+    (root / "a/Images/.hidden.jpg").write_bytes(b"x")
+    (root / "a/Nd").mkdir()
+    (root / "readme.txt").write_text("x")
+    (root / "not a class").mkdir()
+    save(root / "a/GT/extra.png", picture(0)[1] * 255)
+    dataset = load(root)
+    assert len(dataset) == 9
+    assert dataset.notes == [
+        "ignored, no image by its name: a/Images/Thumbs.db",
+        "ignored, masks without an image: a/GT/extra.png",
+    ]
+
+
+# --- folds -------------------------------------------------------------------------------------------------
+
+
+def test_folds_are_equal_runs_of_classes(tmp_path):
+    assert equal_runs("abcdef", 3) == (("a", "b"), ("c", "d"), ("e", "f"))
+    root = write_folder(tmp_path, ("a", "b", "c", "d", "e"))
+    assert load(root, folds=2).folds == (("a", "b", "c"), ("d", "e"))
+
+
+def test_dataset_yaml_names_folds_classes_and_threshold(tmp_path):
+    root = write_folder(tmp_path)
+    (root / "dataset.yaml").write_text(
+        "name: mine\nclasses: [c, a, b]\nfolds: [[a, c], [b]]\nmask_threshold: 3\n"
+    )
+    dataset = load(root)
+    assert (dataset.name, dataset.classes) == ("mine", ("c", "a", "b"))
+    split = dataset.split(0)
+    assert (split.train_classes, split.test_classes) == ((2,), (0, 1))
+    assert set(split.train_indices) | set(split.test_indices) == set(range(9))
+    assert not set(split.train_indices) & set(split.test_indices)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("folds: [[a, nowhere]]", "nowhere"),
+        ("folds: [[a, a]]", "twice"),
+        ("folds: [[a, b, c]]", "none to train on"),
+        ("folds: []", "list of lists"),
+        ("folds: a", "list of lists"),
+        ("folds: [[1]]", "list of lists"),
+        ("fold: [[a]]", "unknown key 'fold'"),
+        ("classes: [a, a]", "different class folders"),
+        ("classes: [a, ../b]", "different class folders"),
+        ("mask_threshold: 255", "from 0 to 254"),
+        ("mask_threshold: true", "from 0 to 254"),
+        ("name: [a]", "must be a text"),
+        ("- a", "keys and values"),
+        ("a: [", "cannot be read as YAML"),
+        ("a: !!python/object/apply:os.system ['true']", "cannot be read as YAML"),
+        ("\x00", "cannot be read as YAML"),
+    ],
+)
+def test_a_wrong_dataset_yaml_is_explained(tmp_path, text, words):
+    root = write_folder(tmp_path)
+    (root / "dataset.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"dataset\.yaml") as error:
+        load(root)
+    assert words in str(error.value)
+
+
+def test_dataset_yaml_is_plain_data(tmp_path):
+    root = write_folder(tmp_path)
+    (root / "dataset.yaml").write_text("name: ${oc.env:HOME}\n")
+    assert load(root).name == "${oc.env:HOME}"
+
+
+def test_a_fold_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="fold=3: mine has folds 0 to 2"):
+        load(write_folder(tmp_path / "mine")).split(3)
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_an_impossible_number_of_folds_is_refused(tmp_path, folds):
+    with pytest.raises(UserError, match="2 to 3 folds"):
+        load(write_folder(tmp_path), folds=folds)
+
+
+# --- FSSD-12 and metal8 ------------------------------------------------------------------------------------
+
+
+def test_fssd12_has_the_published_classes_and_folds(tmp_path):
+    dataset = load_dataset("fssd12", write_fssd12(tmp_path))
+    assert dataset.classes[0] == "Steel_Am"
+    assert dataset.classes[11] == "Steel_Se"
+    assert dataset.folds[1] == ("Steel_Os", "Steel_Ws", "Steel_Pa", "Steel_Pk")
+    assert dataset.split(2).test_classes == (8, 9, 10, 11)
+
+
+def test_fssd12_with_a_lower_case_l_is_the_same_data_set(tmp_path):
+    root = write_fssd12(tmp_path)
+    before = load_dataset("fssd12", root)
+    (root / "Steel_Ia").rename(root / "Steel_la")
+    after = load_dataset("fssd12", root)
+    assert after.names == before.names
+    assert after.fingerprint == before.fingerprint
+    assert "folder Steel_la is read as Steel_Ia" in after.notes
+
+
+def test_fssd12_with_a_missing_image_says_so(tmp_path):
+    root = write_folder(tmp_path, FSSD12.classes, per_class=3)
+    (root / "Steel_Rp/Images/Steel_Rp_2.jpg").unlink()
+    dataset = load_dataset("fssd12", root)
+    assert len(dataset) == 35
+    assert "Steel_Rp has 2 images, the published set 50" in dataset.notes
+    assert "ignored, masks without an image: Steel_Rp/GT/Steel_Rp_2.png" in dataset.notes
+
+
+def test_fssd12_masks_count_255_alone_and_say_so(tmp_path):
+    root = write_fssd12(tmp_path)
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:10], mask[10:20] = 255, 254
+    save(root / "Steel_Am/GT/Steel_Am_1.png", mask)
+    dataset = load_dataset("fssd12", root)
+    assert dataset.masks[0].sum() == 400
+    assert "1 masks with grey values between 0 and 255 (only 255 counts as defect)" in dataset.notes
+
+
+def test_a_missing_class_is_named(tmp_path):
+    root = write_fssd12(tmp_path)
+    shutil.rmtree(root / "Steel_Pk")
+    with pytest.raises(UserError, match="Steel_Pk: missing class"):
+        load_dataset("fssd12", root)
+
+
+def test_auto_takes_fssd12_where_it_is_and_the_embedded_set_where_nothing_is_given(tmp_path):
+    root = write_fssd12(tmp_path / "FSSD-12")
+    assert resolve_auto("auto", root)[:2] == ("fssd12", root)
+    assert resolve_auto("auto", tmp_path)[:2] == ("fssd12", root)
+    assert resolve_auto("auto", None)[:2] == ("embedded", None)
+    assert resolve_auto("metal8", root)[:2] == ("metal8", root)
+
+
+def test_auto_never_replaces_a_folder_that_was_given_by_something_else(tmp_path):
+    with pytest.raises(UserError, match="does not hold the class folders of FSSD-12"):
+        resolve_auto("auto", write_folder(tmp_path))
+    with pytest.raises(UserError, match="does not exist"):
+        resolve_auto("auto", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "root", "words"),
+    [
+        ("fssd12", None, "data.root is not set"),
+        ("folder", "nowhere", "does not exist"),
+        ("folder", "file", "is not a folder"),
+        ("folder", ".", "needs at least 2"),
+        ("fssd13", ".", "Choose one of fssd12, embedded, metal8, folder"),
+    ],
+)
+def test_a_wrong_name_or_root_is_explained(tmp_path, name, root, words):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError) as error:
+        load_dataset(name, None if root is None else tmp_path / root)
+    assert words in str(error.value)
+
+
+def test_metal8_is_read_whole():
+    dataset = load_dataset("metal8", shared("data/metal8"), min_images=6)
+    assert dataset.classes == METAL8.classes
+    assert np.bincount(dataset.labels).tolist() == [50, 50, 50, 32, 50, 50, 50, 50]
+    assert len(dataset.split(0).test_indices) == 100
+    assert dataset.notes == []
+    assert dataset.fingerprint.startswith("15cba130a6536d04")

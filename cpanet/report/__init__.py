@@ -1,0 +1,1 @@
+"""Tables and report page of finished or running sweeps: ``python -m cpanet.report SWEEP_DIR…``."""

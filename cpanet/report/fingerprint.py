@@ -1,0 +1,92 @@
+"""What a configuration computes, as a fingerprint: equal for configurations that are the same function.
+
+The published tables hold such pairs unawares (the full model with k = 0 trains exactly as the model without SA), and
+read their difference as an effect. A key that is not known to be without influence counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# Names of choices whose content is in the configuration too, and what leaves the numbers alone.
+_NO_INFLUENCE = (
+    "profile",
+    "log",
+    "checkpoint",
+    "ablation.name",
+    "protocol.name",
+    "recipe.name",
+    "backbone.lr",  # only through recipe.optimizer.lr
+    "backbone.epochs",  # only through train.epochs
+    "data.workers",
+)
+_BATCH_NORM = ("vgg16_bn", "resnet")
+
+
+def fingerprint(config: Mapping[str, Any], seed: bool = True) -> str:
+    """Hex digest of what the resolved ``config`` (as ``Config.model_dump()`` gives it) computes.
+
+    Two runs with the same fingerprint are the same computation. With ``seed=False`` the seed is left out: equal for
+    runs of the same function, whatever their seed.
+    """
+    text = json.dumps(_numbers(essence(config, seed)), sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def essence(config: Mapping[str, Any], seed: bool = True) -> dict[str, Any]:
+    """``config`` without what has no influence, and with equal functions spelt equally: dotted keys to values."""
+    values = {key: value for key, value in flatten(config).items() if not _covered(key, _NO_INFLUENCE)}
+    if not seed:
+        values.pop("seed", None)
+    _auxiliary(values)
+    _protocol(values)
+    if values.get("recipe.schedule.name") == "cosine":
+        values.pop("recipe.schedule.power", None)
+    if values.get("data.name") != "folder":
+        values.pop("data.folds", None)
+    return values
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"loss": {"k": 0.4}}`` → ``{"loss.k": 0.4}``."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found.update(flatten(value, f"{dotted}."))
+        else:
+            found[dotted] = value
+    return found
+
+
+def _auxiliary(values: dict[str, Any]) -> None:
+    """k = 0 is SA off (weights are drawn by name, and the branch is not computed); without SA k says nothing."""
+    if values.get("ablation.sa") is False or values.get("loss.k") == 0:
+        values["ablation.sa"] = False
+        for key in ("loss.k", "protocol.aux_loss", "protocol.aux_padding"):
+            values.pop(key, None)
+
+
+def _protocol(values: dict[str, Any]) -> None:
+    """Deviations that come to the same thing here."""
+    shot = values.get("shot")
+    if shot == 1:
+        values.pop("protocol.aux_loss", None)  # the last shot is the only one
+    batches = {values.get("train.batch_size"), values.get("evaluate.batch_size")}
+    episodes = values.get("evaluate.episodes")
+    if batches == {shot} and (shot == 1 or episodes is None or episodes >= shot):
+        values["protocol.prototype_average"] = "shots"  # divided by the same number
+    if not str(values.get("backbone.name")).startswith(_BATCH_NORM):
+        values.pop("protocol.backbone_mode", None)  # no BatchNorm, nothing that could drift
+
+
+def _covered(key: str, names: tuple[str, ...]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """Whole floats as integers, so that 0 and 0.0 are one."""
+    return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in values.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from cpanet.data import embedded, load_dataset
 from cpanet.data.__main__ import main
 from cpanet.data.dataset import DefectDataset
 from cpanet.errors import UserError
+from cpanet.runtime import user_cache
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,12 @@ def test_two_processes_at_once_both_find_it_whole(tmp_path):
     assert first == second
     assert first.startswith("36 0 ")
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_the_cache_is_the_users(tmp_path):
+    assert user_cache({"XDG_CACHE_HOME": str(tmp_path / "x"), "HOME": str(tmp_path)}) == tmp_path / "x/cpanet"
+    assert user_cache({"HOME": str(tmp_path)}) == tmp_path / ".cache/cpanet"
+    assert user_cache({"HOME": "/proc/nowhere"}).is_relative_to(tempfile.gettempdir())
 
 
 def test_a_cache_that_cannot_be_written_is_explained(tmp_path):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,6 +94,39 @@ def test_workers_that_cannot_start_stop_the_run_with_a_remedy(dataset, monkeypat
         iterator = batches.epoch(0)
         with pytest.raises(UserError, match=r"data\.workers=0"):
             next(iterator)
+
+
+def test_workers_that_find_no_memory_stop_the_run_with_a_remedy(dataset, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(loader.os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"No space left on device.*data\.workers=0"):
+        EpisodeLoader(dataset, 0, 1, 0, 2, 32, workers=2)
+
+
+def test_workers_end_with_their_parent(dataset):
+    code = (
+        "import os, sys; from tests.datasets import tiny_dataset; from cpanet.data import EpisodeLoader;"
+        "batches = EpisodeLoader(tiny_dataset(), 0, 1, 0, 2, 32, workers=2); next(batches.epoch(0));"
+        "print(*(w.process.pid for w in batches._workers), flush=True); os.kill(os.getpid(), 9)"
+    )
+    repo = Path(__file__).parent.parent
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repo, timeout=60)
+    workers = [int(pid) for pid in ended.stdout.split()]
+    assert len(workers) == 2
+    deadline = time.monotonic() + 20
+    while any(is_running(pid) for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not yet waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(dataset):

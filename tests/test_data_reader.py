@@ -124,7 +124,7 @@ def test_masks_of_0_and_1_are_accepted_with_a_note(tmp_path):
     save(root / "a/GT/a_1.png", mask)
     dataset = load(root)
     assert np.array_equal(dataset.masks[0], mask)
-    assert "1 masks of 0 and 1 (read as 0 and 255)" in dataset.notes
+    assert "masks of 0 and 1 (read as 0 and 255): 1" in dataset.notes
 
 
 def test_a_mask_threshold_decides_for_soft_masks(tmp_path):
@@ -201,6 +201,13 @@ def test_a_wrong_dataset_yaml_is_explained(tmp_path, text, words):
     assert words in str(error.value)
 
 
+def test_a_dataset_yaml_that_is_no_file_is_refused(tmp_path):
+    root = write_folder(tmp_path)
+    os.mkfifo(root / "dataset.yaml")
+    with pytest.raises(UserError, match="is not a text file"):
+        load(root)
+
+
 def test_dataset_yaml_is_plain_data(tmp_path):
     root = write_folder(tmp_path)
     (root / "dataset.yaml").write_text("name: ${oc.env:HOME}\n")
@@ -255,7 +262,7 @@ def test_fssd12_masks_count_255_alone_and_say_so(tmp_path):
     save(root / "Steel_Am/GT/Steel_Am_1.png", mask)
     dataset = load_dataset("fssd12", root)
     assert dataset.masks[0].sum() == 400
-    assert "1 masks with grey values between 0 and 255 (only 255 counts as defect)" in dataset.notes
+    assert "masks with grey values between 0 and 255 (only 255 counts as defect): 1" in dataset.notes
 
 
 def test_a_missing_class_is_named(tmp_path):

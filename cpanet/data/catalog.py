@@ -118,8 +118,8 @@ def _read_description(path: Path) -> dict[str, Any]:
         return {}
     where = printable(str(path))
     try:
-        if path.stat().st_size > 2**20:
-            raise UserError(f"{where} is larger than 1 MiB. It should hold a few lines.")
+        if not path.is_file() or path.stat().st_size > 2**20:
+            raise UserError(f"{where} is not a text file of a few lines. Mend or remove it.")
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{where} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None

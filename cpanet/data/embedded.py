@@ -21,6 +21,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 
 from cpanet.errors import UserError
+from cpanet.runtime import user_cache
 
 SIZE = 200
 PER_CLASS = 25
@@ -390,7 +391,7 @@ def write_new(root: Path, replace: bool = False) -> None:
 
 def default_cache() -> Path:
     """Where the set is kept when the caller does not say."""
-    return Path.home() / ".cache" / "cpanet"
+    return user_cache()
 
 
 def ensure(cache: Path | None = None, again: bool = False) -> Path:

@@ -236,6 +236,6 @@ def read_folder(
         contents.images.append(item.image)
         contents.masks.append(item.mask)
         contents.labels.append(pair.class_index)
-    contents.notes += [f"{number} {remark}" for remark, number in remarks.items() if number]
+    contents.notes += [f"{remark}: {number}" for remark, number in remarks.items() if number]
     contents.fingerprint = digest.hexdigest()
     return contents

@@ -32,7 +32,7 @@ from cpanet.data.dataset import DefectDataset
 from cpanet.data.episodes import Episode, train_episodes
 from cpanet.errors import UserError
 
-WAIT_SECONDS = 120.0  # for one batch; a worker that is silent for longer is replaced
+WAIT_SECONDS = 60.0  # for one batch; a worker that is silent for longer is replaced
 RESTARTS = 3  # of one worker, until it makes a batch again
 AHEAD = 2  # batches that one worker has been asked for
 
@@ -111,6 +111,8 @@ def shared_memory(size: int) -> Any:
     else:
         file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by the loader)
     file.truncate(max(size, 1))
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, max(size, 1))  # an error here, not a killed process later
     return file
 
 
@@ -231,7 +233,14 @@ class EpisodeLoader:
         self._workers: list[_Worker] = []
         self._files: list[Any] = []
         if workers:
-            self._start(workers)
+            try:
+                self._start(workers)
+            except OSError as error:
+                self.close()
+                raise UserError(
+                    f"data.workers={workers}: the data workers cannot be started ({error.strerror or error}). "
+                    "data.workers=0 makes the batches in the main process."
+                ) from None
 
     def _start(self, workers: int) -> None:
         self._slot_bytes = batch_bytes(self._shapes)

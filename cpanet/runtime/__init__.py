@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from cpanet.runtime.cuda import CudaReport, probe_cuda
+from cpanet.runtime.home import user_cache
 from cpanet.runtime.start import Runtime, current, prepare, versions
 
-__all__ = ["CudaReport", "Runtime", "current", "jt", "prepare", "probe_cuda", "versions"]
+__all__ = ["CudaReport", "Runtime", "current", "jt", "prepare", "probe_cuda", "user_cache", "versions"]
 
 
 def __getattr__(name: str) -> Any:

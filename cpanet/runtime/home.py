@@ -33,6 +33,17 @@ def choose_home(environ: Mapping[str, str]) -> Path:
     return temporary_home()
 
 
+def user_cache(environ: Mapping[str, str] | None = None) -> Path:
+    """This project's folder for what it draws or is given once: ``cpanet`` below ``XDG_CACHE_HOME``, else ~/.cache.
+
+    Where neither can be written: below the private temporary folder.
+    """
+    environ = os.environ if environ is None else environ
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))
+    folder = Path(environ.get("XDG_CACHE_HOME") or home / ".cache").absolute() / "cpanet"
+    return folder if is_writable(folder) else temporary_home() / ".cache" / "cpanet"
+
+
 def temporary_home() -> Path:
     """A folder of this user alone below the temporary one; checked, for compiled code is loaded from it."""
     folder = Path(tempfile.gettempdir()) / f"cpanet-{os.getuid()}"

@@ -54,8 +54,9 @@ def run_recorded(cwd: Path, *arguments: str, experiment: Any = None) -> tuple[in
     back = Path.cwd()
     os.chdir(cwd)
     try:
-        replaced = mock.patch.dict(sys.modules, {"cpanet.experiment": module})
-        with replaced, mock.patch.object(sys, "argv", [str(REPO / "run.py"), *arguments]):
+        no_training = mock.patch.dict(sys.modules, {"cpanet.experiment": module})
+        no_jittor = mock.patch("cpanet.runtime.prepare")
+        with no_training, no_jittor, mock.patch.object(sys, "argv", [str(REPO / "run.py"), *arguments]):
             runpy.run_path(str(REPO / "run.py"), run_name="__main__")
     except SystemExit as ended:
         return int(ended.code or 0), jobs

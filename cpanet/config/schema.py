@@ -88,7 +88,7 @@ class Schedule(Section):
 
 
 class Init(Section):
-    head: Literal["released", "kaiming_normal", "prototype"]
+    head: Literal["released", "kaiming_normal"]
 
 
 class LossTerms(Section):

@@ -1,0 +1,241 @@
+"""The network against its plain formulation, and the behaviours that the paper and the protocol promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cpanet.losses import cross_entropy
+from cpanet.models import CPANet, Protocol
+from cpanet.models.numerics import BatchNorm, first_maximum, max_pool_2x2
+from cpanet.models.resample import conv_of_enlarged, enlarge
+from cpanet.runtime import jt
+from tests import plain
+
+ABLATIONS = [(cpp, sa, ssa) for cpp in (False, True) for sa in (False, True) for ssa in (False, True)]
+
+
+def batch(size=(32, 32), episodes=1, shot=1, seed=0):
+    rng = np.random.default_rng(seed)
+    query = rng.standard_normal((episodes, 3, *size)).astype(np.float32)
+    support = rng.standard_normal((episodes, shot, 3, *size)).astype(np.float32)
+    masks = (rng.random((episodes, shot, *size)) > 0.6).astype(np.uint8)
+    label = (rng.random((episodes, *size)) > 0.6).astype(np.uint8)
+    label[:, :3] = masks[:, :, :3] = 255
+    return tuple(jt.array(a) for a in (query, label, support, masks))
+
+
+def lively(model, seed=1):
+    """Give CPP's BatchNorm a weight, so that the non-local block is not switched off by its initialisation."""
+    if model.cpp is not None:
+        rng = np.random.default_rng(seed)
+        model.cpp.norm.weight.assign(jt.array(rng.standard_normal(model.width).astype(np.float32)))
+    return model
+
+
+def relative_error(found, expected):
+    return np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "episodes", "shot"),
+    [
+        ("vgg16", (32, 32), 2, 1),
+        ("vgg16_bn", (40, 56), 1, 5),
+        ("resnet50", (32, 40), 3, 1),
+        ("resnet50_deep", (40, 32), 1, 2),
+    ],
+)
+def test_same_losses_and_gradients_as_the_plain_formulation(backbone, size, episodes, shot):
+    model = lively(CPANet(backbone, width=32, dropout=False, head_init="kaiming_normal"))
+    query, label, support, masks = batch(size, episodes, shot)
+    model.train()
+    trained = {n: p for n, p in model.named_parameters() if not p.is_stop_grad()}
+
+    main, auxiliary = model.losses(query, label, support, masks, 0.4)
+    gradients = [g.numpy() for g in jt.grad(main + 0.4 * auxiliary, list(trained.values()))]
+
+    logits, auxiliaries = plain.passes(model, query, support, masks)
+    plain_main = cross_entropy(logits, label)
+    plain_auxiliary = sum(cross_entropy(a, masks[:, i]) for i, a in enumerate(auxiliaries)) / shot
+    expected = [g.numpy() for g in jt.grad(plain_main + 0.4 * plain_auxiliary, list(trained.values()))]
+
+    assert main.item() == pytest.approx(plain_main.item(), rel=1e-5)
+    assert auxiliary.item() == pytest.approx(plain_auxiliary.item(), rel=1e-5)
+    scale = max(np.abs(e).max() for e in expected)
+    for name, found, wanted in zip(trained, gradients, expected):
+        # gradients that are 0 but for rounding are compared with the largest of all
+        assert relative_error(found, wanted) < 1e-4 or np.abs(found - wanted).max() < 1e-5 * scale, name
+
+
+@pytest.mark.parametrize(("cpp", "sa", "ssa"), ABLATIONS)
+def test_every_ablation_gives_the_plain_logits(cpp, sa, ssa):
+    model = lively(CPANet("vgg16", cpp=cpp, sa=sa, ssa=ssa, width=16))
+    query, _, support, masks = batch((32, 48), 2, 2)
+    model.eval()
+    with jt.no_grad():
+        logits = model(query, support, masks)
+        expected, _ = plain.passes(model, query, support, masks)
+    assert logits.shape == [2, 2, 32, 48]
+    assert relative_error(logits.numpy(), expected.numpy()) < 1e-4
+
+
+def test_sizes_that_the_network_cannot_take_are_refused():
+    model = CPANet("vgg16", width=16)
+    with pytest.raises(ValueError, match="multiples of 8"):
+        model(jt.zeros((1, 3, 36, 32)), jt.zeros((1, 1, 3, 36, 32)), jt.zeros((1, 1, 36, 32)))
+
+
+def test_without_weight_the_auxiliary_branch_is_not_computed():
+    arguments = batch()
+    with_branch = CPANet("vgg16", width=16)
+    without = CPANet("vgg16", width=16, sa=False)
+    with_branch.sa.execute = None  # would fail if it were called
+    for model in (with_branch, without):
+        model.train()
+        model.dropout_source.reseed(3, 7)
+    main, auxiliary = with_branch.losses(*arguments, 0.0)
+    other, nothing = without.losses(*arguments, 0.4)
+    assert auxiliary is None
+    assert nothing is None
+    assert main.item() == other.item()  # same initial weights, same dropout: the same function
+
+
+def test_prototypes_are_averaged_over_shots_or_divided_by_the_batch():
+    _, _, support, masks = batch(shot=2)
+    divided = {}
+    for average in ("shots", "batch"):
+        model = CPANet(
+            "vgg16", width=16, protocol=Protocol(prototype_average=average), head_init="kaiming_normal"
+        )
+        model.eval()
+        features = model.features(support.reshape(2, 3, 32, 32))
+        shots, mean = model.encode_supports(features.unsqueeze(0), masks)
+        total = sum(prototype.numpy() for _, prototype in shots)
+        divided[average] = float(np.abs(total).sum() / np.abs(mean.numpy()).sum())
+    assert divided["shots"] == pytest.approx(2, rel=1e-5)
+    assert divided["batch"] == pytest.approx(1, rel=1e-5)
+
+
+def test_auxiliary_loss_of_the_released_code_counts_padding_and_the_last_shot_only():
+    arguments = batch(shot=2)
+    values = {}
+    for name, protocol in {
+        "corrected": Protocol(),
+        "last": Protocol(aux_loss="last"),
+        "padding": Protocol(aux_padding="background"),
+    }.items():
+        model = CPANet("vgg16", width=16, dropout=False, protocol=protocol, head_init="kaiming_normal")
+        model.train()
+        values[name] = model.losses(*arguments, 0.4)[1].item()
+    assert values["last"] < 0.75 * values["corrected"]
+    assert values["padding"] != pytest.approx(values["corrected"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("mode", "drifts"), [("eval", False), ("train", True)])
+def test_backbone_statistics_drift_only_where_the_released_protocol_lets_them(mode, drifts):
+    model = CPANet("vgg16_bn", width=16, protocol=Protocol(backbone_mode=mode))
+    norm = model.backbone.layer0[1]
+    before = norm.running_mean.numpy().copy()
+    model.train()
+    main, _ = model.losses(*batch(), 0.0)
+    main.item()
+    jt.sync_all()
+    assert (np.abs(norm.running_mean.numpy() - before).max() > 0) == drifts
+
+
+def test_backbone_gets_no_gradient():
+    model = CPANet("vgg16", width=16)
+    assert all(p.is_stop_grad() for p in model.backbone.parameters())
+    trained = {id(p) for group in model.parameter_groups(0.1) for p in group["params"]}
+    assert trained == {id(p) for n, p in model.named_parameters() if not p.is_stop_grad()}
+
+
+def test_learning_rate_groups_are_those_of_the_released_code():
+    model = CPANet("vgg16", width=16)
+    slow, fast = model.parameter_groups(0.001)
+    assert (slow["lr"], fast["lr"]) == (0.001, 0.01)
+    names = {id(p): n for n, p in model.named_parameters()}
+    tops = [sorted({names[id(p)].rsplit(".", 1)[0].split(".")[0] for p in g["params"]}) for g in (slow, fast)]
+    assert tops == [
+        ["compare1", "compare2", "cpp", "down_query", "down_supp", "sa"],
+        ["refine1", "refine2", "sa", "ssa"],
+    ]
+
+
+def test_dropout_drops_whole_channels_and_repeats_with_seed_and_iteration():
+    model = CPANet("vgg16", width=32)
+    x = jt.ones((2, 32, 4, 4))
+    model.train()
+    model.dropout_source.reseed(1, 5)
+    first = model.drop(x).numpy()
+    model.dropout_source.reseed(1, 5)
+    again = model.drop(x).numpy()
+    other = model.drop(x).numpy()
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    values = first.reshape(2, 32, 16)
+    assert (values == values[:, :, :1]).all()
+    assert set(np.unique(first)) == {np.float32(0), np.float32(1 / 0.8)}
+
+
+def test_initial_weights_depend_on_seed_and_name_alone():
+    full, bare = CPANet("vgg16", width=16, seed=4), CPANet("vgg16", cpp=False, sa=False, width=16, seed=4)
+    other = CPANet("vgg16", width=16, seed=5)
+    assert np.array_equal(full.ssa.mix.weight.numpy(), bare.ssa.mix.weight.numpy())
+    assert not np.array_equal(full.ssa.mix.weight.numpy(), other.ssa.mix.weight.numpy())
+    assert full.cpp.norm.weight.numpy().max() == 0  # CPP starts by handing its input through
+    assert full.ssa.mix.weight.numpy().std() == pytest.approx(np.sqrt(2 / (9 * 16)), rel=0.1)
+
+
+# ------------------------------------------------------------------ operators
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(1, 1, 0), (2, 2, 0), (3, 1, 1)])
+@pytest.mark.parametrize(("grid", "size"), [((3, 5), (16, 24)), ((1, 4), (8, 8)), ((7, 2), (10, 6))])
+def test_convolution_of_an_enlarged_map(kernel, stride, padding, grid, size):
+    rng = np.random.default_rng(0)
+    x = jt.array(rng.standard_normal((2, 4, *grid)).astype(np.float32))
+    weight = jt.array(rng.standard_normal((6, 4, kernel, kernel)).astype(np.float32))
+    expected = jt.nn.conv2d(plain.enlarge(x, size), weight, stride=stride, padding=padding)
+    found = conv_of_enlarged(x, weight, size, stride=stride, padding=padding)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_enlarging_keeps_the_corners():
+    x = jt.array(np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3))
+    large = enlarge(x, (9, 7)).numpy()[0, 0]
+    assert large.shape == (9, 7)
+    np.testing.assert_allclose(
+        [large[0, 0], large[0, -1], large[-1, 0], large[-1, -1]], [0, 2, 3, 5], atol=1e-6
+    )
+
+
+def test_a_tied_maximum_gives_its_gradient_to_one_position():
+    x = jt.array(np.array([[1.0, 3.0, 3.0, 3.0], [2.0, 2.0, 0.0, 1.0]], np.float32))
+    gradient = jt.grad(first_maximum(x).sum(), x).numpy()
+    np.testing.assert_array_equal(gradient.sum(axis=1), [1, 1])
+    np.testing.assert_array_equal(gradient.max(axis=1), [1, 1])
+
+
+def test_max_pooling_rounds_down_and_shares_no_gradient():
+    x = jt.array(np.zeros((1, 1, 5, 5), np.float32))
+    pooled = max_pool_2x2(x)
+    assert pooled.shape == [1, 1, 2, 2]
+    gradient = jt.grad(pooled.sum(), x).numpy()
+    assert gradient.sum() == 4
+    assert gradient.max() == 1
+
+
+def test_batch_norm_keeps_its_precision_where_the_mean_is_large():
+    rng = np.random.default_rng(0)
+    x = (1000 + 0.1 * rng.standard_normal((4, 2, 8, 8))).astype(np.float32)
+    norm = BatchNorm(2)
+    norm.train()
+    found = norm(jt.array(x)).numpy()
+    wide = x.astype(np.float64)
+    mean, var = wide.mean(axis=(0, 2, 3), keepdims=True), wide.var(axis=(0, 2, 3), keepdims=True)
+    np.testing.assert_allclose(found, (wide - mean) / np.sqrt(var + 1e-5), atol=5e-3)
+    np.testing.assert_allclose(norm.running_mean.numpy(), 0.1 * mean.ravel(), rtol=1e-5)
+    np.testing.assert_allclose(norm.running_var.numpy(), 0.9 + 0.1 * var.ravel() * 256 / 255, rtol=1e-3)

@@ -268,7 +268,7 @@ class ReferenceCPANet(nn.Module):
         features, prototypes = [], []
         for shot in range(support.shape[1]):
             feature = self.down_supp(self.features(support[:, shot]))
-            mask = resize((label[:, shot] == 1).float()[:, None], feature.shape[2:])
+            mask = resize((label[:, shot] == 1).to(feature.dtype)[:, None], feature.shape[2:])
             features.append(feature)
             prototypes.append(self.REF(feature * mask))
         return features, prototypes

@@ -1,0 +1,103 @@
+"""This project's half of every measurement, on its real path. Imported in its own process only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from benchmarks.workload import LEARNING_RATE, Workload
+from cpanet import runtime
+from cpanet.data import Batch, DefectDataset, Episode
+from cpanet.metrics import Counts
+from tests.oracle import recipe_state
+
+
+def start(workload: Workload) -> None:
+    """Jittor on the workload's device and threads."""
+    runtime.prepare(device=workload.device, threads=workload.threads)
+
+
+def _model(workload: Workload, dropout: bool = True) -> Any:
+    from cpanet.checkpoint import names, weights
+    from cpanet.models import CPANet
+
+    model = CPANet(workload.backbone, width=workload.width, dropout=dropout, seed=workload.seed)
+    released = {
+        names.to_released(name): list(value.shape) for name, value in weights.model_tensors(model).items()
+    }
+    state = {str(names.from_released(name)): value for name, value in recipe_state(released).items()}
+    weights.assign(model, state, "the recipe")
+    return model
+
+
+def _variables(workload: Workload) -> dict[str, Any]:
+    return {name: runtime.jt.array(array) for name, array in workload.inputs()._asdict().items()}
+
+
+def outputs(workload: Workload) -> dict[str, np.ndarray]:
+    """Logits in evaluation mode; losses and gradients in training mode without dropout; released names."""
+    from cpanet.checkpoint.names import to_released
+
+    jt, model, batch = runtime.jt, _model(workload, dropout=False), _variables(workload)
+    model.eval()
+    logits = model(batch["query"], batch["support"], batch["support_label"])
+    model.train()
+    main, auxiliary = model.losses(
+        batch["query"], batch["query_label"], batch["support"], batch["support_label"], workload.k
+    )
+    parameters = {n: p for n, p in model.named_parameters() if not p.is_stop_grad()}
+    gradients = jt.grad(main + workload.k * auxiliary, list(parameters.values()))
+    found = {"logits": logits, "main loss": main, "auxiliary loss": auxiliary}
+    found.update({to_released(name): gradient for name, gradient in zip(parameters, gradients)})
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def training_step(workload: Workload) -> Callable[[], float]:
+    """A step of the project's own training loop, given the same batch for ever; returns the main loss.
+
+    The loop hands over a step's loss once it has launched the next step: calls are a step apart all the same.
+    """
+    from cpanet import engine
+    from cpanet.config.schema import Optimizer
+    from cpanet.recipe import build_optimizer
+
+    settings = Optimizer(
+        name="sgd", lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4, head_lr_multiplier=10.0
+    )
+    model, inputs = _model(workload), workload.inputs()
+    batch = Batch(inputs.query, inputs.query_label, inputs.support, inputs.support_label, ())
+    steps = engine.train_epoch(
+        model,
+        build_optimizer(model, settings),
+        repeat(batch),
+        engine.Objective(k=workload.k),
+        lambda iteration: LEARNING_RATE,
+        iteration=0,
+        seed=workload.seed,
+    )
+    return lambda: next(steps).main
+
+
+def evaluation(
+    workload: Workload, dataset: DefectDataset, episodes: Sequence[Episode]
+) -> Callable[[], list[Counts]]:
+    """A pass over ``episodes``, ``workload.batch`` at a time; the first also computes the images' features."""
+    from cpanet import engine
+    from cpanet.features import FeatureCache
+
+    model, cache = _model(workload), FeatureCache()
+    indices = sorted({i for episode in episodes for i in (episode.query, *episode.supports)})
+
+    def one_pass() -> list[Counts]:
+        features = cache.get((), model, dataset, indices, workload.size)
+        evaluated = engine.evaluate(model, dataset, episodes, features, workload.batch)
+        return [result.counts for result in evaluated.results]
+
+    return one_pass
+
+
+def versions() -> dict[str, Any]:
+    return dict(runtime.versions())

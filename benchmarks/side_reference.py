@@ -1,0 +1,142 @@
+"""The reference's half of every measurement: eager PyTorch. Imported in its own process only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.reference import ReferenceCPANet, optimizer, without_dropout
+from benchmarks.workload import LEARNING_RATE, Workload
+from cpanet.data import DefectDataset, Episode, test_batch
+from cpanet.metrics import Counts, episode_counts
+from tests.oracle import recipe_state
+
+
+def start(workload: Workload) -> None:
+    """Threads and, on CUDA, what a user would switch on: the fastest algorithms and TF32."""
+    torch.set_num_threads(workload.threads)
+    if workload.device == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
+def _tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _model(workload: Workload) -> ReferenceCPANet:
+    torch.manual_seed(workload.seed)
+    model = ReferenceCPANet(workload.backbone, workload.width)
+    model.load_arrays(recipe_state(model.shapes()))
+    return model.to(workload.device)
+
+
+def _tensors(workload: Workload) -> dict[str, torch.Tensor]:
+    arrays = workload.inputs()._asdict()
+    return {name: torch.from_numpy(array).to(workload.device) for name, array in arrays.items()}
+
+
+def outputs(workload: Workload) -> dict[str, np.ndarray]:
+    """Logits in evaluation mode; losses and gradients in training mode without dropout.
+
+    In float64: some gradients are sums of numbers that nearly cancel, and in float32 the reference itself may be
+    a tenth off. So the differences found are the project's error, not that of both.
+    """
+    model = without_dropout(_model(workload).double())
+    batch = {name: x.double() if x.is_floating_point() else x for name, x in _tensors(workload).items()}
+    with torch.no_grad():
+        logits = model.eval()(batch["query"], batch["support"], batch["support_label"])
+    main, auxiliary = model.train().losses(
+        batch["query"], batch["query_label"], batch["support"], batch["support_label"]
+    )
+    (main + workload.k * auxiliary).backward()
+    found = {"logits": logits, "main loss": main, "auxiliary loss": auxiliary}
+    found.update({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    return {name: value.detach().cpu().numpy() for name, value in found.items()}
+
+
+def training_step(workload: Workload) -> Callable[[], float]:
+    """A step as the released training loop does it; returns the main loss, once the device is done."""
+    _tf32(workload.device == "cuda")
+    model, batch = _model(workload).train(), _tensors(workload)
+    sgd = optimizer(model, LEARNING_RATE)
+
+    def step() -> float:
+        main, auxiliary = model.losses(
+            batch["query"], batch["query_label"], batch["support"], batch["support_label"]
+        )
+        sgd.zero_grad()
+        (main + workload.k * auxiliary).backward()
+        sgd.step()
+        if workload.device == "cuda":
+            torch.cuda.synchronize()
+        return main.item()
+
+    return step
+
+
+def evaluation(
+    workload: Workload, dataset: DefectDataset, episodes: Sequence[Episode]
+) -> Callable[[], list[Counts]]:
+    """A pass over ``episodes`` as the released code tests: one at a time, every image through the backbone."""
+    _tf32(workload.device == "cuda")
+    model = _model(workload).eval()
+
+    def one_pass() -> list[Counts]:
+        counts = []
+        for episode in episodes:
+            batch = test_batch(dataset, [episode], workload.size)
+            arrays = (batch.query, batch.support, batch.support_mask)
+            with torch.no_grad():
+                logits = model(*(torch.from_numpy(array).to(workload.device) for array in arrays))
+            difference = (logits[0, 1] - logits[0, 0]).cpu().numpy()
+            counts.append(episode_counts(difference, dataset.masks[episode.query]))
+        return counts
+
+    return one_pass
+
+
+def textbook_flop(workload: Workload) -> dict[str, int]:
+    """Floating-point operations (two a multiply-add) of the textbook network: forward, and a training step.
+
+    Counted from the shapes of its convolutions and matrix products, nothing is computed. Resizing, pooling,
+    normalisation and the optimiser are left out.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shape = (workload.batch, workload.shot, 3, workload.size, workload.size)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model = ReferenceCPANet(workload.backbone, workload.width)
+        query, support = torch.empty(shape[:1] + shape[2:]), torch.empty(shape)
+        query_label = torch.zeros(shape[:1] + shape[3:], dtype=torch.uint8)
+        support_label = torch.zeros(shape[:2] + shape[3:], dtype=torch.uint8)
+        model(query, support, support_label)
+        forward = counter.get_total_flops()
+        main, auxiliary = model.losses(query, query_label, support, support_label)
+        (main + workload.k * auxiliary).backward()
+    return {"evaluation": forward, "training step": counter.get_total_flops() - forward}
+
+
+def measured_peak(workload: Workload, repeats: int = 5) -> float:
+    """FLOP/s of the best of several large matrix products, in the precision that training uses."""
+    _tf32(workload.device == "cuda")
+    side = 8192 if workload.device == "cuda" else 2048
+    a, b = (torch.rand(side, side, device=workload.device) for _ in range(2))
+    best = float("inf")
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        product = a @ b
+        product[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - begin)
+    return 2 * side**3 / best
+
+
+def versions() -> dict[str, Any]:
+    found: dict[str, Any] = {"torch": torch.__version__}
+    if torch.version.cuda:
+        found["torch's CUDA"] = torch.version.cuda
+    return found

@@ -120,6 +120,7 @@ class Experiment:
             config.train.batch_size,
             config.data.image_size,
             workers=config.data.workers,
+            sampling=config.recipe.sampling,
         )
         self.batches_per_epoch = min(loader.batches, config.train.iterations_per_epoch or loader.batches)
         self.total_iterations = self.batches_per_epoch * config.train.epochs

@@ -98,3 +98,24 @@ def test_the_order_of_an_epoch_is_not_the_augmentation_of_its_first_episode():
 def test_an_impossible_shot_is_explained(dataset, shot):
     with pytest.raises(UserError, match=r"class class_2 has 7 images, so shot can be 1 to 6"):
         draw_test(dataset, 1, shot, 0)
+
+
+def test_sampling_by_class_meets_a_small_class_as_often_as_a_large_one(dataset):
+    small = dataset.split(0).train_classes[0]
+    few = [*np.flatnonzero(dataset.labels == small)[:3], *np.flatnonzero(dataset.labels != small)]
+    uneven = replace(
+        dataset,
+        images=[dataset.images[i] for i in few],
+        masks=[dataset.masks[i] for i in few],
+        names=[dataset.names[i] for i in few],
+        labels=dataset.labels[few],
+    )
+    counts = {}
+    for sampling in ("image", "class"):
+        episodes = train_episodes(uneven, 0, 1, 0, 0, sampling)
+        check_rules(uneven, episodes, 1)
+        assert len(episodes) == len(uneven.split(0).train_indices)
+        drawn = Counter(e.class_index for e in episodes)
+        counts[sampling] = max(drawn.values()) - min(drawn.values())
+    assert counts["image"] == 4
+    assert counts["class"] <= 1

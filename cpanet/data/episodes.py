@@ -6,7 +6,9 @@ depend on image names and classes, never on the order in which a file system lis
 
 from __future__ import annotations
 
+import itertools
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,8 +74,27 @@ def test_episodes(
 test_episodes.__test__ = False  # type: ignore[attr-defined]
 
 
-def train_episodes(dataset: DefectDataset, fold: int, shot: int, seed: int, epoch: int) -> list[Episode]:
-    """Every training image of ``fold`` once as query, in an order and with supports drawn anew each epoch."""
+def train_episodes(
+    dataset: DefectDataset, fold: int, shot: int, seed: int, epoch: int, sampling: str = "image"
+) -> list[Episode]:
+    """The training episodes of an epoch, as many as ``fold`` has training images, drawn anew each epoch.
+
+    ``image``: every training image once as query, in random order (the paper's). ``class``: the classes take turns in
+    random order, each giving an image of its own at random order, so that a small class is met as often as a large one.
+    """
     rng = np.random.default_rng([seed, epoch, _ORDER])
-    queries = rng.permutation(dataset.split(fold).train_indices)
+    split = dataset.split(fold)
+    queries = rng.permutation(split.train_indices)
+    if sampling == "class":
+        queries = _by_turns(queries, dataset.labels, split.train_classes, rng)
     return [_draw(rng, dataset, query, shot) for query in queries]
+
+
+def _by_turns(
+    queries: np.ndarray, labels: np.ndarray, classes: Sequence[int], rng: np.random.Generator
+) -> list[int]:
+    """As many queries as there are, one of each class in every round; a class that runs out starts again."""
+    endless = {c: itertools.cycle(queries[labels[queries] == c].tolist()) for c in classes}
+    rounds = -(-len(queries) // len(classes))
+    order = [int(c) for _ in range(rounds) for c in rng.permutation(classes)]
+    return [next(endless[c]) for c in order[: len(queries)]]

@@ -219,7 +219,9 @@ class EpisodeLoader:
         batch_size: int,
         size: int,
         workers: int = 0,
+        sampling: str = "image",
     ):
+        self.sampling = sampling
         self.dataset, self.fold, self.shot, self.seed = dataset, fold, shot, seed
         self.batch_size, self.size = batch_size, size
         images = len(dataset.split(fold).train_indices)
@@ -273,7 +275,7 @@ class EpisodeLoader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch; ``start`` of them are left out, for a run that goes on in the middle."""
-        episodes = train_episodes(self.dataset, self.fold, self.shot, self.seed, epoch)
+        episodes = train_episodes(self.dataset, self.fold, self.shot, self.seed, epoch, self.sampling)
         groups = [
             tuple(episodes[b * self.batch_size : (b + 1) * self.batch_size])
             for b in range(start, self.batches)

@@ -1,0 +1,313 @@
+"""Weights in and out: round trips, released and torchvision names, and files that would run code."""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pickle
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cpanet.checkpoint import load_backbone_weights, load_weights, names, read_checkpoint, write_checkpoint
+from cpanet.checkpoint.pth import read_pth
+from cpanet.checkpoint.weights import MODEL_PREFIX, model_tensors
+from cpanet.errors import UserError
+from cpanet.models import CPANet
+from tests.oracle import fixture_keys
+from tests.shared import shared
+
+# ------------------------------------------------------------------ PyTorch files, written without PyTorch
+
+
+class _Storage:
+    def __init__(self, array):
+        self.array = array
+
+
+class FloatStorage:
+    pass
+
+
+class HalfStorage:
+    pass
+
+
+class BFloat16Storage:
+    pass
+
+
+class LongStorage:
+    pass
+
+
+KINDS = {"float32": FloatStorage, "float16": HalfStorage, "uint16": BFloat16Storage, "int64": LongStorage}
+
+
+def _rebuild_tensor_v2(*arguments):
+    raise AssertionError("only pickled by name")
+
+
+class _Tensor:
+    """Pickles as PyTorch's tensors do: a call of ``torch._utils._rebuild_tensor_v2`` on a stored array."""
+
+    def __init__(self, array, transposed=False):
+        self.array, self.transposed = np.asarray(array), transposed
+
+    def __reduce__(self):
+        shape = self.array.shape
+        strides = tuple(s // self.array.itemsize for s in self.array.strides)
+        if self.transposed:
+            shape, strides = shape[::-1], strides[::-1]
+        arguments = (_Storage(self.array), 0, shape, strides, False, collections.OrderedDict())
+        return _rebuild_tensor_v2, arguments
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, stream):
+        super().__init__(stream, protocol=2)
+        self.storages = []
+
+    def persistent_id(self, value):
+        if not isinstance(value, _Storage):
+            return None
+        self.storages.append(value.array)
+        kind = KINDS[str(value.array.dtype)]
+        return ("storage", kind, str(len(self.storages) - 1), "cpu", value.array.size)
+
+
+@pytest.fixture
+def as_torch(monkeypatch):
+    """Modules of PyTorch's names, so that pickles refer to them; PyTorch itself is not needed."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    for kind in KINDS.values():
+        setattr(torch, kind.__name__, kind)
+        monkeypatch.setattr(kind, "__module__", "torch")
+    monkeypatch.setattr(_rebuild_tensor_v2, "__module__", "torch._utils")
+    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch._utils", utils)
+
+
+def write_zip(path, content):
+    stream = io.BytesIO()
+    pickler = _Pickler(stream)
+    pickler.dump(content)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", stream.getvalue())
+        for i, array in enumerate(pickler.storages):
+            archive.writestr(f"archive/data/{i}", array.tobytes())
+    return path
+
+
+def write_legacy(path, content):
+    with open(path, "wb") as stream:
+        pickle.dump(0x1950A86A20F9469CFC6C, stream, protocol=2)
+        pickle.dump(1001, stream, protocol=2)
+        pickle.dump({"protocol_version": 1001, "little_endian": True, "type_sizes": {}}, stream, protocol=2)
+        body = io.BytesIO()
+        pickler = _LegacyPickler(body)
+        pickler.dump(content)
+        stream.write(body.getvalue())
+        pickle.dump([str(i) for i in range(len(pickler.storages))], stream, protocol=2)
+        for array in pickler.storages:
+            stream.write(np.int64(array.size).tobytes() + array.tobytes())
+    return path
+
+
+class _LegacyPickler(_Pickler):
+    def persistent_id(self, value):
+        key = super().persistent_id(value)
+        return None if key is None else (*key, None)
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_tensors_of_a_pytorch_file(tmp_path, as_torch, write):
+    plain = np.arange(6, dtype=np.float32).reshape(2, 3)
+    brain = np.array([0x3F80, 0xC000], dtype=np.uint16)  # 1 and −2
+    content = collections.OrderedDict(
+        a=_Tensor(plain), b=_Tensor(plain, transposed=True), c=_Tensor(brain), n=_Tensor(np.array([7]))
+    )
+    tensors = read_pth(write(tmp_path / "file.pth", {"state_dict": content, "epoch": 3}))
+    np.testing.assert_array_equal(tensors["a"], plain)
+    np.testing.assert_array_equal(tensors["b"], plain.T)
+    np.testing.assert_array_equal(tensors["c"], np.array([1, -2], np.float32))
+    assert tensors["n"] == 7
+
+
+class _Evil:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_a_file_that_would_run_code_is_refused_by_name(tmp_path, as_torch, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "evil.pth", {"weight": _Tensor(np.ones(2, np.float32)), "x": _Evil()})
+    with pytest.raises(UserError, match=r"would call (posix|os)\.system"):
+        read_pth(path)
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.2, 0.9])
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_a_truncated_file_is_a_clear_error(tmp_path, as_torch, write, keep):
+    path = write(tmp_path / "file.pth", {"weight": _Tensor(np.ones((50, 50), np.float32))})
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    with pytest.raises(UserError, match=r"file\.pth"):
+        read_pth(path)
+
+
+def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path, as_torch):
+    class Beyond(_Tensor):
+        def __reduce__(self):
+            function, (storage, _, _, _, *rest) = super().__reduce__()
+            return function, (storage, 0, (1000,), (1000,), *rest)
+
+    path = write_zip(tmp_path / "file.pth", {"weight": Beyond(np.ones(4, np.float32))})
+    with pytest.raises(UserError, match="beyond its storage"):
+        read_pth(path)
+
+
+# ------------------------------------------------------------------ models
+
+
+def small(**options):
+    return CPANet("vgg16_bn", width=256, **options)
+
+
+def test_own_checkpoints_come_back_exactly(tmp_path):
+    model, other = CPANet("vgg16", width=16, seed=1), CPANet("vgg16", width=16, seed=2)
+    tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
+    write_checkpoint(tmp_path / "best.safetensors", tensors, {"epoch": 3})
+    assert read_checkpoint(tmp_path / "best.safetensors")[1] == {"epoch": 3}
+    load_weights(other, tmp_path / "best.safetensors")
+    found = model_tensors(other)
+    assert found.keys() == model_tensors(model).keys()
+    assert all(np.array_equal(found[n], t) for n, t in model_tensors(model).items())
+
+
+def test_released_names_cover_the_released_keys():
+    for backbone in ("vgg16_bn", "resnet50_deep"):
+        ours = {names.from_released(key) for key in fixture_keys(backbone)} - {None}
+        assert ours == set(model_tensors(CPANet(backbone)))
+        assert {names.to_released(name) for name in ours} <= set(fixture_keys(backbone))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_released_checkpoints_load(tmp_path, as_torch, prefix):
+    rng = np.random.default_rng(0)
+    keys = fixture_keys("vgg16_bn")
+    released = {prefix + k: _Tensor(np.asarray(rng.random(s), np.float32)) for k, s in keys.items()}
+    model = small()
+    load_weights(model, write_zip(tmp_path / "released.pth", {"state_dict": released}))
+    np.testing.assert_array_equal(model.sa.cls1.weight.numpy(), released[f"{prefix}cls.0.weight"].array)
+    np.testing.assert_array_equal(
+        model.backbone.layer3[0].weight.numpy(), released[f"{prefix}layer3.0.weight"].array
+    )
+
+
+def test_every_missing_unexpected_and_misshapen_tensor_is_named_and_nothing_is_loaded(tmp_path):
+    model = CPANet("vgg16", width=16)
+    tensors = {
+        MODEL_PREFIX + name: tensor
+        for name, tensor in model_tensors(CPANet("vgg16", width=16, seed=9)).items()
+    }
+    del tensors["model.refine1.weight"]
+    tensors["model.extra.weight"] = np.ones(3, np.float32)
+    tensors["model.down_query.weight"] = np.ones((2, 2, 1, 1), np.float32)
+    tensors["model.ssa.mix.weight"] = np.full_like(tensors["model.ssa.mix.weight"], np.nan)
+    write_checkpoint(tmp_path / "odd.safetensors", tensors, {})
+    before = model_tensors(model)
+    with pytest.raises(UserError) as error:
+        load_weights(model, tmp_path / "odd.safetensors")
+    message = str(error.value)
+    for part in (
+        "missing refine1.weight",
+        "unexpected extra.weight",
+        "misshapen down_query.weight",
+        "not finite ssa.mix",
+    ):
+        assert part in message
+    after = model_tensors(model)
+    assert all(np.array_equal(before[n], after[n]) for n in before)
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "vgg16_bn", "resnet50", "resnet50_deep"])
+def test_backbone_weights_in_torchvision_names(tmp_path, backbone):
+    model = CPANet(backbone, width=16, seed=1)
+    source = model_tensors(CPANet(backbone, width=16, seed=2).backbone)
+    renamed = {_torchvision(name, backbone): tensor for name, tensor in source.items()}
+    # what a whole classifier has besides
+    renamed["classifier.0.weight" if backbone.startswith("vgg") else "fc.weight"] = np.ones(
+        (3, 3), np.float32
+    )
+    renamed["features.40.weight" if backbone.startswith("vgg") else "layer4.0.conv1.weight"] = np.ones(
+        3, np.float32
+    )
+    save_file(renamed, tmp_path / "weights.safetensors")
+    load_backbone_weights(model, tmp_path / "weights.safetensors")
+    found = model_tensors(model.backbone)
+    assert all(np.array_equal(found[n], t) for n, t in source.items())
+
+
+def _torchvision(name, backbone):
+    layer, index, rest = name.split(".", 2)
+    if backbone.startswith("vgg"):
+        starts = (0, 7, 14, 24) if backbone == "vgg16_bn" else (0, 5, 10, 17)
+        return f"features.{starts[int(layer[-1])] + int(index)}.{rest}"
+    if layer == "layer0":
+        return f"{['conv1', 'bn1', '', 'conv2', 'bn2', '', 'conv3', 'bn3'][int(index)]}.{rest}"
+    return name
+
+
+def test_weights_of_another_backbone_are_refused(tmp_path):
+    save_file(model_tensors(CPANet("resnet50", width=16).backbone), tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match=r"backbone=vgg16.*Check backbone"):
+        load_backbone_weights(CPANet("vgg16", width=16), tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name", ["missing.safetensors", "weights.pkl", "empty.safetensors", "text.safetensors"]
+)
+def test_what_is_no_weights_file_is_a_clear_error(tmp_path, name):
+    for existing, content in (
+        ("weights.pkl", b"x"),
+        ("empty.safetensors", b""),
+        ("text.safetensors", b"hello" * 9),
+    ):
+        (tmp_path / existing).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        load_weights(CPANet("vgg16", width=16), tmp_path / name)
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "last.safetensors"
+    write_checkpoint(path, {"model.a": np.ones(3, np.float32)}, {"epoch": 1})
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_checkpoint(path, {"model.a": np.zeros(3, np.float32)}, {"epoch": 2})
+    assert read_checkpoint(path)[1] == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
+
+
+def test_the_real_vgg16_weights_load():
+    model = CPANet("vgg16", width=16)
+    load_backbone_weights(model, shared("weights/vgg16_imagenet_to_conv4_3.safetensors"))
+    rng = np.random.default_rng(0)
+    from cpanet.runtime import jt
+
+    features = model.features(jt.array(rng.standard_normal((1, 3, 64, 64)).astype(np.float32))).numpy()
+    assert features.shape == (1, 768, 4, 4)
+    assert np.isfinite(features).all()
+    assert features.std() > 0

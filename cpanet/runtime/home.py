@@ -6,11 +6,15 @@ import fcntl
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Callable, TextIO
 
 from cpanet.errors import UserError
+
+COMPILING = "compiling"
 
 
 def choose_home(environ: Mapping[str, str]) -> Path:
@@ -22,26 +26,34 @@ def choose_home(environ: Mapping[str, str]) -> Path:
     asked = environ.get("JITTOR_HOME")
     if asked:
         home = Path(asked).expanduser().absolute()
+        if " " in str(home):
+            raise UserError(
+                f"JITTOR_HOME has a space in it: {home}. Jittor does not quote all its paths; move it."
+            )
         if not is_writable(cache_folder(home)):
             raise UserError(
                 f"JITTOR_HOME cannot be written: {home}. Name a folder of your own, or unset JITTOR_HOME."
             )
         return home
-    user = Path(environ.get("HOME") or os.path.expanduser("~")).absolute()
-    if is_writable(cache_folder(user)):
+    user = user_home(environ)
+    if " " not in str(user) and is_writable(cache_folder(user)):
         return user
     return temporary_home()
 
 
 def user_cache(environ: Mapping[str, str] | None = None) -> Path:
-    """This project's folder for what it draws or is given once: ``cpanet`` below ``XDG_CACHE_HOME``, else ~/.cache.
+    """This project's folder for what it draws or is given once: ``cpanet`` below ``XDG_CACHE_HOME`` or ~/.cache.
 
     Where neither can be written: below the private temporary folder.
     """
     environ = os.environ if environ is None else environ
-    home = Path(environ.get("HOME") or os.path.expanduser("~"))
-    folder = Path(environ.get("XDG_CACHE_HOME") or home / ".cache").absolute() / "cpanet"
+    folder = Path(environ.get("XDG_CACHE_HOME") or user_home(environ) / ".cache").absolute() / "cpanet"
     return folder if is_writable(folder) else temporary_home() / ".cache" / "cpanet"
+
+
+def user_home(environ: Mapping[str, str]) -> Path:
+    """The user's home folder."""
+    return Path(environ.get("HOME") or os.path.expanduser("~")).absolute()
 
 
 def temporary_home() -> Path:
@@ -72,7 +84,7 @@ def own_folder(home: Path) -> Path:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can really be made in ``folder`` (made if missing); permission bits alone do not say so."""
+    """Whether files can really be made in ``folder`` (made if missing); permission bits do not say so."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -82,35 +94,36 @@ def is_writable(folder: Path) -> bool:
 
 
 @contextmanager
-def import_lock(home: Path) -> Iterator[None]:
+def import_lock(home: Path) -> Iterator[Callable[[], None]]:
     """One process at a time prepares and compiles; the others wait and find it done.
 
-    Jittor has a lock of its own, but makes folders and reads half-written files outside of it.
+    Jittor has a lock of its own, but makes folders and reads half-written files outside of it. The holder gets
+    a function to call when it starts to compile: those who wait then say why, and else wait in silence.
     """
     folder = own_folder(home)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "import.lock", "a") as handle:
+    with open(folder / "import.lock", "a+") as handle:
+        _wait_for(handle)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not _free_within(handle.fileno(), seconds=3.0):
-                print("Waiting for another process that is compiling Jittor…", file=sys.stderr, flush=True)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        try:
-            yield
+            handle.truncate(0)
+            yield lambda: _announce(handle)
         finally:
             fcntl.flock(handle, fcntl.LOCK_UN)
 
 
-def _free_within(descriptor: int, seconds: float) -> bool:
-    """Tries for the lock for a few seconds: an ordinary warm start beside ours is not worth a message."""
-    import time
+def _announce(handle: TextIO) -> None:
+    handle.write(COMPILING)
+    handle.flush()
 
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+
+def _wait_for(handle: TextIO) -> None:
+    """Takes the lock; says so on standard error where its holder is compiling."""
+    while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            handle.seek(0)
+            if handle.read() == COMPILING:
+                print("Waiting for another process that is compiling Jittor…", file=sys.stderr, flush=True)
+                return fcntl.flock(handle, fcntl.LOCK_EX)
             time.sleep(0.05)
-    return False

@@ -41,9 +41,8 @@ def _installed_file(distribution: str, name: str) -> Path | None:
         files = metadata.files(distribution) or []
     except metadata.PackageNotFoundError:
         return None
-    found = sorted(
-        (f for f in files if f.name == name and f.parent.name != "dnnl"), key=lambda f: len(f.parts)
-    )
+    named = [f for f in files if f.name == name and f.parent.name != "dnnl"]
+    found = sorted(named, key=lambda f: len(f.parts))
     for file in found:
         path = Path(os.path.normpath(str(file.locate())))
         if path.is_file():
@@ -76,7 +75,7 @@ def present(cache: Path, wheels: Wheels | None) -> Path | None:
 
 
 def _link_tree(folder: Path, wheels: Wheels) -> Path:
-    """The wheels as an unpacked release, ``include/`` and ``lib/``, by links; named by where the wheels lie."""
+    """The wheels as an unpacked release (``include/``, ``lib/``), by links; named by where the wheels lie."""
     key = hashlib.sha256(f"{wheels.library}\n{wheels.include}".encode()).hexdigest()[:12]
     tree = folder / f"onednn-{key}"
     if (tree / "lib" / "libmkldnn.so").is_file() and (tree / "include" / "dnnl.hpp").is_file():

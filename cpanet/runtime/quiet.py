@@ -38,12 +38,18 @@ def side_effects_undone() -> Iterator[None]:
 
 
 @contextmanager
-def calm_compilation(jittor_utils: Any, verbose: bool) -> Iterator[None]:
+def calm_compilation(jittor_utils: Any, verbose: bool, announce: Callable[[], None]) -> Iterator[None]:
     """One line instead of hundreds while Jittor compiles itself, and none when there is nothing to compile.
 
     ``jittor_utils`` is the imported module; its progress class and log level are replaced in memory.
+    ``announce`` tells the processes that wait.
     """
-    said = _Once(lambda: print(CALM_LINE, file=sys.stderr, flush=True))
+
+    def say() -> None:
+        print(CALM_LINE, file=sys.stderr, flush=True)
+        announce()
+
+    said = _Once(say)
     if not verbose:
         jittor_utils.LOG.log_silent = 1
         original = jittor_utils.DelayProgress

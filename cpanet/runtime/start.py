@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from cpanet.errors import UserError
 from cpanet.runtime import onednn, quiet, toolchain
 from cpanet.runtime.cuda import CudaReport, probe_cuda
 from cpanet.runtime.environment import jittor_environment, wants_onednn
-from cpanet.runtime.home import cache_folder, choose_home, import_lock, own_folder
+from cpanet.runtime.home import cache_folder, choose_home, import_lock, own_folder, user_home
 from cpanet.runtime.threads import set_threads
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -74,7 +74,7 @@ def _start(device: str, verbose: bool, threads: int | None) -> Runtime:
     headers = toolchain.find_headers()
     home = choose_home(os.environ)
     cache = cache_folder(home)
-    with import_lock(home):
+    with import_lock(home) as announce:
         library = onednn.present(cache, onednn.find_wheels())
         if library is None and wants_onednn(os.environ):
             print(
@@ -94,7 +94,7 @@ def _start(device: str, verbose: bool, threads: int | None) -> Runtime:
                 verbose,
             )
         )
-        jittor = _import_jittor(home, verbose)
+        jittor = _import_jittor(home, verbose, announce)
     if not verbose:
         quiet.silence_operator_progress(own_folder(home), compiler)
     if threads is not None:
@@ -106,6 +106,10 @@ def _start(device: str, verbose: bool, threads: int | None) -> Runtime:
             raise UserError(
                 f"device=cuda cannot be used: {why_not}. Run python -m cpanet.doctor for the details."
             )
+    if home != user_home(os.environ):
+        jittor.flags.python_path = str(
+            toolchain.python_at_home(home, own_folder(home), jittor.flags.python_path)
+        )
     chosen = "cuda" if report.usable and jittor.has_cuda else "cpu"
     jittor.flags.use_cuda = 1 if chosen == "cuda" else 0
     return Runtime(
@@ -135,14 +139,14 @@ def _switch(runtime: Runtime, device: str) -> Runtime:
     return replace(runtime, device="cpu", why_not_cuda="device=cpu was asked for", gpu=None)
 
 
-def _import_jittor(home: Path, verbose: bool) -> Any:
+def _import_jittor(home: Path, verbose: bool, announce: Callable[[], None]) -> Any:
     """``import jittor`` with its side effects on this process undone."""
     # Jittor's kernels flush subnormals to zero; NumPy would warn about that when it first looks at its types
     np.finfo(np.float32), np.finfo(np.float64)
     try:
         with _home_at(home), quiet.side_effects_undone():
             utils = importlib.import_module("jittor_utils")
-            with quiet.calm_compilation(utils, verbose):
+            with quiet.calm_compilation(utils, verbose, announce):
                 try:
                     return importlib.import_module("jittor")
                 except SystemExit:
@@ -154,8 +158,9 @@ def _import_jittor(home: Path, verbose: bool) -> Any:
     except (Exception, SystemExit) as error:
         lines = str(error).strip().splitlines()
         raise UserError(
-            f"Jittor does not start: {lines[0] if lines else type(error).__name__}. Remove {cache_folder(home)} "
-            "and try again; python -m cpanet.doctor --verbose shows Jittor's own log."
+            f"Jittor does not start: {lines[0] if lines else type(error).__name__}. "
+            f"Remove {cache_folder(home)} and try again; "
+            "python -m cpanet.doctor --verbose shows Jittor's own log."
         ) from error
 
 
@@ -163,7 +168,7 @@ def _import_jittor(home: Path, verbose: bool) -> Any:
 def _home_at(home: Path) -> Iterator[None]:
     """``HOME`` is Jittor's home for the moment of the import.
 
-    Jittor writes ``~/.cache/jittor/config.json`` even where ``JITTOR_HOME`` points elsewhere (and fails where ~
+    Jittor writes ``~/.cache/jittor/config.json`` even where ``JITTOR_HOME`` points elsewhere (failing where ~
     is read-only), and remembers there the last ``JITTOR_HOME`` for programs that do not set it.
     """
     before = os.environ.get("HOME")

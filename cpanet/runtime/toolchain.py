@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -42,7 +44,7 @@ def find_headers(folders: Sequence[Path] | None = None) -> Path:
             return folder
     raise UserError(
         f"No Python headers: Python.h for Python 3.{sys.version_info.minor} was not found, and Jittor "
-        f"compiles against it. Install it: apt install python3-dev ({PYTHON}-dev where there are several Pythons)"
+        f"compiles against it. Install it: apt install python3-dev ({PYTHON}-dev for one of several Pythons)"
     )
 
 
@@ -79,6 +81,18 @@ def python_config(headers: Path, folder: Path, candidates: Sequence[Path] | None
     return script
 
 
+def python_at_home(home: Path, folder: Path, python: str) -> Path:
+    """A script that runs ``python`` with ``HOME`` at Jittor's home.
+
+    Jittor compiles each operator through a small Python program that starts as its import does: by writing
+    below the user's home, whatever ``JITTOR_HOME`` says, and failing where that is read-only.
+    """
+    script = folder / f"{PYTHON}-at-home-{hashlib.sha256(python.encode()).hexdigest()[:8]}"
+    text = f'#!/bin/sh\nHOME={shlex.quote(str(home))} exec {shlex.quote(python)} "$@"\n'
+    write_atomically(script, text, mode=0o755)
+    return script
+
+
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Writes ``text`` to ``path`` so that no reader ever sees half of it; leaves an equal file alone."""
     if path.is_file() and path.read_text() == text and path.stat().st_mode & 0o777 == mode:
@@ -92,10 +106,10 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
 
 @cache
 def tool_version(path: str) -> str:
-    """The version that ``path --version`` prints last (as ``12.2.0`` or ``13.0.88``), or ``unknown``."""
+    """The last full version that ``path --version`` prints (12.2.0, 13.0.88), or ``unknown``."""
     try:
         answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    numbers = re.findall(r"\d+\.\d+(?:\.\d+)?", answer.stdout)
+    numbers = re.findall(r"\d+\.\d+\.\d+", answer.stdout) or re.findall(r"\d+\.\d+", answer.stdout)
     return numbers[-1] if numbers else "unknown"

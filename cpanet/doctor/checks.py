@@ -1,0 +1,88 @@
+"""Checks as data: a name, something to run, and what to do when it fails."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Callable
+
+import numpy as np
+
+
+class CheckFailed(Exception):
+    """What a check found wrong, in one line."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """``run`` returns one line on what it saw, or raises; ``remedy`` is told to the user when it raises."""
+
+    name: str
+    run: Callable[[], str]
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a check: ``detail`` when it went well, ``error`` and ``remedy`` when it did not."""
+
+    name: str
+    ok: bool
+    seconds: float
+    detail: str = ""
+    error: str = ""
+    remedy: str = ""
+
+
+def run_check(check: Check) -> Result:
+    """Runs one check. Whatever it raises is a failure of that check: an operator may fail in any way."""
+    start = time.perf_counter()
+    try:
+        detail = check.run()
+    except Exception as error:
+        text = (
+            str(error)
+            if isinstance(error, CheckFailed)
+            else f"{type(error).__name__}: {one_line(str(error))}"
+        )
+        seconds = time.perf_counter() - start
+        return Result(check.name, False, seconds, error=one_line(text), remedy=check.remedy)
+    return Result(check.name, True, time.perf_counter() - start, detail=detail)
+
+
+def run_checks(checks: Iterable[Check]) -> Iterator[Result]:
+    """Runs all, one after another, so that the caller can show each as it comes."""
+    for check in checks:
+        yield run_check(check)
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """The first line that says something, cut to ``limit`` characters; Jittor's own come after "reason:"."""
+    text = re.sub(r"^\s*\[[a-z] [^]]*\]", "", re.split(r"[Rr]eason:", text)[-1])  # and without log prefix
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "no message")
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def require_close(what: str, actual: np.ndarray, expected: np.ndarray, tolerance: float) -> float:
+    """Largest deviation relative to the largest expected value; CheckFailed when beyond ``tolerance``.
+
+    ``expected`` must not vanish: a comparison with zeros would pass for an operator that computes nothing.
+    """
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    if actual.shape != expected.shape:
+        raise CheckFailed(f"{what} has shape {actual.shape}, expected {expected.shape}")
+    scale = float(np.abs(expected).max())
+    if scale == 0:
+        raise ValueError(f"{what}: the reference is all zero, so the comparison would say nothing")
+    if not np.isfinite(actual).all():
+        raise CheckFailed(f"{what} is not finite")
+    error = float(np.abs(actual - expected).max()) / scale
+    if error <= tolerance:
+        return error
+    if not actual.any():
+        raise CheckFailed(f"{what} is all zero (expected values up to {scale:.3g})")
+    if actual.size > 1 and np.ptp(actual) <= 1e-6 * scale < np.ptp(expected):
+        raise CheckFailed(f"{what} is the constant {actual.flat[0]:.3g} (expected values up to {scale:.3g})")
+    raise CheckFailed(f"{what} is off by {error:.2g} of its largest value (allowed {tolerance:.0e})")

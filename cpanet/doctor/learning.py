@@ -1,0 +1,67 @@
+"""Does it learn? A narrow CPANet overfits two episodes in twenty steps.
+
+Two, with the defect in different places, because one alone can be learnt by position, without the image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cpanet.doctor.checks import Check, CheckFailed
+
+SIZE, WIDTH, STEPS, RATE, SEED = 64, 32, 20, 1e-3, 1
+MIN_IOU, MAX_LOSS_RATIO = 0.6, 0.5  # on a sound machine: 0.93 and 0.13
+
+
+def checks(remedy: str) -> list[Check]:
+    """The learning check; ``remedy`` is what to do where the operators are right and it still fails."""
+    return [Check(f"learning: {STEPS} steps on two episodes", overfit, remedy)]
+
+
+def episodes(size: int = SIZE) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Two episodes, a striped disc on noise: query (2, 3, S, S), mask (2, S, S), 1-shot supports alike."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:size, :size]
+
+    def one(centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mask = ((rows - centre[1]) ** 2 + (columns - centre[0]) ** 2 < (0.3 * size) ** 2).astype(np.uint8)
+        stripes = mask * np.sign(np.sin(columns)) * np.array([2.0, -2.0, 1.0])[:, None, None]
+        return (rng.normal(0, 0.3, (3, size, size)) + stripes).astype(np.float32), mask
+
+    made = [one(centre) for centre in size * np.array([(0.3, 0.35), (0.7, 0.6), (0.6, 0.3), (0.35, 0.7)])]
+    images, masks = (np.stack(part) for part in zip(*made))
+    return images[:2], masks[:2], images[2:, None], masks[2:, None]
+
+
+def overfit() -> str:
+    from cpanet.models import CPANet
+    from cpanet.models.initial import initialise
+    from cpanet.runtime import jt
+
+    model = CPANet("vgg16_bn", width=WIDTH, dropout=False)
+    initialise(model, SEED, "kaiming_normal")
+    model.train()
+    images, truth, *support = episodes()
+    query, query_mask, support_images, support_mask = (jt.array(a) for a in (images, truth, *support))
+    optimizer = jt.nn.AdamW([p for p in model.parameters() if not p.is_stop_grad()], lr=RATE)
+    losses = []
+    for step in range(STEPS):
+        main, auxiliary = model.losses(query, query_mask, support_images, support_mask)
+        optimizer.step(main + 0.4 * auxiliary)
+        losses.append(float(main.item()))
+        if not np.isfinite(losses[-1]):
+            raise CheckFailed(f"the loss is not finite at step {step + 1}")
+    # In training mode: after twenty steps BatchNorm's running statistics are still on their way.
+    predicted = model(query, support_images, support_mask).numpy().argmax(1)
+    return verdict(losses, predicted, truth)
+
+
+def verdict(losses: list[float], predicted: np.ndarray, truth: np.ndarray) -> str:
+    """One line on what was learnt; CheckFailed where it is too little. Masks (B, H, W) of 0 and 1."""
+    fall = f"loss {losses[0]:.2f} → {losses[-1]:.2f}"
+    if np.ptp(predicted) == 0:
+        raise CheckFailed(f"nothing learnt: every pixel is predicted {predicted.flat[0]} ({fall})")
+    iou = float((predicted & truth).sum() / (predicted | truth).sum())
+    if losses[-1] > MAX_LOSS_RATIO * losses[0] or iou < MIN_IOU:
+        raise CheckFailed(f"too little learnt: {fall}, IoU {iou:.2f} (at least {MIN_IOU} expected)")
+    return f"{fall}, IoU {iou:.2f}"

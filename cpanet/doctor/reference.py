@@ -1,0 +1,199 @@
+"""Every operator that CPANet uses, in numpy and float64: forward pass and vector-Jacobian product.
+
+``operator(*inputs)`` returns ``(output, pullback)``; ``pullback(r)`` returns, for each input, the gradient of
+``(output · r).sum()``. Arrays are (batch, channels, height, width) unless noted. The tests check every
+pullback against central differences of the forward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import numpy as np
+
+Array = np.ndarray
+Pullback = Callable[[Array], tuple[Array, ...]]
+EPS = 1e-5  # added to the variance by batch normalisation
+Reference = tuple[Array, Pullback]
+
+
+def conv2d(
+    x: Array, weight: Array, bias: Array | None = None, stride: int = 1, padding: int = 0, dilation: int = 1
+) -> Reference:
+    """Convolution as a sum over the taps of the kernel; weight (out, in, k, k), bias (out,) or None."""
+    k = weight.shape[2]
+    height, width = ((n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n in x.shape[2:])
+    padded = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+
+    def window(dy: int, dx: int) -> tuple[slice, ...]:
+        top, left = dy * dilation, dx * dilation
+        rows = slice(top, top + (height - 1) * stride + 1, stride)
+        return (slice(None), slice(None), rows, slice(left, left + (width - 1) * stride + 1, stride))
+
+    taps = [(dy, dx) for dy in range(k) for dx in range(k)]
+    y = sum(np.einsum("bihw,oi->bohw", padded[window(dy, dx)], weight[:, :, dy, dx]) for dy, dx in taps)
+    if bias is not None:
+        y = y + bias[:, None, None]
+
+    def pullback(r: Array) -> tuple[Array, ...]:
+        gx, gw = np.zeros_like(padded), np.zeros_like(weight)
+        for dy, dx in taps:
+            gx[window(dy, dx)] += np.einsum("bohw,oi->bihw", r, weight[:, :, dy, dx])
+            gw[:, :, dy, dx] = np.einsum("bohw,bihw->oi", r, padded[window(dy, dx)])
+        inner = gx[:, :, padding : padding + x.shape[2], padding : padding + x.shape[3]]
+        return (inner, gw) if bias is None else (inner, gw, r.sum((0, 2, 3)))
+
+    return np.asarray(y), pullback
+
+
+def batch_norm_training(x: Array, weight: Array, bias: Array) -> Reference:
+    """Batch normalisation with the statistics of the batch itself; weight and bias (C,)."""
+    axes = (0, 2, 3)
+    mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    root = np.sqrt(variance + EPS)
+    normal = (x - mean) / root
+    gain = weight[:, None, None]
+
+    def pullback(r: Array) -> tuple[Array, ...]:
+        g = r * gain
+        gx = (g - g.mean(axes, keepdims=True) - normal * (g * normal).mean(axes, keepdims=True)) / root
+        return gx, (r * normal).sum(axes), r.sum(axes)
+
+    return normal * gain + bias[:, None, None], pullback
+
+
+def batch_norm_evaluation(x: Array, weight: Array, bias: Array, mean: Array, variance: Array) -> Reference:
+    """Batch normalisation with given statistics, all (C,), which get no gradient."""
+    root = np.sqrt(variance + EPS)[:, None, None]
+    normal = (x - mean[:, None, None]) / root
+    gain = weight[:, None, None]
+
+    def pullback(r: Array) -> tuple[Array, ...]:
+        return r * gain / root, (r * normal).sum((0, 2, 3)), r.sum((0, 2, 3))
+
+    return normal * gain + bias[:, None, None], pullback
+
+
+def relu(x: Array) -> Reference:
+    return np.maximum(x, 0), lambda r: (r * (x > 0),)
+
+
+def sigmoid(x: Array) -> Reference:
+    y = 1 / (1 + np.exp(-x))
+    return y, lambda r: (r * y * (1 - y),)
+
+
+def softmax(x: Array) -> Reference:
+    """Over the last axis."""
+    e = np.exp(x - x.max(-1, keepdims=True))
+    y = e / e.sum(-1, keepdims=True)
+    return y, lambda r: (y * (r - (r * y).sum(-1, keepdims=True)),)
+
+
+def matmul(a: Array, b: Array) -> Reference:
+    """(…, n, k) · (…, k, m), with equal leading axes."""
+    return a @ b, lambda r: (r @ np.swapaxes(b, -1, -2), np.swapaxes(a, -1, -2) @ r)
+
+
+def max_pool(x: Array, kernel: int, stride: int, padding: int) -> Reference:
+    """The maximum of each window; the gradient goes to where it is (no ties in continuous input)."""
+    height, width = ((n + 2 * padding - kernel) // stride + 1 for n in x.shape[2:])
+    edges = ((0, 0), (0, 0), (padding, padding), (padding, padding))
+    padded = np.pad(x, edges, constant_values=-np.inf)
+    slices = [
+        (slice(dy, dy + (height - 1) * stride + 1, stride), slice(dx, dx + (width - 1) * stride + 1, stride))
+        for dy in range(kernel)
+        for dx in range(kernel)
+    ]
+    stack = np.stack([padded[:, :, rows, columns] for rows, columns in slices])
+    winner = stack.argmax(0)
+
+    def pullback(r: Array) -> tuple[Array, ...]:
+        gx = np.zeros_like(padded)
+        for index, (rows, columns) in enumerate(slices):
+            gx[:, :, rows, columns] += r * (winner == index)
+        return (gx[:, :, padding : padding + x.shape[2], padding : padding + x.shape[3]],)
+
+    return stack.max(0), pullback
+
+
+def maximum_over(x: Array, axis: int) -> Reference:
+    """The maximum along one axis, which is dropped."""
+    winner = np.expand_dims(x.argmax(axis), axis)
+
+    def pullback(r: Array) -> tuple[Array, ...]:
+        gx = np.zeros_like(x)
+        np.put_along_axis(gx, winner, np.expand_dims(r, axis), axis)
+        return (gx,)
+
+    return x.max(axis), pullback
+
+
+def mean_over(x: Array, axis: int) -> Reference:
+    """The mean along one axis, which is dropped."""
+    count = x.shape[axis]
+    return x.mean(axis), lambda r: (np.repeat(np.expand_dims(r, axis), count, axis) / count,)
+
+
+def concatenate(a: Array, b: Array) -> Reference:
+    """Along the channels."""
+    split = a.shape[1]
+    return np.concatenate([a, b], 1), lambda r: (r[:, :split], r[:, split:])
+
+
+def multiply(x: Array, factor: Array) -> Reference:
+    """x times a factor that has size 1 along some axes."""
+    axes = tuple(i for i, n in enumerate(factor.shape) if n == 1)
+    return x * factor, lambda r: (r * factor, (r * x).sum(axes, keepdims=True))
+
+
+def resize_bilinear(x: Array, size: tuple[int, int]) -> Reference:
+    """Bilinear resize with ``align_corners=True``: each output pixel is a mean of its four neighbours."""
+    corners = []  # (rows, columns, weight) of the four neighbours of every output pixel
+    (y0, fy), (x0, fx) = (_neighbours(n_in, n_out) for n_in, n_out in zip(x.shape[2:], size))
+    for dy, wy in ((0, 1 - fy), (1, fy)):
+        for dx, wx in ((0, 1 - fx), (1, fx)):
+            rows, columns = np.minimum(y0 + dy, x.shape[2] - 1), np.minimum(x0 + dx, x.shape[3] - 1)
+            corners.append((rows[:, None], columns[None, :], wy[:, None] * wx[None, :]))
+    y = sum(x[:, :, rows, columns] * weight for rows, columns, weight in corners)
+
+    def pullback(r: Array) -> tuple[Array, ...]:
+        by_pixel = np.zeros((*x.shape[2:], *x.shape[:2]))
+        for rows, columns, weight in corners:
+            np.add.at(by_pixel, (rows, columns), np.moveaxis(r * weight, (0, 1), (2, 3)))
+        return (np.moveaxis(by_pixel, (2, 3), (0, 1)),)
+
+    return np.asarray(y), pullback
+
+
+def _neighbours(n_in: int, n_out: int) -> tuple[Array, Array]:
+    """For each output position, the input position at or before it and the distance beyond it."""
+    position = np.linspace(0, n_in - 1, n_out)
+    low = np.minimum(np.floor(position + 1e-9).astype(int), n_in - 1)
+    return low, np.clip(position - low, 0, 1)
+
+
+def cross_entropy(logits: Array, target: Array, ignore: int = 255) -> Reference:
+    """Mean over the pixels whose label is not ``ignore``; logits (B, C, H, W), target (B, H, W)."""
+    probability, _ = softmax(np.moveaxis(logits, 1, -1))
+    valid = target != ignore
+    onehot = np.eye(logits.shape[1])[np.where(valid, target, 0)]
+    count = valid.sum()
+    loss = -(np.log((probability * onehot).sum(-1)) * valid).sum() / count
+
+    def pullback(r: Array) -> tuple[Array, ...]:
+        return (np.moveaxis((probability - onehot) * valid[..., None], -1, 1) * (r / count),)
+
+    return np.asarray(loss), pullback
+
+
+def sgd(
+    parameter: Array, gradients: list[Array], lr: float, momentum: float, weight_decay: float
+) -> list[Array]:
+    """The parameter after each of some steps of SGD with momentum and weight decay (as in PyTorch)."""
+    velocity, steps = np.zeros_like(parameter), []
+    for gradient in gradients:
+        velocity = momentum * velocity + gradient + weight_decay * parameter
+        parameter = parameter - lr * velocity
+        steps.append(parameter)
+    return steps

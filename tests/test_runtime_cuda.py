@@ -1,0 +1,179 @@
+"""The CUDA probe on fake drivers and fake toolkits: every refusal has its own reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cpanet.runtime.cuda import (
+    GIB,
+    Driver,
+    Gpu,
+    Toolkit,
+    ToolkitPlaces,
+    find_toolkit,
+    judge,
+    probe_cuda,
+    read_driver,
+)
+
+A100 = Gpu("NVIDIA A100", 80, 40 * GIB)
+DRIVER = Driver((12, 4), (A100,))
+TOOLKIT = Toolkit(
+    Path("/c/bin/nvcc"), (12, 2, 140), Path("/c/libcudart.so"), Path("/c/libcudnn.so"), (8, 9, 7)
+)
+
+
+class FakeCuda:
+    """libcuda as ctypes shows it: results through byref pointers, a status as the return value."""
+
+    def __init__(self, init=0, version=12040, gpus=(A100,)):
+        self.init, self.version, self.gpus = init, version, gpus
+
+    def cuInit(self, flags):
+        return self.init
+
+    def cuDriverGetVersion(self, out):
+        out._obj.value = self.version
+        return 0
+
+    def cuDeviceGetCount(self, out):
+        out._obj.value = len(self.gpus)
+        return 0
+
+    def cuDeviceGet(self, out, index):
+        out._obj.value = index
+        return 0
+
+    def cuDeviceGetName(self, buffer, size, device):
+        buffer.value = self.gpus[device.value].name.encode()
+        return 0
+
+    def cuDeviceGetAttribute(self, out, attribute, device):
+        capability = self.gpus[device.value].capability
+        out._obj.value = {75: capability // 10, 76: capability % 10}[attribute]
+        return 0
+
+    def cuDeviceTotalMem_v2(self, out, device):
+        out._obj.value = self.gpus[device.value].memory
+        return 0
+
+
+def missing_library(name):
+    raise OSError(f"{name}: cannot open shared object file")
+
+
+def test_driver_is_read():
+    second = Gpu("NVIDIA T4", 75, 15 * GIB)
+    assert read_driver(lambda name: FakeCuda(gpus=(A100, second))) == Driver((12, 4), (A100, second))
+
+
+@pytest.mark.parametrize(
+    ("load", "reason"),
+    [
+        (missing_library, "no NVIDIA driver"),
+        (lambda name: FakeCuda(init=100), "cuInit returned 100, no device"),
+        (lambda name: FakeCuda(init=3), "cuInit returned 3)"),
+        (lambda name: FakeCuda(gpus=()), "sees no GPU"),
+    ],
+)
+def test_driver_refusals(load, reason):
+    found = read_driver(load)
+    assert reason in found
+    assert "\n" not in found
+    assert judge(found, TOOLKIT) == replace(judge(DRIVER, TOOLKIT), usable=False, reason=found, driver=None)
+
+
+def test_a_matching_pair_is_usable():
+    report = judge(DRIVER, TOOLKIT)
+    assert (report.usable, report.reason, report.gpu) == (True, "", "NVIDIA A100")
+
+
+def changed_gpu(**changes) -> Driver:
+    return replace(DRIVER, gpus=(replace(A100, **changes),))
+
+
+@pytest.mark.parametrize(
+    ("driver", "toolkit", "reason"),
+    [
+        (DRIVER, "no CUDA compiler (nvcc) was found", "no CUDA compiler"),
+        (replace(DRIVER, version=(11, 4)), TOOLKIT, "driver is too old: it serves CUDA up to 11.4"),
+        (DRIVER, replace(TOOLKIT, version=(13, 0, 88)), "CUDA 13.0"),
+        (DRIVER, replace(TOOLKIT, version=(10, 2, 89)), "CUDA 10.2"),
+        (DRIVER, replace(TOOLKIT, cudart=None), "no CUDA runtime library"),
+        (DRIVER, replace(TOOLKIT, cudnn=None), "no cuDNN (libcudnn.so)"),
+        (DRIVER, replace(TOOLKIT, cudnn_version=None), "no cuDNN headers"),
+        (DRIVER, replace(TOOLKIT, cudnn_version=(9, 1, 0)), "cuDNN 9"),
+        (changed_gpu(capability=120), TOOLKIT, "compute capability 12.0"),
+        (changed_gpu(capability=37), TOOLKIT, "compute capability 3.7"),
+        (changed_gpu(memory=GIB), TOOLKIT, "1.0 GiB of memory"),
+    ],
+)
+def test_every_refusal_has_its_reason(driver, toolkit, reason):
+    report = judge(driver, toolkit)
+    assert not report.usable
+    assert reason in report.reason
+    assert "\n" not in report.reason
+
+
+def toolkit_tree(root: Path, cudart=True, cudnn="8", version="12.2.140") -> Path:
+    for folder in ("bin", "lib64", "include"):
+        (root / folder).mkdir(parents=True)
+    nvcc = root / "bin" / "nvcc"
+    nvcc.write_text(f"#!/bin/sh\necho V{version}\n")
+    nvcc.chmod(0o755)
+    if cudart:
+        (root / "lib64" / "libcudart.so").touch()
+    if cudnn:
+        (root / "lib64" / "libcudnn.so").touch()
+        lines = (
+            f"#define CUDNN_{part} {n}" for part, n in zip(("MAJOR", "MINOR", "PATCHLEVEL"), (cudnn, 9, 7))
+        )
+        (root / "include" / "cudnn_version.h").write_text("\n".join(lines))
+    return nvcc
+
+
+def test_a_complete_tree_is_found(tmp_path):
+    nvcc = toolkit_tree(tmp_path / "cuda")
+    toolkit = find_toolkit(ToolkitPlaces((nvcc,)))
+    assert isinstance(toolkit, Toolkit)
+    assert (toolkit.version, toolkit.cudnn_version, toolkit.complete) == ((12, 2, 140), (8, 9, 7), True)
+    assert judge(DRIVER, toolkit).usable
+
+
+def test_a_complete_tree_is_preferred_to_a_bare_compiler(tmp_path):
+    bare, full = toolkit_tree(tmp_path / "bare", cudart=False, cudnn=""), toolkit_tree(tmp_path / "full")
+    toolkit = find_toolkit(ToolkitPlaces((bare, full)))
+    assert isinstance(toolkit, Toolkit)
+    assert toolkit.nvcc == full
+
+
+def test_a_compiler_without_a_runtime_is_the_known_trap(tmp_path):
+    """nvcc on the PATH and nothing else: a plain ``import jittor`` fails there."""
+    toolkit = find_toolkit(ToolkitPlaces((toolkit_tree(tmp_path / "cuda", cudart=False),)))
+    assert "no CUDA runtime library" in judge(DRIVER, toolkit).reason
+
+
+def test_cudnn_in_the_system_folders(tmp_path):
+    nvcc, system = toolkit_tree(tmp_path / "cuda", cudnn=""), toolkit_tree(tmp_path / "usr").parent.parent
+    places = ToolkitPlaces((nvcc,), (system / "lib64",), (system / "include",))
+    assert judge(DRIVER, find_toolkit(places)).usable
+
+
+def test_nothing_found_or_switched_off(tmp_path):
+    assert find_toolkit(ToolkitPlaces(())) == "no CUDA compiler (nvcc) was found"
+    assert "switched off" in str(
+        find_toolkit(ToolkitPlaces.of_machine({"nvcc_path": "", "PATH": "/usr/bin"}))
+    )
+    dead = tmp_path / "nvcc"
+    dead.write_text("no program")
+    assert find_toolkit(ToolkitPlaces((dead,))) == f"{dead} does not run"
+
+
+def test_probe_of_this_machine_is_cached_and_one_line():
+    report = probe_cuda()
+    assert report is probe_cuda()
+    assert report.usable == (report.reason == "")
+    assert "\n" not in report.reason

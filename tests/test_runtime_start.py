@@ -1,0 +1,176 @@
+"""Jittor as ``cpanet.runtime`` starts it, in processes of its own, from other folders."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cpanet.errors import UserError
+from cpanet.runtime import jt, prepare, probe_cuda, versions
+from tests.shared import REPO
+
+
+def python(code: str, cwd, **environ: str) -> subprocess.CompletedProcess:
+    """Runs ``code`` in a new process; the warm cache of these tests, unless ``environ`` says otherwise."""
+    settings = {**os.environ, "PYTHONPATH": str(REPO), "JITTOR_HOME": str(prepare().cache_home.parent.parent)}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**settings, **environ},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+def test_importing_the_package_imports_no_jittor(tmp_path):
+    code = "import sys, cpanet.runtime as r; r.probe_cuda(); r.versions(); print('jittor' in sys.modules)"
+    assert python(code, tmp_path).stdout == "False\n"
+
+
+def test_jittor_computes_and_says_nothing(tmp_path):
+    result = python("from cpanet.runtime import jt; print(jt.ones((2,)).sum().item())", tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "2.0\n", "")
+
+
+def test_prepare_is_idempotent_and_describes_itself():
+    first = prepare()
+    assert prepare() is first
+    assert first.device in ("cpu", "cuda")
+    assert bool(first.why_not_cuda) == (first.device == "cpu")
+    assert first.versions["jittor"] == versions()["jittor"] == jt.__version__
+    assert (first.cache_home / "cpanet").is_dir()
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(UserError, match="Unknown device: 'gpu'"):
+        prepare("gpu")
+
+
+def test_cuda_where_there_is_none(tmp_path):
+    if probe_cuda().usable:
+        pytest.skip("CUDA is usable here")
+    with pytest.raises(UserError, match="device=cuda cannot be used"):
+        prepare("cuda")
+    code = (
+        "from cpanet.errors import UserError\nfrom cpanet.runtime import prepare, probe_cuda\n"
+        "try: prepare('cuda')\nexcept UserError as e: print(probe_cuda().reason in str(e))"
+    )
+    assert python(code, tmp_path).stdout == "True\n"
+
+
+def test_onednn_is_used_on_cpu():
+    if prepare().onednn is None:
+        pytest.skip("the oneDNN wheels are not installed here")
+    assert jt.compile_extern.mkl_ops is not None
+
+
+def test_missing_compiler_is_one_sentence(tmp_path):
+    code = "from cpanet.runtime import prepare\nprepare()"
+    result = python(code, tmp_path, PATH=str(tmp_path), cc_path="")
+    assert result.stderr.strip().splitlines()[-1].endswith("Install it: apt install g++")
+
+
+def test_threads_are_set(tmp_path):
+    code = (
+        "import ctypes, ctypes.util\nfrom cpanet.runtime import prepare\nprepare(threads=1)\n"
+        "omp = ctypes.CDLL(ctypes.util.find_library('gomp'))\nprint(omp.omp_get_max_threads())\n"
+        "prepare(threads=3); print(omp.omp_get_max_threads())"
+    )
+    assert python(code, tmp_path).stdout == "1\n3\n"
+
+
+def test_side_effects_of_jittor_are_undone(tmp_path):
+    """Home untouched even when an operator is compiled, certificates checked, no compiler processes left."""
+    operator = f"@out(0) = {time.time_ns() % 10**6};"  # no cache has it
+    code = (
+        "import multiprocessing, os, signal, ssl\nfrom cpanet.runtime import jt\n"
+        "assert os.environ['HOME'] == os.getcwd()\n"
+        "assert ssl._create_default_https_context is ssl.create_default_context\n"
+        "assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL\n"
+        f"assert jt.code((1,), 'float32', cpu_src={operator!r}).item() >= 0\n"
+        "print(multiprocessing.active_children(), os.listdir('.'))"
+    )
+    result = python(code, tmp_path, HOME=str(tmp_path))
+    assert (result.stdout, result.stderr) == ("[] []\n", "")
+
+
+def test_ctrl_c_reaches_python(tmp_path):
+    code = (
+        "import time\nfrom cpanet.runtime import jt\njt.ones((1,)).sync()\nprint('ready', flush=True)\n"
+        "try: time.sleep(60)\nexcept KeyboardInterrupt: print('clean end')"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(REPO)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == "clean end\n"
+
+
+def test_a_killed_child_does_not_end_the_process(tmp_path):
+    code = (
+        "import subprocess, time\nfrom cpanet.runtime import jt\njt.ones((1,)).sync()\n"
+        "child = subprocess.Popen(['sleep', '60']); child.kill(); child.wait()\n"
+        "time.sleep(0.2); print('alive')"
+    )
+    assert python(code, tmp_path).stdout == "alive\n"
+
+
+def test_operator_progress_is_dropped_and_messages_pass(tmp_path):
+    """What Jittor writes while it compiles operators, through the real std::cerr."""
+    source = tmp_path / "say.cc"
+    source.write_text(
+        "#include <iostream>\n"
+        'extern "C" void say() {\n'
+        '  std::cerr << "before" << std::endl;\n'
+        '  std::cerr << "\\n";\n'
+        "  for (int i = 1; i < 4; i++)\n"
+        '    std::cerr << "Compiling Operators(" << i << "/" << 3 << ")" << " used: " << 2.5 << "s eta: "\n'
+        '              << 1 << "s \\r";\n'
+        "  std::cerr << std::endl;\n"
+        '  std::cerr << "an error " << 7 << "\\n\\nwith a gap\\n";\n'
+        '  std::cerr << "\\n" << "kept empty line" << std::endl;\n'
+        "}\n"
+    )
+    library = tmp_path / "say.so"
+    subprocess.run(["g++", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    say = f"import ctypes; ctypes.CDLL({str(library)!r}).say()"
+    loud = subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, check=True)
+    assert "Compiling Operators(2/3)" in loud.stderr
+    quiet = python(f"from cpanet.runtime import jt; {say}", tmp_path)
+    assert quiet.stderr == "before\nan error 7\n\nwith a gap\n\nkept empty line\n"
+
+
+@pytest.mark.slow
+def test_two_processes_on_an_empty_cache(tmp_path):
+    code = "from cpanet.runtime import jt; print(jt.nn.Conv(3, 4, 3)(jt.ones((1, 3, 8, 8))).numpy().shape)"
+    environ = {**os.environ, "PYTHONPATH": str(REPO), "JITTOR_HOME": str(tmp_path / "home")}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=900) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert [out for out, _ in outputs] == ["(1, 4, 6, 6)\n"] * 2
+    said = sorted(err for _, err in outputs)
+    assert said[0].startswith("Compiling Jittor for this machine, once")
+    assert said[1] == "Waiting for another process that is compiling Jittor…\n"
+    start = time.perf_counter()
+    again = python(code, tmp_path, JITTOR_HOME=str(tmp_path / "home"))
+    assert (again.returncode, again.stderr) == (0, "")
+    assert time.perf_counter() - start < 30

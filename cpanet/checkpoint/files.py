@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from safetensors.numpy import save
 
 from cpanet.checkpoint.pth import read_pth
 from cpanet.errors import UserError
+from cpanet.files import write_atomically
 
 FORMAT = "cpanet/1"
 PTH_SUFFIXES = (".pth", ".pt")
@@ -27,21 +26,6 @@ def write_checkpoint(path: Path, tensors: dict[str, np.ndarray], state: dict[str
     metadata = {"format": FORMAT, "state": json.dumps(state)}
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     write_atomically(path, save(contiguous, metadata=metadata))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content`` in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -7,8 +7,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from cpanet.checkpoint.files import write_atomically
 from cpanet.errors import UserError
+from cpanet.files import write_atomically
 
 ADDRESS = "https://download.pytorch.org/models/"
 # torchvision's ImageNet weights (V1, those the publications used); the name ends with the first 8 digits of the SHA-256

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cpanet
-from cpanet.checkpoint.files import write_atomically
+from cpanet.files import write_atomically
 
 
 class RunDirectory:

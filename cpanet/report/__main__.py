@@ -1,0 +1,46 @@
+"""``python -m cpanet.report SWEEP_DIR…``: tables and page of one sweep, or of several as one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from cpanet.errors import UserError
+from cpanet.report.write import FILES, write_report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 for what the user can put right."""
+    parser = argparse.ArgumentParser(prog="python -m cpanet.report", description=__doc__)
+    parser.add_argument(
+        "sweeps", nargs="+", type=Path, metavar="SWEEP_DIR", help="directory of a multirun, or of a run"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="where to write (default: the first SWEEP_DIR)")
+    chosen = parser.parse_args(arguments)
+    try:
+        directories = list(dict.fromkeys(path.resolve() for path in chosen.sweeps))
+        for path in directories:
+            if not path.is_dir():
+                raise UserError(f"{path}: there is no such directory. Give the directory of a multirun.")
+        output = (chosen.output or directories[0]).resolve()
+        summary = write_report(directories, output)
+        if not summary.runs:
+            raise UserError(
+                f"{', '.join(map(str, directories))}: no runs found. Give the directory of a multirun."
+            )
+    except OSError as error:
+        print(
+            f"error: {error.filename}: {error.strerror}. Choose another place with --output.", file=sys.stderr
+        )
+        return 2
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    done = sum(run.completed for run in summary.runs)
+    print(f"{len(summary.runs)} runs, {done} of them completed → {output}/{{{','.join(FILES)}}}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""Tables that keep up with a sweep: rewritten after every job and at its end."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+class SweepTables(Callback):
+    """Writes the report of a multirun into its directory. What goes wrong is a warning: a sweep outlives its tables."""
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """After a job of a multirun; a single run has no table."""
+        if "MULTIRUN" in str(config.get("hydra", {}).get("mode")):
+            _write(config)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Once all jobs are done."""
+        _write(config)
+
+
+def _write(config: DictConfig) -> None:
+    try:
+        from cpanet.report.write import write_report
+
+        directory = Path(str(config.hydra.sweep.dir)).absolute()
+        write_report([directory], directory)
+    except Exception as error:
+        log.warning("the tables could not be written: %s: %s", type(error).__name__, error)

@@ -279,6 +279,8 @@ class Experiment:
                     self.dataset.masks[query] == 1,
                     engine.prediction(self.dataset, episode, difference),
                     f"{self.dataset.classes[episode.class_index]}: {Path(self.dataset.names[query]).name}",
+                    self.dataset.names[query],
+                    self.dataset.names[support],
                 )
             )
         return panels
@@ -375,7 +377,10 @@ class Experiment:
     def _write_figures(self) -> None:
         steps = [engine.Step(i, main, aux, main, 0.0, 0.0) for i, main, aux in self.state.steps]
         pictures.save_curves(self.records.figures / "curves.png", steps, self.state.rows)
-        pictures.save_grid(self.records.figures / "episodes.png", self._panels(min(6, len(self.episodes))))
+        with self.average.swapped_in() if self.average is not None else nullcontext():
+            panels = self._panels(min(8, len(self.episodes)))
+        pictures.save_grid(self.records.figures / "episodes.png", panels)
+        pictures.save_episodes(self.records.figures / "episodes", panels)
 
     def _announce(self) -> None:
         config = self.config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,12 +10,14 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from cpanet.files import write_atomically
+
 TRUTH = (64, 220, 90)
 PREDICTION = (235, 60, 60)
 
 
 class Panel(NamedTuple):
-    """One episode to show: images uint8 RGB (H, W, 3), masks bool (H, W), a caption."""
+    """One episode to show: images uint8 RGB (H, W, 3), masks bool (H, W), a caption; names say which episode it is."""
 
     support: np.ndarray
     support_mask: np.ndarray
@@ -22,6 +25,8 @@ class Panel(NamedTuple):
     truth: np.ndarray
     prediction: np.ndarray
     caption: str
+    query_name: str = ""
+    support_name: str = ""
 
 
 def overlay(
@@ -57,6 +62,37 @@ def save_grid(path: Path, panels: Sequence[Panel]) -> None:
         axis.set_title(f"{panel.caption}   (support | query, truth green | prediction red)", fontsize=7)
         axis.axis("off")
     _save(figure, path)
+
+
+def save_episodes(folder: Path, panels: Sequence[Panel], side: int = 128) -> None:
+    """Small pictures by themselves, for reports that put runs side by side: ``01_query.png``, …, and ``index.json``.
+
+    Photographs as they are, masks grey 0 or 255; ``side`` is the longer side. The index says which episodes they show
+    and is written last, so that it never promises a picture that is not there.
+    """
+    folder.mkdir(exist_ok=True)
+    for number, panel in enumerate(panels, 1):
+        parts = {
+            "query": panel.query,
+            "truth": panel.truth,
+            "prediction": panel.prediction,
+            "support": panel.support,
+            "support_mask": panel.support_mask,
+        }
+        for name, picture in parts.items():
+            _save_small(folder / f"{number:02d}_{name}.png", picture, side)
+    index = [{"caption": p.caption, "query": p.query_name, "support": p.support_name} for p in panels]
+    write_atomically(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False).encode())
+
+
+def _save_small(path: Path, picture: np.ndarray, side: int) -> None:
+    height, width = picture.shape[:2]
+    size = [max(1, round(edge * side / max(height, width))) for edge in (width, height)]
+    if picture.dtype == bool:
+        small = cv2.resize(picture.astype(np.uint8) * 255, size, interpolation=cv2.INTER_NEAREST)
+    else:
+        small = cv2.cvtColor(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
+    write_atomically(path, cv2.imencode(".png", small)[1].tobytes())
 
 
 def save_curves(path: Path, steps: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> None:

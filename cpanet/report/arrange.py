@@ -114,8 +114,9 @@ def arrange(runs: Sequence[Run], directories: Sequence[Path]) -> Arrangement:
     for run in usable:
         _place(cells.setdefault(places[id(run)], Cell(places[id(run)])), run)
     values = _values(axes, cells, layout, declared.values())
-    ordered = sorted(cells, key=lambda key: [values[axis].index(v) for axis, v in zip(axes, key)])
     rows, columns = _rows_and_columns(axes, values, layout)
+    axes, cells = _by_rows(axes, [*rows, *columns], cells)
+    ordered = sorted(cells, key=lambda key: [values[axis].index(v) for axis, v in zip(axes, key)])
     arrangement = Arrangement(
         layout,
         axes,
@@ -389,6 +390,17 @@ def _rows_and_columns(
     if size > MOST_COLUMNS:
         columns = []
     return [axis for axis in axes if axis not in columns], columns
+
+
+def _by_rows(
+    axes: Sequence[str], wanted: Sequence[str], cells: Mapping[Key, Cell]
+) -> tuple[list[str], dict[Key, Cell]]:
+    """Cells with their keys in the order of the axes ``wanted``."""
+    moved = {}
+    for cell in cells.values():
+        cell.key = tuple(cell.key[axes.index(axis)] for axis in wanted)
+        moved[cell.key] = cell
+    return list(wanted), moved
 
 
 def _mean_over(columns: Sequence[str], values: Mapping[str, Sequence[Value]], layout: Layout) -> str | None:

@@ -88,6 +88,7 @@ class Summary:
     """A table's content; see :func:`summarise`."""
 
     title: str
+    directories: list[Path]
     arrangement: Arrangement
     runs: list[Run]
     entries: dict[tuple[Key, str], Entry]
@@ -118,7 +119,7 @@ def summarise(directories: Sequence[Path]) -> Summary:
     directories = [Path(directory) for directory in directories]
     runs = collect(directories)
     arrangement = arrange(runs, directories)
-    return _Builder(arrangement, runs).build()
+    return _Builder(arrangement, runs).build(directories)
 
 
 def label(arrangement: Arrangement, key: Key) -> str:
@@ -141,7 +142,7 @@ class _Builder:
         self.mismatches: dict[str, list[str]] = {}
         self.unpaired: dict[str, list[str]] = {}
 
-    def build(self) -> Summary:
+    def build(self, directories: list[Path]) -> Summary:
         table = self.table
         groups = self._groups()
         sources = self._sources()
@@ -158,6 +159,7 @@ class _Builder:
         self._remarks(sources)
         return Summary(
             table.layout.title,
+            directories,
             table,
             self.runs,
             entries,

@@ -76,12 +76,17 @@ def remarks(summary: Summary) -> list[str]:
         marks = sum(e.miou_difference is not None for e in summary.entries.values() if e.which == "best")
         if marks >= 5:
             lines.append(
-                f"Each interval stands alone: of {marks} without any effect, {marks / 20:.1f} would be marked."
+                f"Each interval stands alone: of {marks} without any effect, {marks / 20:.1f} would be marked by chance."
             )
         if any(e.miou_difference and len(e.seeds) == 1 for e in summary.entries.values()):
             lines.append(
-                "Where a row has one seed, its interval covers the choice of test episodes, not training noise."
+                "Where a row has one seed, its interval covers the choice of test episodes, not training noise: "
+                "a mark there does not say that another seed would agree."
             )
+    for mark, source in zip(_source_marks(summary), summary.sources):
+        lines.append(
+            f"Published{mark}: {source.source}; in brackets the difference of this table's best epoch."
+        )
     if summary.noise:
         lines.append(f"Noise floor: {summary.noise}")
     return [*lines, *summary.notes]
@@ -120,8 +125,8 @@ def _list(summary: Summary, which: str) -> Sheet:
     sources = summary.sources if which == "best" else []
     if differences:
         headers += ["Δ mIoU [95 %]", "Δ FB-IoU [95 %]"]
-    for source in sources:
-        headers += [f"{source.source}: mIoU", "FB-IoU"]
+    for mark, _ in zip(_source_marks(summary), sources):
+        headers += [f"published{mark} mIoU", f"published{mark} FB-IoU"]
     rows = []
     for key in summary.keys:
         entry = summary.entries[key, which]
@@ -133,7 +138,17 @@ def _list(summary: Summary, which: str) -> Sheet:
         for source in sources:
             cells += [_published(entry.published.get(source.source), metric) for metric in METRICS]
         rows.append(cells)
-    return Sheet(EPOCHS[which], which, len(labels), headers, rows, list(summary.keys))
+    title = EPOCHS[which]
+    if summary.arrangement.columns:
+        title = f"Every cell, {title[0].lower()}{title[1:]}"
+    return Sheet(title, which, len(labels), headers, rows, list(summary.keys))
+
+
+def _source_marks(summary: Summary) -> list[str]:
+    """What tells the columns of several sources apart."""
+    if len(summary.sources) < 2:
+        return [""] * len(summary.sources)
+    return [f" ({chr(ord('a') + i)})" for i in range(len(summary.sources))]
 
 
 def _label_headers(summary: Summary, axes: Sequence[str]) -> list[str]:
@@ -197,9 +212,14 @@ def _difference(entry: Entry, metric: str) -> Text:
     same = "≡ " if entry.relation == "same" else ""
     if difference is None:
         return Text(same.strip() or ("–" if entry.miou else ""), kind="quiet")
-    text = f"{same}{signed(difference.value)} [{signed(difference.low)}, {signed(difference.high)}]"
     kind = ("up" if difference.value > 0 else "down") if difference.marked else ""
-    return Text(text + ("*" if difference.marked else ""), kind=kind)
+    return Text(same + interval(difference), kind=kind)
+
+
+def interval(difference: Difference) -> str:
+    """``−2.51* [−4.17, −0.84]``."""
+    mark = "*" if difference.marked else ""
+    return f"{signed(difference.value)}{mark} [{signed(difference.low)}, {signed(difference.high)}]"
 
 
 def _published(published: Published | None, metric: str) -> Text:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cpanet.files import write_atomically
+from cpanet.report.page import page
 from cpanet.report.summary import Summary, summarise
 from cpanet.report.table import comma_separated, latex, markdown
 
-FILES = {"table.md": markdown, "table.csv": comma_separated, "table.tex": latex}
+FILES = {"table.md": markdown, "table.csv": comma_separated, "table.tex": latex, "report.html": page}
 
 
 def write_report(directories: Sequence[Path], output: Path) -> Summary:

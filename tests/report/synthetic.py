@@ -170,8 +170,10 @@ def _pictures(folder: Path, level: float, seed: int, classes: Sequence[str]) -> 
         off = (1 - level) * 14 * draw.standard_normal(2)
         found = (y - cy - off[0]) ** 2 + (x - cx - off[1]) ** 2 < (r * (0.8 + 0.4 * draw.random())) ** 2
         picture = np.clip(np.where(truth, steel - 55, steel), 0, 255).astype(np.uint8)
-        parts = {"query": picture, "support": picture[::-1], "truth": truth * 255, "prediction": found * 255}
+        parts = {"query": picture, "truth": truth * 255, "prediction": found * 255}
+        parts.update({"support": picture[::-1], "support_mask": truth[::-1] * 255})
         for part, array in parts.items():
             Image.fromarray(array.astype(np.uint8)).save(folder / f"{i + 1:02d}_{part}.png", optimize=True)
-        index.append({"class": name, "query": f"{name}/Images/{name}_0.jpg", "supports": [f"{name}_1.jpg"]})
+        names = [f"{name}/Images/{name}_{n}.jpg" for n in (0, 1)]
+        index.append({"caption": f"{name}: {name}_0.jpg", "query": names[0], "support": names[1]})
     (folder / "index.json").write_text(json.dumps(index))

@@ -84,17 +84,17 @@ def train_episodes(
     """
     rng = np.random.default_rng([seed, epoch, _ORDER])
     split = dataset.split(fold)
-    queries = rng.permutation(split.train_indices)
+    queries: Sequence[int] = rng.permutation(split.train_indices).tolist()
     if sampling == "class":
         queries = _by_turns(queries, dataset.labels, split.train_classes, rng)
     return [_draw(rng, dataset, query, shot) for query in queries]
 
 
 def _by_turns(
-    queries: np.ndarray, labels: np.ndarray, classes: Sequence[int], rng: np.random.Generator
+    queries: Sequence[int], labels: np.ndarray, classes: Sequence[int], rng: np.random.Generator
 ) -> list[int]:
     """As many queries as there are, one of each class in every round; a class that runs out starts again."""
-    endless = {c: itertools.cycle(queries[labels[queries] == c].tolist()) for c in classes}
+    endless = {c: itertools.cycle([q for q in queries if labels[q] == c]) for c in classes}
     rounds = -(-len(queries) // len(classes))
     order = [int(c) for _ in range(rounds) for c in rng.permutation(classes)]
     return [next(endless[c]) for c in order[: len(queries)]]

@@ -1,0 +1,119 @@
+"""Does it learn? A few fixed episodes, no augmentation, no dropout, until the network knows them by heart.
+
+    python -m benchmarks.overfit data=metal8 data.root=DIR backbone=vgg16 backbone.weights=FILE data.image_size=200
+
+Takes the overrides of ``run.py``; ``--episodes`` of the test fold are learnt with AdamW from a Kaiming-normal head.
+One episode alone can be learnt by position; several, with defects in different places, cannot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import measure
+from cpanet import config, data, runtime
+from cpanet.errors import UserError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def arguments() -> argparse.Namespace:
+    options = argparse.ArgumentParser(prog="benchmarks.overfit", description=__doc__.splitlines()[0])
+    options.add_argument("--episodes", type=int, default=1, help="how many to learn at once")
+    options.add_argument("--iterations", type=int, default=100, help="at most")
+    options.add_argument("--target", type=float, default=0.9, help="foreground IoU to stop at")
+    options.add_argument("--every", type=int, default=10, help="iterations between evaluations")
+    options.add_argument("--lr", type=float, default=3e-4, help="of AdamW")
+    options.add_argument("--out", help="JSON file (default: benchmarks/results/)")
+    options.add_argument("overrides", nargs="*", help="as for run.py")
+    return options.parse_args()
+
+
+def compose_config(overrides: list[str]) -> config.Config:
+    config.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return config.validate(
+            compose("config", ["recipe.dropout=false", "recipe.init.head=kaiming_normal", *overrides])
+        )
+
+
+def learn(settings: config.Config, options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+    """Rows (iteration, loss, foreground IoU over the episodes, seconds)."""
+    from cpanet import engine
+    from cpanet.experiment import build_model
+    from cpanet.runtime import jt
+
+    section = settings.data
+    dataset = data.load_dataset(
+        section.name, Path(section.root) if section.root else None, min_images=settings.shot + 1
+    )
+    drawn = data.test_episodes(dataset, settings.fold, settings.shot, settings.evaluate.episode_seed)
+    chosen = [drawn[i] for i in np.linspace(0, len(drawn) - 1, options.episodes).astype(int)]
+    batch = data.test_batch(dataset, chosen, section.image_size)
+    model, _ = build_model(settings)
+    optimizer = jt.optim.AdamW(model.parameter_groups(options.lr, 1.0), options.lr)
+    objective = engine.Objective(k=settings.loss.k)
+    rows: list[dict[str, Any]] = []
+    loss: float | None = None
+    started = time.perf_counter()
+    for iteration in range(options.iterations + 1):
+        if iteration % options.every == 0:
+            iou = foreground_iou(model, batch)
+            rows.append(
+                {"iteration": iteration, "loss": loss, "iou": iou, "seconds": time.perf_counter() - started}
+            )
+            shown = "" if loss is None else f", loss {loss:.4f}"
+            console.print(f"iteration {iteration:4d}: IoU {iou:.3f}{shown}")
+            if iou >= options.target:
+                break
+            model.train()
+        _, _, total = engine.train_step(model, optimizer, batch, objective)
+        loss = float(total.item())
+    return rows
+
+
+def foreground_iou(model: Any, batch: data.Batch) -> float:
+    """Intersection over union of the foreground over the batch's queries, on the canvas, padding left out."""
+    from cpanet.metrics import count
+    from cpanet.runtime import jt
+
+    model.eval()
+    with jt.no_grad():
+        logits = model(jt.array(batch.query), jt.array(batch.support), jt.array(batch.support_mask)).numpy()
+    counts = [count(d > 0, label) for d, label in zip(logits[:, 1] - logits[:, 0], batch.query_mask)]
+    return sum(c.inter_fg for c in counts) / max(sum(c.union_fg for c in counts), 1)
+
+
+def main() -> int:
+    options = arguments()
+    console = Console(highlight=False)
+    try:
+        settings = compose_config(options.overrides)
+        runtime.prepare(settings.device)
+        rows = learn(settings, options, console)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    table = Table("iteration", "loss", "IoU", "seconds", title=f"{options.episodes} episode(s) by heart")
+    for row in rows:
+        loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
+        table.add_row(str(row["iteration"]), loss, f"{row['iou']:.3f}", f"{row['seconds']:.0f}")
+    console.print(table)
+    record = {**measure.header("overfit", settings.device), "config": settings.model_dump(), "rows": rows}
+    record["config"]["backbone"]["weights"] = Path(settings.backbone.weights).name
+    record["config"]["data"]["root"] = None
+    console.print(f"written to {measure.write('overfit', record, options.out)}")
+    return 0 if rows[-1]["iou"] >= options.target else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,12 +11,13 @@ from typing import Any
 from cpanet.losses import CROSS_ENTROPY, LossTerms, segmentation_loss
 from cpanet.models.backbones import build_backbone
 from cpanet.models.cpp import CrossPositionProxy, masked_average
-from cpanet.models.dropout import ChannelDropout, DropoutSource
+from cpanet.models.dropout import ChannelDropout, DropoutSource, scale_channels
 from cpanet.models.initial import initialise
 from cpanet.models.protocol import CORRECTED, Protocol
 from cpanet.models.resample import enlarge
 from cpanet.models.sa import SupportAuxiliary
 from cpanet.models.ssa import SpaceSqueezeAttention
+from cpanet.ops import conv3x3_relu
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -114,9 +115,12 @@ class CPANet(jt.nn.Module):
         # the prototype is the same at every position: its half of the 1×1 convolution is one vector an episode
         constant = jt.matmul(prototype, kernel[:, : self.width].reshape(self.width, self.width).t())
         x = nn.conv2d(query, kernel[:, self.width :]) + constant.reshape(*constant.shape, 1, 1)
-        x = self.drop(nn.relu(self.compare2(self.drop(nn.relu(x)))))
-        x = self.drop(nn.relu(self.refine1(x)))
-        x = self.drop(nn.relu(self.refine2(x)))
+        kept = self.drop.factors(x.shape[0], self.width)
+        x = scale_channels(nn.relu(x), kept)
+        for conv in (self.compare2, self.refine1, self.refine2):
+            following = self.drop.factors(x.shape[0], self.width)
+            x = conv3x3_relu(x, conv.weight, kept, following)
+            kept = following
         if self.ssa is not None:
             return self.ssa(x, size)
         return enlarge(self.classify(x), size)

@@ -34,10 +34,17 @@ class ChannelDropout(jt.nn.Module):
         self.p = p
         self._source = source
 
+    def factors(self, batch: int, channels: int):
+        """What the channels are multiplied by, (B, C): 0 or 1/(1−p); None where nothing is dropped."""
+        if not self.is_train or self.p == 0:
+            return None
+        return jt.array(self._source.mask(batch, channels, self.p)).stop_grad()
+
     def execute(self, x):
         """x (B, C, H, W) → the same shape."""
-        if not self.is_train or self.p == 0:
-            return x
-        batch, channels = x.shape[:2]
-        mask = jt.array(self._source.mask(batch, channels, self.p)).stop_grad()
-        return x * mask.reshape(batch, channels, 1, 1)
+        return scale_channels(x, self.factors(*x.shape[:2]))
+
+
+def scale_channels(x, factors):
+    """x (B, C, H, W) times factors (B, C), or x where they are None."""
+    return x if factors is None else x * factors.reshape(*factors.shape, 1, 1)

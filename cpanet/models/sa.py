@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cpanet.models.dropout import ChannelDropout, DropoutSource
+from cpanet.models.dropout import ChannelDropout, DropoutSource, scale_channels
 from cpanet.models.resample import conv_of_enlarged
+from cpanet.ops import conv3x3_relu
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -31,7 +32,7 @@ class SupportAuxiliary(jt.nn.Module):
             prototype, (kernel[:, width : 2 * width] + kernel[:, 2 * width :]).reshape(width, width).t()
         )
         x = nn.conv2d(feature, kernel[:, :width]) + constant.reshape(*constant.shape, 1, 1)
-        x = drop(nn.relu(self.mix2(drop(nn.relu(x)))))
-        x = drop(nn.relu(conv_of_enlarged(x, self.cls1.weight, size, padding=1)))
-        x = drop(nn.relu(self.cls2(x)))
-        return self.cls3(x)
+        first, second, third, fourth = (drop.factors(x.shape[0], width) for _ in range(4))
+        x = conv3x3_relu(scale_channels(nn.relu(x), first), self.mix2.weight, first, second)
+        x = scale_channels(nn.relu(conv_of_enlarged(x, self.cls1.weight, size, padding=1)), third)
+        return self.cls3(conv3x3_relu(x, self.cls2.weight, third, fourth))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cpanet.models.dropout import ChannelDropout, DropoutSource
+from cpanet.models.dropout import ChannelDropout, DropoutSource, scale_channels
 from cpanet.models.resample import conv_of_enlarged, enlarge
+from cpanet.ops import conv3x3_relu
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -68,9 +69,10 @@ class SpaceSqueezeAttention(jt.nn.Module):
             enlarge(nn.conv2d(part, kernels[:, i * self.width : (i + 1) * self.width]), size)
             for i, part in enumerate((x, x1, x2))
         ]
-        t = drop(nn.relu(fused[0] + fused[1] + fused[2]))
-        t = drop(nn.relu(self.mix(t)))
-        residual = drop(nn.relu(self.residual(t)))
+        first, second, third = (drop.factors(x.shape[0], self.width) for _ in range(3))
+        t = scale_channels(nn.relu(fused[0] + fused[1] + fused[2]), first)
+        t = conv3x3_relu(t, self.mix.weight, first, second)
+        residual = conv3x3_relu(t, self.residual.weight, second, third)
         attended = t * self.channel(t)
         attended = attended * self.spatial(attended)
         return self.classify(residual + attended)

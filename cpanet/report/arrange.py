@@ -242,11 +242,16 @@ def _expected(
     if not known:
         return []
     keys = []
-    for combination in itertools.product(*(declared[axis] for axis in known)):
+    for combination in itertools.product(*(_settled(declared[axis], bool(runs)) for axis in known)):
         for rest in seen:
             where = dict(zip([*known, *others], [*combination, *rest]))
             keys.append(tuple(where[axis] for axis in axes))
     return keys
+
+
+def _settled(values: Sequence[Value], known: bool) -> list[Value]:
+    """Without ``auto``, which runs record as what it became."""
+    return [value for value in values if value != "auto"] if known else list(values)
 
 
 # ---------------------------------------------------------------------- axes
@@ -278,6 +283,8 @@ def _tells_apart(
     seen: dict[Key, Value] = {}
     for run in runs:
         value = canonical(leaves[id(run)][key]) if key in leaves[id(run)] else value_of(run.config, key)
+        if value == ABSENT and not run.completed:
+            continue  # a configuration that failed may be incomplete
         if seen.setdefault(_key(run, axes, layout), value) != value:
             return True
     return False

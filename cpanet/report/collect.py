@@ -157,6 +157,9 @@ def _resolve_duplicates(runs: list[Run]) -> None:
             continue
         target = (run.directory / _text(run.result.get("duplicate_of"))).resolve()
         original = by_path.get(target)
+        if original is None and run.sweep.resolve() in target.parents:
+            run.status = UNFINISHED  # the other job has not begun yet
+            continue
         if original is None or original is run or original.duplicate_of or original.status == "duplicate":
             run.status, run.reason = FAILED, "result.json: the run it duplicates is not in this sweep"
             continue

@@ -131,7 +131,8 @@ def _interval(
     # Satterthwaite; the episodes' part is taken as known
     effective = degrees * ((of_seeds + of_episodes) / of_seeds) ** 2
     half = t_quantile(int(min(1000, effective))) * float(np.std(draws))
-    return Interval(float(observed), float(observed - half), float(observed + half), 0)
+    low, high = max(-1.0, float(observed - half)), min(1.0, float(observed + half))  # no IoU differs by more
+    return Interval(float(observed), low, high, 0)
 
 
 @cache

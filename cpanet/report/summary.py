@@ -213,8 +213,13 @@ class _Builder:
     def _status(cells: Sequence[Cell], seeds: Sequence[int], asked: int) -> str:
         if seeds:
             return "done" if len(seeds) == asked else "partial"
-        failed = any(cell.failed and not cell.runs and not cell.pending for cell in cells)
-        return "failed" if failed else "pending"
+        for cell in cells:
+            ended = [
+                run for run in cell.failed if run.status != "interrupted"
+            ]  # that one goes on with resume=true
+            if ended and not cell.runs and not cell.pending:
+                return "failed"
+        return "pending"
 
     def _footnotes(self, cells: Sequence[Cell]) -> tuple[int, ...]:
         if len(cells) > 1:

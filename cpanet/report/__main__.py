@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from cpanet.errors import UserError
+from cpanet.report.collect import run_directories
 from cpanet.report.write import FILES, write_report
 
 
@@ -23,12 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
         for path in directories:
             if not path.is_dir():
                 raise UserError(f"{path}: there is no such directory. Give the directory of a multirun.")
+            if next(run_directories(path), None) is None:
+                raise UserError(f"{path}: there is no run in it. Give the directory of a multirun.")
         output = (chosen.output or directories[0]).resolve()
         summary = write_report(directories, output)
-        if not summary.runs:
-            raise UserError(
-                f"{', '.join(map(str, directories))}: no runs found. Give the directory of a multirun."
-            )
     except OSError as error:
         print(
             f"error: {error.filename}: {error.strerror}. Choose another place with --output.", file=sys.stderr

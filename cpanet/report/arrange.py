@@ -14,7 +14,7 @@ import yaml
 from cpanet.errors import UserError
 from cpanet.report import layout as layouts
 from cpanet.report.collect import Run
-from cpanet.report.fingerprint import flatten
+from cpanet.report.fingerprint import covered, flatten
 from cpanet.report.layout import Layout, Variant
 
 Value = Union[str, int, float]
@@ -267,7 +267,7 @@ def _axes(runs: Sequence[Run], layout: Layout, declared: Mapping[Path, Mapping[s
     candidates = [*typed, *PREFERRED, *sorted({key for values in leaves.values() for key in values})]
     for candidate in candidates:
         key = ALIASES.get(candidate, candidate)
-        if key not in axes and not _covered(key, NO_AXIS) and _tells_apart(key, axes, runs, layout, leaves):
+        if key not in axes and not covered(key, NO_AXIS) and _tells_apart(key, axes, runs, layout, leaves):
             axes.append(key)
     return axes
 
@@ -292,7 +292,7 @@ def _tells_apart(
 
 def _leaves(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
     """Everything that must be equal within a cell: the configuration, the data and the backbone's weights as found."""
-    values = {k: v for k, v in flatten(run.config).items() if not _covered(k, NO_AXIS)}
+    values = {k: v for k, v in flatten(run.config).items() if not covered(k, NO_AXIS)}
     for key, path in FOUND.items():
         values[key] = _found(run, path) or next(
             (_found(r, path) for r in runs if _found(r, path) and _alike(r, run, key)), None
@@ -334,10 +334,6 @@ def _variant(run: Run, variants: Sequence[Variant]) -> str:
 
 def _typed_key(override: str) -> str:
     return override.lstrip("+~").split("=")[0].split("@")[0]
-
-
-def _covered(key: str, names: Iterable[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _place(cell: Cell, run: Run) -> None:
@@ -423,7 +419,7 @@ def _reference(arrangement: Arrangement) -> dict[str, Value]:
     for axis in axes:
         if axis in asked and asked[axis] in values[axis]:
             reference[axis] = asked[axis]
-        elif not _covered(axis, OWN) and axis not in FOUND:
+        elif values[axis] and not covered(axis, OWN) and axis not in FOUND:
             reference[axis] = values[axis][0]
             if axis in asked and len(values[axis]) > 1:
                 arrangement.notes.append(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Names of choices whose content is in the configuration too, and what leaves the numbers alone.
@@ -38,7 +38,7 @@ def fingerprint(config: Mapping[str, Any], seed: bool = True) -> str:
 
 def essence(config: Mapping[str, Any], seed: bool = True) -> dict[str, Any]:
     """``config`` without what has no influence, and with equal functions spelt equally: dotted keys to values."""
-    values = {key: value for key, value in flatten(config).items() if not _covered(key, _NO_INFLUENCE)}
+    values = {key: value for key, value in flatten(config).items() if not covered(key, _NO_INFLUENCE)}
     if not seed:
         values.pop("seed", None)
     _auxiliary(values)
@@ -83,7 +83,8 @@ def _protocol(values: dict[str, Any]) -> None:
         values.pop("protocol.backbone_mode", None)  # no BatchNorm, nothing that could drift
 
 
-def _covered(key: str, names: tuple[str, ...]) -> bool:
+def covered(key: str, names: Iterable[str]) -> bool:
+    """Whether ``key`` is one of ``names`` or lies below one."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from cpanet.report.arrange import ABSENT, FOUND, Arrangement, Cell, Key, Value, arrange, canonical, value_of
 from cpanet.report.collect import WHICH, Run, collect
-from cpanet.report.fingerprint import fingerprint
+from cpanet.report.fingerprint import covered, fingerprint
 from cpanet.report.labels import MEAN, axis_label, phrase
 from cpanet.report.layout import Source
 from cpanet.report.statistics import Block, Interval, Spread, Unpaired, compare, spread_over_seeds
 
-NOT_MIXED = ("data", "data.fingerprint", "profile", "protocol", "recipe", "data.image_size", "device")
+NOT_MIXED = ("data", "profile", "protocol", "recipe", "train", "evaluate", "device", "backbone.weights_used")
 SETTINGS = (
     "data",
     "fold",
@@ -352,7 +352,7 @@ class _Builder:
                     f"† Not comparable with {source.source}: published with {'; '.join(differ)}. "
                     "The differences marked † say nothing about either."
                 )
-        mixed = [axis for axis in table.axes if axis in NOT_MIXED and len(table.values[axis]) > 1]
+        mixed = [axis for axis in table.axes if covered(axis, NOT_MIXED) and len(table.values[axis]) > 1]
         if mixed:
             names = " and ".join(axis_label(axis) for axis in mixed)
             self.notes.append(f"Rows or columns differ in {names}: compare within, not across.")

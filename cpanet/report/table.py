@@ -282,7 +282,7 @@ _TEX = {
 
 def latex(summary: Summary) -> str:
     """``table.tex``: booktabs; needs ``\\usepackage{booktabs,amssymb}``."""
-    parts = [f"% {_line(summary.title)}. {_line(summary.settings)}", r"% \usepackage{booktabs,amssymb}"]
+    parts = [f"% {tex(summary.title)}. {tex(summary.settings)}", r"% \usepackage{booktabs,amssymb}"]
     for sheet in sheets(summary):
         align = "c" * sheet.labels + "r" * (len(sheet.headers) - sheet.labels)
         lines = [

@@ -45,7 +45,10 @@ DAMAGE = {
     "deep record": ("result.json", lambda text: "[" * 100_000),
     "scores of another kind": ("result.json", lambda text: text.replace('"miou"', '"mIoU"')),
     "scores outside 0–1": ("result.json", lambda text: text.replace('"miou": 0.', '"miou": 7.')),
-    "scores that are no numbers": ("result.json", lambda text: text.replace('"miou": 0.', '"miou": NaN, "x": 0.')),
+    "scores that are no numbers": (
+        "result.json",
+        lambda text: text.replace('"miou": 0.', '"miou": NaN, "x": 0.'),
+    ),
     "completed without scores": ("result.json", lambda text: text.replace('"best"', '"worst"')),
     "status unheard of": ("result.json", lambda text: text.replace("completed", "gone fishing")),
     "truncated episodes": ("episodes.csv", lambda text: text[: len(text) // 2]),

@@ -129,7 +129,9 @@ def test_two_thousand_resamples_take_no_time():
     assert time.perf_counter() - started < 5
 
 
-@pytest.mark.parametrize(("degrees", "expected"), [(1, 12.706), (2, 4.303), (5, 2.571), (30, 2.042), (1000, 1.962)])
+@pytest.mark.parametrize(
+    ("degrees", "expected"), [(1, 12.706), (2, 4.303), (5, 2.571), (30, 2.042), (1000, 1.962)]
+)
 def test_student_t(degrees, expected):
     assert t_quantile(degrees) == pytest.approx(expected, abs=0.002)
 
@@ -173,7 +175,9 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(seeds, noise, per_
         row, reference = world(np.random.default_rng(100 + trial), seeds, noise, per_class, 0.03)
         found = compare([row], [reference], resamples=300, seed=trial).miou
         covered += found.low <= truth <= found.high
-    assert 0.87 <= covered / trials <= 1.0  # 95 % and three standard errors below; few seeds are covered more often
+    assert (
+        0.87 <= covered / trials <= 1.0
+    )  # 95 % and three standard errors below; few seeds are covered more often
 
 
 def test_marks_are_rare_where_nothing_differs():

@@ -1,0 +1,172 @@
+"""The report page as text: complete, self-contained, and inert whatever the files say."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from cpanet.report.charts import nice_ticks
+from cpanet.report.page import duration, page, pieces
+from cpanet.report.summary import summarise
+from tests.report import sweeps
+from tests.report.configs import ablation
+from tests.report.synthetic import write_csv, write_run
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{7*7}}"
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes, and that they are nested as HTML wants it."""
+
+    VOID = frozenset({"meta", "img", "br", "line", "circle", "path"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag in self.VOID:
+            return
+        assert self.open, tag
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_the_page_has_everything(tmp_path):
+    top = sweeps.modules(tmp_path / "s", ("cpp", "full"), pictures=True)
+    sweeps.multirun(top, "ablation=cpp,full", "seed=0,1", "data.root=/my data")
+    text = page(summarise([top]))
+    elements = Elements(text)
+    assert not elements.open
+    for section in ("table", "curves", "episodes", "classes", "runs", "origin"):
+        assert any(attributes.get("id") == section for attributes in elements.of("section"))
+    assert "python run.py -m ablation=cpp,full seed=0,1 &#39;data.root=/my data&#39;" in text
+    assert "python run.py ablation=cpp seed=1" in text
+    assert "1.3.11.0" in text
+    assert "812 MB" in text
+    assert "1 min 02 s" in text
+    assert len(elements.of("img")) == 4 * (3 + 2)
+    assert len([a for a in elements.of("g") if a["class"].startswith("curve")]) == 2 * 2
+
+
+def test_it_needs_nothing_from_outside(tmp_path):
+    text = page(summarise([sweeps.modules(tmp_path / "s", ("cpp", "full"), pictures=True)]))
+    elements = Elements(text)
+    addresses = [
+        value for _, attrs in elements.found for key, value in attrs.items() if key in ("src", "href")
+    ]
+    assert addresses
+    assert all(address.startswith(("data:image/", "#")) for address in addresses)
+    assert not elements.of("link")
+    assert "url(" not in text
+    assert "@import" not in text
+    assert len(text) < 1_000_000
+
+
+def test_what_comes_from_files_is_text(tmp_path):
+    top = sweeps.modules(tmp_path / "s", ("cpp", "full"), title=EVIL, pictures=True)
+    sweeps.multirun(top, f"ablation='{EVIL}'")
+    changes = {"ablation": {**ablation("full"), "name": EVIL}, "backbone.name": EVIL, "data.name": EVIL}
+    facts = {"device": EVIL, "versions": {EVIL: EVIL}, "git_commit": EVIL, "status": "failed", "reason": EVIL}
+    run = write_run(top / "evil", 0.5, changes, [EVIL], pictures=True, **facts)
+    write_csv(run / "metrics.csv", [{"epoch": 1, "loss_main": 0.5, "miou": 0.5, EVIL: 1.0}])
+    done = write_run(top / "done", 0.5, {**changes, "seed": 5}, [EVIL], pictures=True, device=EVIL)
+    record = json.loads((done / "result.json").read_text())
+    for which in ("best", "last"):
+        record[which]["class_iou"] = {EVIL: record[which]["miou"]}
+    (done / "result.json").write_text(json.dumps(record))
+    (done / "episodes.csv").unlink()
+    index = done / "figures" / "episodes" / "index.json"
+    entries = json.loads(index.read_text())
+    index.write_text(json.dumps([{**entry, "caption": EVIL} for entry in entries]))
+    text = page(summarise([top]))
+    plain = Elements(page(summarise([sweeps.modules(tmp_path / "plain", ("cpp", "full"), pictures=True)])))
+    elements = Elements(text)
+    assert "alert(1)" in text
+    assert "&lt;img src=x" in text
+    assert not any(
+        "onerror" in attributes or attributes.get("src") == "x" for _, attributes in elements.found
+    )
+    assert len(elements.of("script")) == len(plain.of("script"))
+    assert "49" not in re.findall(r"\{\{.*?\}\}|&\{\{(.*?)", text)
+
+
+def test_pictures_are_drawn_anew(tmp_path):
+    top = sweeps.modules(tmp_path / "s", ("cpp", "full"), pictures=True)
+    folder = top / "ablation=cpp,seed=0" / "figures" / "episodes"
+    (folder / "01_prediction.png").write_bytes(b"<svg onload=alert(1)>")
+    Image.new("L", (3000, 3000)).save(folder / "02_prediction.png")
+    Image.new("L", (10, 10)).save(folder / "03_prediction.png")
+    (top / "ablation=full,seed=0" / "figures" / "episodes" / "04_prediction.png").unlink()
+    text = page(summarise([top]))
+    sources = [attributes["src"] for attributes in Elements(text).of("img")]
+    assert text.count("no picture") == 4
+    for source in sources:
+        with Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))) as image:
+            assert image.format == "JPEG"
+            assert max(image.size) <= 128
+
+
+@pytest.mark.parametrize("index", ["", "{", "[1]", "[{}]", '{"a": 1}', "[" * 10_000])
+def test_a_damaged_index_of_pictures_leaves_them_out(tmp_path, index):
+    top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,), pictures=True)
+    (top / "ablation=cpp,seed=0" / "figures" / "episodes" / "index.json").write_text(index)
+    found = [a for a in Elements(page(summarise([top]))).of("th") if "data-row" in a]
+    assert [attributes["data-row"] for attributes in found] == ["1"]
+
+
+def test_rows_with_other_classes_have_tables_of_their_own(tmp_path):
+    text = page(summarise([sweeps.folds(tmp_path / "s", seeds=(0,))]))
+    assert text.count("<caption>Best epoch</caption>") == 3
+    assert "Steel_Am2" in text
+
+
+def test_no_runs_make_a_page_too(tmp_path):
+    assert not Elements(page(summarise([tmp_path]))).open
+
+
+def test_the_script_is_the_one_that_the_policy_allows(tmp_path):
+    text = page(summarise([tmp_path]))
+    script = text.rpartition("<script>")[2].partition("</script>")[0]
+    import hashlib
+
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+
+
+def test_pieces_of_a_cell():
+    assert pieces("−2.51* [−4.17, −0.84]") == [("", "−2.51*"), ("ci", " [−4.17, −0.84]")]
+    assert pieces("38.01 ± 1.59 (3)*") == [("", "38.01"), ("sd", " ± 1.59"), ("n", " (3)"), ("", "*")]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5.4, "5 s"), (93.4, "1 min 33 s"), (7384, "2 h 03 min"), (None, "")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.2, 0.75), (-14.4, 4.6), (0, 0), (-0.001, 1e6)])
+def test_ticks_enclose_the_values(low, high):
+    ticks = nice_ticks(low, high)
+    assert 2 <= len(ticks) <= 9
+    assert ticks[0] <= low + 1e-6 * (high - low)
+    assert ticks[-1] >= high - 1e-6 * (high - low)

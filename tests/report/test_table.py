@@ -1,0 +1,386 @@
+"""From run directories to tables: what becomes a row, what stands in a cell, what is said beneath."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from cpanet.report.summary import summarise
+from cpanet.report.table import comma_separated, latex, markdown
+from cpanet.report.write import FILES, write_report
+from tests.report import sweeps
+from tests.report.configs import ablation
+from tests.report.synthetic import write_failure, write_run
+
+
+def best(summary, *key):
+    return summary.entries[key, "best"]
+
+
+def table_rows(text, title):
+    """Cells of the Markdown table under ``title``."""
+    part = text.split(f"## {title}", 1)[1].split("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+class TestRows:
+    def test_seeds_are_averaged_and_never_rows(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", names=("cpp", "full"), seeds=(0, 1, 2))
+        summary = summarise([top])
+        assert [key for key, _ in summary.entries] == [("cpp",), ("cpp",), ("full",), ("full",)]
+        scores = [sweeps.score(top / f"ablation=cpp,seed={seed}") for seed in (0, 1, 2)]
+        assert best(summary, "cpp").miou.mean == pytest.approx(np.mean(scores))
+        assert best(summary, "cpp").miou.sd == pytest.approx(np.std(scores, ddof=1))
+        assert best(summary, "cpp").seeds == (0, 1, 2)
+
+    def test_the_publications_layout(self, tmp_path):
+        rows = table_rows(markdown(summarise([sweeps.modules(tmp_path / "s")])), "Best epoch")
+        assert [row[:3] for row in rows] == [
+            ["–", "–", "–"],
+            ["✓", "–", "–"],
+            ["–", "✓", "–"],
+            ["–", "–", "✓"],
+            ["✓", "✓", "–"],
+            ["–", "✓", "✓"],
+            ["✓", "–", "✓"],
+            ["✓", "✓", "✓"],
+        ]
+
+    def test_an_ad_hoc_multirun_is_a_grid_of_what_varies(self, tmp_path):
+        text = markdown(summarise([sweeps.ablation_by_k(tmp_path / "s")]))
+        assert "| CPP | SA | SSA | k = 0.0 | k = 0.2 | k = 0.4 |" in text
+        rows = table_rows(text, "mIoU, best epoch")
+        assert len(rows) == 3
+        assert all(re.match(r"\d\d\.\d\d \(1\)", cell) for row in rows for cell in row[3:])
+
+    def test_folds_by_shots_with_the_mean_over_folds(self, tmp_path):
+        top = sweeps.folds(tmp_path / "s")
+        summary = summarise([top])
+        assert "| shots | fold 0 | fold 1 | fold 2 | mean over folds |" in markdown(summary)
+        per_seed = [
+            np.mean([sweeps.score(top / f"fold={fold},shot=5,seed={seed}") for fold in (0, 1, 2)])
+            for seed in (0, 1)
+        ]
+        entry = summary.entry((5,), ("mean",), "best")
+        assert entry.miou.mean == pytest.approx(np.mean(per_seed))
+        assert entry.miou.sd == pytest.approx(np.std(per_seed, ddof=1))
+
+    def test_a_mean_over_folds_waits_for_all_folds(self, tmp_path):
+        top = sweeps.folds(tmp_path / "s", seeds=(0,))
+        shutil.rmtree(top / "fold=1,shot=5,seed=0")
+        assert summarise([top]).entry((5,), ("mean",), "best").miou is None
+
+    @pytest.mark.parametrize(
+        ("changes", "heading"),
+        [
+            ({"profile": "quick"}, "profile"),
+            ({"data.image_size": 80}, "image size"),
+            ({"protocol.backbone_mode": "train"}, "protocol.backbone_mode"),
+            ({"recipe.clip_grad_norm": 5.0}, "recipe.clip_grad_norm"),
+            ({"evaluate.episode_seed": 1}, "evaluate.episode_seed"),
+        ],
+    )
+    def test_runs_that_differ_are_never_averaged_when_sweeps_are_merged(self, tmp_path, changes, heading):
+        names = ("cpp", "full")
+        one = sweeps.modules(tmp_path / "one", names)
+        two = sweeps.modules(tmp_path / "two", names, seeds=(2, 3), changes=changes)
+        summary = summarise([one, two])
+        assert len(summary.keys) == 4
+        text = markdown(summary).replace("\\_", "_")
+        assert f"differ in {heading}: compare within, not across" in text
+        assert f"| {heading} |" in text
+        assert all(len(entry.seeds) == 2 for entry in summary.entries.values())
+
+    def test_other_data_under_the_same_name_are_another_row(self, tmp_path):
+        one = write_run(tmp_path / "s" / "seed=0", 0.5, {"seed": 0})
+        data = {"name": "embedded", "fingerprint": "0" * 64}
+        write_run(tmp_path / "s" / "seed=1", 0.5, {"seed": 1}, dataset=data)
+        summary = summarise([one.parent])
+        assert len(summary.keys) == 2
+        assert "differ in data.fingerprint: compare within, not across" in markdown(summary)
+
+    def test_more_seeds_of_the_same_rows_merge(self, tmp_path):
+        one = sweeps.modules(tmp_path / "one", ("cpp", "full"), seeds=(0, 1))
+        two = sweeps.modules(tmp_path / "two", ("cpp", "full"), seeds=(2,))
+        assert best(summarise([one, two]), "cpp").seeds == (0, 1, 2)
+
+    def test_a_run_by_itself_is_a_table_of_one_row(self, tmp_path):
+        run = write_run(tmp_path / "run", 0.5)
+        assert len(summarise([run]).keys) == 1
+
+    def test_a_numbers_column_is_in_order_whoever_was_first(self, tmp_path):
+        for k in (1.0, 0.2, 0.0, 10.0):
+            write_run(tmp_path / "s" / f"loss.k={k}", 0.5, {"loss.k": k}, [f"loss.k={k}"])
+        assert summarise([tmp_path / "s"]).arrangement.values["loss.k"] == [0, 0.2, 1, 10]
+
+    def test_variants_are_told_apart_by_all_they_set(self, tmp_path):
+        variants = [
+            {"label": "corrected", "overrides": {"protocol": "corrected"}},
+            {"label": "drift", "overrides": {"protocol": "corrected", "protocol.backbone_mode": "train"}},
+        ]
+        top = sweeps.modules(
+            tmp_path / "s",
+            (),
+            axes={},
+            variants=variants,
+            rows=["variant"],
+            seeds=[0],
+            reference={},
+            published=[],
+        )
+        write_run(top / "a", 0.5)
+        write_run(top / "b", 0.4, {"protocol.backbone_mode": "train"})
+        summary = summarise([top])
+        assert summary.keys == [("corrected",), ("drift",)]
+        assert best(summary, "drift").miou_difference.value < 0
+
+
+class TestWhatIsNotThere:
+    def test_failed_and_missing_runs_are_marked(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", seeds=(0,))
+        sweeps.fail(top / "ablation=cpp,seed=0", {"ablation": ablation("cpp")}, "CUDA out of memory")
+        shutil.rmtree(top / "ablation=sa,seed=0")
+        text = markdown(summarise([top]))
+        rows = table_rows(text, "Best epoch")
+        assert rows[1][3:6] == ["0 of 1 [1]", "failed", "failed"]
+        assert rows[2][4:6] == ["…", "…"]
+        assert "[1] CPP, seed 0: failed: CUDA out of memory" in text
+        assert sum("failed" in row[4] for row in rows) == 1
+
+    def test_a_row_with_a_failed_seed_says_so_beside_its_mean(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0, 1))
+        changes = {"ablation": ablation("cpp"), "seed": 1}
+        sweeps.fail(top / "ablation=cpp,seed=1", changes, "the loss is nan at iteration 3", "diverged")
+        text = markdown(summarise([top]))
+        assert table_rows(text, "Best epoch")[0][3] == "1 of 2 [1]"
+        assert "[1] CPP, seed 1: diverged: the loss is nan at iteration 3" in text
+
+    def test_an_interrupted_run_is_still_to_come(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,))
+        sweeps.fail(top / "ablation=cpp,seed=0", {"ablation": ablation("cpp")}, "", "interrupted")
+        text = markdown(summarise([top]))
+        assert table_rows(text, "Best epoch")[0][4] == "…"
+        assert "resume=true" in text
+
+    def test_a_sweep_that_has_only_begun_shows_its_whole_table(self, tmp_path):
+        sweeps.multirun(tmp_path / "s", "ablation=cpp,sa", "loss.k=0,0.4", "seed=0,1")
+        write_run(tmp_path / "s" / "first", 0.5, {"ablation": ablation("cpp")}, ["ablation=cpp"])
+        rows = table_rows(markdown(summarise([tmp_path / "s"])), "mIoU, best epoch")
+        assert [row[3:] for row in rows][1] == ["…", "…"]
+
+    def test_an_empty_sweep_makes_files_all_the_same(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", ())
+        write_report([top], top)
+        write_report([tmp_path], tmp_path / "out")
+        assert all((tmp_path / "out" / name).is_file() for name in FILES)
+
+    def test_a_run_without_any_configuration_is_named(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,))
+        (top / "broken").mkdir()
+        (top / "broken" / "result.json").write_text("{")
+        assert "broken: result.json: damaged" in markdown(summarise([top]))
+
+    def test_a_damaged_layout_falls_back_to_what_varies(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", ("cpp", "full"))
+        (top / "sweep.yaml").write_text("rows: 3")
+        text = markdown(summarise([top]))
+        assert len(table_rows(text, "Best epoch")) == 2
+        assert "not a sweep's layout" in text
+
+
+class TestDifferences:
+    def test_of_every_row_to_the_reference(self, tmp_path):
+        summary = summarise([sweeps.modules(tmp_path / "s", seeds=(0, 1, 2))])
+        assert best(summary, "full").relation == "reference"
+        found = best(summary, "none").miou_difference
+        assert found.value == pytest.approx(best(summary, "none").miou.mean - best(summary, "full").miou.mean)
+        assert found.low < found.value < found.high < 0
+        assert found.marked
+        text = table_rows(markdown(summary), "Best epoch")[0][6]
+        assert re.fullmatch(r"−\d+\.\d\d\\\* \[−\d+\.\d\d, −\d+\.\d\d\]", text)
+
+    def test_best_and_last_have_their_own(self, tmp_path):
+        summary = summarise([sweeps.modules(tmp_path / "s", ("cpp", "full"))])
+        assert best(summary, "cpp").miou_difference != summary.entries[("cpp",), "last"].miou_difference
+        assert best(summary, "cpp").miou != summary.entries[("cpp",), "last"].miou
+
+    def test_other_test_episodes_are_refused_in_words(self, tmp_path):
+        top = tmp_path / "s"
+        for fold in (0, 1):
+            for name in ("cpp", "full"):
+                if (fold, name) != (1, "full"):
+                    changes = {"ablation": ablation(name), "fold": fold}
+                    write_run(top / f"{name}{fold}", 0.5, changes, [f"ablation={name}", f"fold={fold}"])
+        summary = summarise([top])
+        assert summary.entry(("cpp",), (0,), "best").miou_difference is not None
+        assert summary.entry(("cpp",), (1,), "best").miou_difference is None
+
+    def test_unpaired_rows_say_why(self, tmp_path):
+        top = tmp_path / "s"
+        write_run(top / "a", 0.5, {"ablation": ablation("full")}, ["ablation=full"])
+        write_run(top / "b", 0.5, {"ablation": ablation("cpp")}, ["ablation=cpp"])
+        text = (top / "b" / "episodes.csv").read_text()
+        (top / "b" / "episodes.csv").write_text(text.replace("_1.jpg", "_77.jpg"))
+        assert "No interval to the reference (other test episodes): CPP." in markdown(summarise([top]))
+
+    def test_the_reference_that_is_not_there_is_replaced_in_words(self, tmp_path):
+        text = markdown(summarise([sweeps.ablation_by_k(tmp_path / "s")]))
+        assert "The usual reference (ablation = full) is not in this sweep" in text
+
+    def test_one_seed_is_said_to_say_nothing_of_training(self, tmp_path):
+        text = markdown(summarise([sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,))]))
+        assert "not training noise" in text
+        assert "the noise from training is not known" in text
+
+
+class TestSameFunction:
+    def test_is_marked_and_its_spread_is_the_noise_floor(self, tmp_path):
+        top = sweeps.ablation_by_k(tmp_path / "s")
+        for k in (0.0, 0.2, 0.4):
+            write_run(top / f"cpp{k}", 0.42, {"ablation": ablation("cpp"), "loss.k": k, "seed": 1})
+        text = markdown(summarise([top]))
+        assert (
+            "CPP · k = 0.0 and CPP · k = 0.2 and CPP · k = 0.4 compute the same function; from seed to seed"
+            in text
+        )
+        scores = [sweeps.score(top / "ablation=cpp,loss.k=0.0"), sweeps.score(top / "cpp0.0")]
+        assert f"sd {np.std(scores, ddof=1):.2f} points" in text
+        assert "≡" in table_rows(text, "mIoU, best epoch")[0][3]
+
+    def test_a_job_left_out_is_shown_in_both_places(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", ("cpp_ssa", "full"), seeds=(0,))
+        double = write_run(top / "k0", 0.1, {"loss.k": 0.0}, ["loss.k=0"])
+        (double / "result.json").write_text(
+            (double / "result.json")
+            .read_text()
+            .replace('"completed"', '"duplicate", "duplicate_of": "../ablation=cpp_ssa,seed=0"')
+        )
+        summary = summarise([top])
+        found = {key: entry for (key, which), entry in summary.entries.items() if which == "best"}
+        same = [entry.miou.mean for key, entry in found.items() if key in (("cpp_ssa", 0.4), ("full", 0))]
+        assert len(same) == 2
+        assert same[0] == same[1]
+
+
+class TestPublished:
+    def test_beside_the_measured_with_the_difference(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", ("cpp", "full"))
+        row = table_rows(markdown(summarise([top])), "Best epoch")[0]
+        mean = np.mean([sweeps.score(top / f"ablation=cpp,seed={s}") for s in (0, 1)])
+        sign = "+" if mean > 42.3 else "−"
+        assert row[-2] == f"42.30 ({sign}{abs(mean - 42.30):.2f})"
+        assert "†" not in markdown(summarise([top]))
+
+    def test_never_beside_the_last_epoch(self, tmp_path):
+        text = markdown(summarise([sweeps.modules(tmp_path / "s", ("cpp", "full"))]))
+        assert "published" not in text.split("## Last epoch")[1].split("\n\n")[1]
+
+    @pytest.mark.parametrize(
+        ("changes", "phrase"),
+        [
+            ({"fold": 1}, "fold 0, here 1"),
+            ({"data.name": "metal8"}, "data embedded, here metal8"),
+        ],
+    )
+    def test_under_other_conditions_with_a_mark_and_a_sentence(self, tmp_path, changes, phrase):
+        text = markdown(summarise([sweeps.modules(tmp_path / "s", ("cpp", "full"), changes=changes)]))
+        assert "†" in table_rows(text, "Best epoch")[0][-2]
+        assert f"† Not comparable with CPANet-Jittor, VGG-16: published with {phrase}" in text
+
+    def test_with_random_features_with_a_mark(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", ("full",), seeds=())
+        write_run(top / "run", 0.5, {"ablation": ablation("full")}, backbone_weights="random")
+        assert "ImageNet features, here random ones" in markdown(summarise([top]))
+
+    def test_about_another_backbone_only_without_one_about_this(self, tmp_path):
+        other = {
+            "source": "Paper, ResNet-50",
+            "conditions": {"backbone": "resnet50_deep"},
+            "values": [{"match": {"ablation": "cpp"}, "miou": 58.30}],
+        }
+        both = sweeps.modules(tmp_path / "a", ("cpp", "full"), published=[*sweeps.PUBLISHED, other])
+        alone = sweeps.modules(tmp_path / "b", ("cpp", "full"), published=[other])
+        assert "58.30" not in markdown(summarise([both]))
+        assert "58.30" in markdown(summarise([alone]))
+
+    def test_is_shown_before_the_first_run_is_done(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,))
+        shutil.rmtree(top / "ablation=cpp,seed=0")
+        assert table_rows(markdown(summarise([top])), "Best epoch")[0][-2] == "42.30"
+
+
+class TestFormats:
+    def hostile(self, tmp_path):
+        top = sweeps.modules(
+            tmp_path / "s", ("cpp", "full"), title="a|b & <c> [x](http://y) $z_ \\input{w} %"
+        )
+        sweeps.fail(
+            top / "ablation=cpp,seed=1", {"ablation": ablation("cpp"), "seed": 1}, "=cmd|'/c'!A1 & 50 % \\n_x"
+        )
+        return summarise([top])
+
+    def test_csv_holds_the_numbers_of_every_cell_and_epoch(self, tmp_path):
+        summary = summarise([sweeps.modules(tmp_path / "s")])
+        rows = list(csv.DictReader(io.StringIO(comma_separated(summary))))
+        assert [row["epoch"] for row in rows] == ["best"] * 8 + ["last"] * 8
+        full = rows[7]
+        assert full["ablation"] == "full"
+        assert float(full["miou_mean"]) == pytest.approx(best(summary, "full").miou.mean, abs=1e-4)
+        assert full["CPANet-Jittor, VGG-16: miou"] == "54.04"
+        assert full["seeds"] == "0 1"
+
+    def test_csv_holds_no_formulas(self, tmp_path):
+        write_failure(tmp_path / "s" / "a", {"backbone.weights": "=HYPERLINK(1)"}, "x")
+        write_failure(tmp_path / "s" / "b", {"backbone.weights": "+1+1"}, "y")
+        cells = [
+            cell
+            for row in csv.reader(io.StringIO(comma_separated(summarise([tmp_path / "s"]))))
+            for cell in row
+        ]
+        assert not [cell for cell in cells if cell.startswith(("=", "+1+1", "@"))]
+        assert "'=HYPERLINK(1)" in cells
+
+    def test_tex_is_balanced_and_inert(self, tmp_path):
+        text = latex(self.hostile(tmp_path))
+        assert r"\input" not in text
+        assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+        assert r"\toprule" in text
+        assert text.isascii() or not re.search(r"[✓±−…†≡Δ]", text)
+        plain = re.sub(r"\\.", "", text)
+        assert plain.count("{") == plain.count("}")
+        for line in text.splitlines():
+            if line.endswith(r"\\") and "&" in line:
+                assert len(re.findall(r"(?<!\\)&", line)) in (7, 9)
+
+    def test_markdown_keeps_its_columns_and_its_links_to_itself(self, tmp_path):
+        text = markdown(self.hostile(tmp_path))
+        assert not re.search(r"(?<!\\)\]\(", text)
+        assert "<c>" not in text.replace(r"\<c\>", "")
+        assert len({len(row) for row in table_rows(text, "Best epoch")}) == 1
+
+    def test_the_same_runs_give_the_same_files(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", ("cpp", "full"))
+        write_report([top], tmp_path / "one")
+        write_report([top], tmp_path / "two")
+        for name in FILES:
+            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+    def test_files_are_replaced_whole(self, tmp_path, monkeypatch):
+        top = sweeps.modules(tmp_path / "s", ("cpp", "full"))
+        write_report([top], top)
+        before = (top / "table.md").read_text()
+
+        def fail(*_):
+            raise OSError("disk full")
+
+        monkeypatch.setattr("os.fsync", fail)
+        with pytest.raises(OSError, match="disk full"):
+            write_report([top], top)
+        assert (top / "table.md").read_text() == before
+        assert not list(top.glob(".*tmp"))

@@ -2,6 +2,7 @@
 
 from cpanet.models.backbones import BACKBONES
 from cpanet.models.cpanet import CPANet
+from cpanet.models.floor import PrototypeFloor
 from cpanet.models.protocol import CORRECTED, RELEASED, Protocol
 
-__all__ = ["BACKBONES", "CORRECTED", "RELEASED", "CPANet", "Protocol"]
+__all__ = ["BACKBONES", "CORRECTED", "RELEASED", "CPANet", "Protocol", "PrototypeFloor"]

@@ -41,7 +41,8 @@ class Bottleneck(jt.nn.Module):
 class ResNet(jt.nn.Module):
     """layer0…layer3; layer3 keeps layer2's resolution with dilation 2, layer4 is not used by CPANet and not built."""
 
-    channels = 512 + 1024
+    channels = 1024 + 512
+    channels_f3 = 1024
 
     def __init__(self, depth: int, deep_stem: bool) -> None:
         if deep_stem:

@@ -15,7 +15,8 @@ STAGES = ((3, (64, 64)), (64, (128, 128)), (128, (256, 256, 256)), (256, (512, 5
 class VGG16(jt.nn.Module):
     """Stages layer0…layer3 of torchvision's ``features``, each with its closing 2×2 max-pool."""
 
-    channels = 768
+    channels = 512 + 256
+    channels_f3 = 512
 
     def __init__(self, batch_norm: bool) -> None:
         self.layer0, self.layer1, self.layer2, self.layer3 = (

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from cpanet.report.collect import Episodes
 
-RESAMPLES = 4000
+RESAMPLES = 2000
 LEVEL = 0.95
 
 
@@ -56,7 +56,7 @@ Block = Mapping[int, Episodes]
 
 def mean_iou(episodes: Episodes) -> float:
     """mIoU, a fraction: the mean over classes of summed intersection over summed union."""
-    _, classes = _classes(episodes)
+    _, classes = _classes(episodes.keys)
     return float(_scores(episodes.counts[None], np.ones((1, len(episodes.keys))), classes)[0, 0, 0])
 
 
@@ -81,13 +81,12 @@ def compare(
     if len(row) != len(reference) or not row:
         raise Unpaired("not the same folds on both sides")
     common = _common_seeds(row, reference)
-    rng = np.random.default_rng(seed)
     pair = (common, common) if common else (_seeds(row), _seeds(reference))
-    draws = _seed_draws(rng, pair, resamples, bool(common))
+    draws = _seed_draws(np.random.default_rng(seed), pair, resamples, bool(common))
     observed, total, episodes_only = np.zeros(2), np.zeros((resamples, 2)), np.zeros((resamples, 2))
     by_seed = [np.zeros((len(seeds), 2)) for seeds in pair]
-    for mine, theirs in zip(row, reference):
-        weights = _episode_draws(rng, _same_episodes(mine, theirs), resamples)
+    for number, (mine, theirs) in enumerate(zip(row, reference), 1):
+        weights = _episode_draws(_same_episodes(mine, theirs).keys, resamples, (seed, number))
         for sign, side, block in ((1, 0, mine), (-1, 1, theirs)):
             scores = _all_scores(block, pair[side], weights) * sign / len(row)
             observed += scores[:, 0].mean(axis=0)
@@ -180,27 +179,33 @@ def _same_episodes(mine: Block, theirs: Block) -> Episodes:
     return first
 
 
-def _classes(episodes: Episodes) -> tuple[list[str], np.ndarray]:
+def _classes(keys: Sequence[tuple[str, str, str]]) -> tuple[list[str], np.ndarray]:
     """Class names, and the class index of every episode."""
-    names = sorted({key[0] for key in episodes.keys})
+    names = sorted({key[0] for key in keys})
     index = {name: i for i, name in enumerate(names)}
-    return names, np.array([index[key[0]] for key in episodes.keys])
+    return names, np.array([index[key[0]] for key in keys])
 
 
-def _episode_draws(rng: np.random.Generator, episodes: Episodes, resamples: int) -> np.ndarray:
-    """How often each episode is drawn: (1 + resamples, E); the first row is every episode once."""
-    names, classes = _classes(episodes)
+@lru_cache(maxsize=8)
+def _episode_draws(keys: tuple, resamples: int, seed: tuple[int, ...]) -> np.ndarray:
+    """How often each episode is drawn: (1 + resamples, E); the first row is every episode once.
+
+    The rows of a table meet the same episodes, hence the cache; the result is shared: do not write to it.
+    """
+    rng = np.random.default_rng(seed)
+    names, classes = _classes(keys)
     weights = np.ones((1 + resamples, len(classes)))
     for c in range(len(names)):
         members = np.flatnonzero(classes == c)
         even = np.full(len(members), 1 / len(members))
         weights[1:, members] = rng.multinomial(len(members), even, size=resamples)
+    weights.flags.writeable = False
     return weights
 
 
 def _all_scores(block: Block, seeds: Sequence[int], weights: np.ndarray) -> np.ndarray:
     """(S, 1 + resamples, 2): mIoU and FB-IoU of every seed under every weighting."""
-    _, classes = _classes(block[seeds[0]])
+    _, classes = _classes(block[seeds[0]].keys)
     return _scores(np.stack([block[seed].counts for seed in seeds]), weights, classes)
 
 

@@ -48,7 +48,7 @@ class PrototypeFloor(jt.nn.Module):
             return self.backbone(images).stop_grad()
 
     def encode_supports(self, features, masks):
-        """features (B, K, C, h, w), masks (B, K, H, W) in {0, 1, 255} → None, foreground and background prototypes (B, 2, C').
+        """features (B, K, C, h, w), masks (B, K, H, W) in {0, 1, 255} → None, prototypes (B, 2, C').
 
         Means over all positions of all K shots; positions under padding count for neither. A defect too small for the
         grid leaves a zero prototype, to which nothing is similar.

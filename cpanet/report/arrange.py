@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import yaml
 
@@ -16,14 +16,10 @@ from cpanet.report import layout as layouts
 from cpanet.report.collect import Run
 from cpanet.report.fingerprint import covered, flatten
 from cpanet.report.layout import Layout, Variant
+from cpanet.report.values import ABSENT, ALIASES, Key, Value, canonical, matches, value_of
 
-Value = Union[str, int, float]
-Key = tuple[Value, ...]
-
-ABSENT = "–"
 VARIANT = "variant"
 MOST_COLUMNS = 8
-ALIASES = {"loss_k": "loss.k"}
 SETTING = (
     "fold",
     "shot",
@@ -131,40 +127,6 @@ def arrange(runs: Sequence[Run], directories: Sequence[Path]) -> Arrangement:
     )
     arrangement.reference = _reference(arrangement)
     return arrangement
-
-
-def value_of(config: Mapping[str, Any], key: str) -> Value:
-    """The value of a group (its name) or a dotted key in a resolved configuration, in one spelling."""
-    found: Any = config
-    for part in ALIASES.get(key, key).replace("/", ".").split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return ABSENT
-        found = found[part]
-    if isinstance(found, Mapping):
-        found = found.get("name", ABSENT)
-    return canonical(found)
-
-
-def canonical(value: Any) -> Value:
-    """Equal values alike, however they were typed: ``"0.40"``, ``0.4``; ``True``, ``"true"``."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        text = value.strip().strip("'\"")
-        try:
-            value = float(text)
-        except ValueError:
-            return text
-    if isinstance(value, (int, float)):
-        return int(value) if float(value).is_integer() else float(value)
-    return str(value)
-
-
-def matches(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> bool:
-    """Whether a resolved configuration has all these values."""
-    return all(value_of(config, key) == canonical(value) for key, value in overrides.items())
 
 
 # ---------------------------------------------------------------------- what was asked for

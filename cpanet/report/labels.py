@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cpanet.report.arrange import VARIANT, Value
+from cpanet.report.arrange import VARIANT
+from cpanet.report.values import Value
 
 MEAN = "mean"
 AXES = {

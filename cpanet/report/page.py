@@ -16,10 +16,10 @@ import numpy as np
 import yaml
 
 from cpanet.report import charts, gallery
-from cpanet.report.arrange import Key
 from cpanet.report.collect import WHICH, Run
 from cpanet.report.summary import Summary
 from cpanet.report.table import EPOCHS, Sheet, interval, remarks, sheets
+from cpanet.report.values import Key
 
 COLOURS = 8
 TEMPLATES = Path(__file__).parent / "templates"

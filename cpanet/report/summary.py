@@ -5,18 +5,20 @@ Fractions become percent here; from here on nothing is computed any more.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from cpanet.report.arrange import ABSENT, FOUND, Arrangement, Cell, Key, Value, arrange, canonical, value_of
+from cpanet.report.arrange import FOUND, Arrangement, Cell, arrange
 from cpanet.report.collect import WHICH, Run, collect
 from cpanet.report.fingerprint import covered, fingerprint
 from cpanet.report.labels import MEAN, axis_label, phrase
 from cpanet.report.layout import Source
 from cpanet.report.statistics import Block, Interval, Spread, Unpaired, compare, spread_over_seeds
+from cpanet.report.values import ABSENT, Key, Value, canonical, value_of
 
 NOT_MIXED = ("data", "profile", "protocol", "recipe", "train", "evaluate", "device", "backbone.weights_used")
 SETTINGS = (
@@ -364,7 +366,9 @@ class _Builder:
             (("git_commit",), "commits"),
             (("versions", "jittor"), "Jittors"),
         ):
-            found = sorted({str(run.fact(*fact)) for run in self.runs if run.completed and run.fact(*fact)})
+            found = sorted(
+                {_short(run.fact(*fact)) for run in self.runs if run.completed and run.fact(*fact)}
+            )
             if len(found) > 1:
                 self.notes.append(f"Runs come from different {name}: {', '.join(found)}.")
         for note in dict.fromkeys(f"{run.name}: {note}" for run in self.runs for note in run.notes):
@@ -458,3 +462,9 @@ def _seeds_phrase(seeds: Sequence[int]) -> str:
 
 def _shortened(reason: str, longest: int = 300) -> str:
     return reason if len(reason) <= longest else reason[: longest - 1] + "…"
+
+
+def _short(value: object) -> str:
+    """Commits by their first digits; ``+`` (changed since) stays."""
+    text = str(value)
+    return re.sub(r"^([0-9a-f]{10})[0-9a-f]{30}(\+?)$", r"\1\2", text)

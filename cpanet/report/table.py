@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cpanet.report.arrange import Key
 from cpanet.report.collect import WHICH
 from cpanet.report.labels import MEAN, axis_label, module_marks, phrase, value_label
 from cpanet.report.summary import Difference, Entry, Published, Stat, Summary
+from cpanet.report.values import Key
 
 METRICS = {"miou": "mIoU", "fb_iou": "FB-IoU"}
 EPOCHS = {
@@ -71,7 +71,7 @@ def remarks(summary: Summary) -> list[str]:
         name = (name + ", other things equal" if several else name) or summary.label(reference)
         lines.append(
             f"Δ: difference to the reference ({name}) with its 95 % interval, from a paired bootstrap over test episodes "
-            "within classes and over seeds; * where it excludes 0. ≡ marks a row that computes the same function."
+            "within classes and over seeds; * where it excludes 0. ≡ marks a row that computes the reference's function."
         )
         marks = sum(e.miou_difference is not None for e in summary.entries.values() if e.which == "best")
         if marks >= 5:

@@ -29,7 +29,7 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, parameter in self._live.items():
             average = self._average[name]
-            average.update(average * decay + parameter.stop_grad().detach() * (1.0 - decay))
+            average.update(average * decay + parameter.detach() * (1.0 - decay))
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:

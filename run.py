@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from cpanet import config, runtime
+from cpanet import config, runtime, sweep
 
 config.register()
 
@@ -17,12 +16,17 @@ config.register()
     version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="config"
 )
 def main(cfg: DictConfig) -> float:
-    """Run one experiment; returns its best mIoU, for Hydra's sweepers."""
+    """Run one experiment, or one job of a sweep; returns its best mIoU, for Hydra's sweepers."""
+    return sweep.run_job(cfg, experiment)
+
+
+def experiment(cfg: DictConfig, directory: Path, resume: bool) -> float:
+    """Check, start Jittor, train and evaluate."""
     checked = config.validate(cfg)
     runtime.prepare(checked.device, verbose=checked.log.verbose)
     from cpanet.experiment import run  # here, so that --help and --cfg do not start Jittor
 
-    return run(checked, Path(HydraConfig.get().runtime.output_dir))
+    return run(checked, directory, resume)
 
 
 if __name__ == "__main__":

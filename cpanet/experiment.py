@@ -21,6 +21,7 @@ from cpanet import data, engine, runtime
 from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
 from cpanet.checkpoint.weights import MODEL_PREFIX, assign, load_backbone_weights, model_tensors
 from cpanet.config import Config
+from cpanet.config.recorded import differences
 from cpanet.data.embedded import default_cache
 from cpanet.errors import UserError
 from cpanet.features import FeatureCache, ImageFeatures
@@ -39,6 +40,10 @@ from cpanet.records.run_directory import episode_rows
 
 FEATURES = FeatureCache()
 console = Console(highlight=False)
+
+
+class Damaged(UserError):
+    """A checkpoint that cannot be read."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -72,13 +77,17 @@ class Progression:
     last_episodes: list[dict[str, Any]] = field(default_factory=list)
 
 
-def run(config: Config, directory: Path) -> float:
+def run(config: Config, directory: Path, resume: bool = False) -> float:
     """Train and evaluate as ``config`` says, into ``directory``; returns the best mIoU on the unseen classes.
 
+    ``resume``: go on from the directory's checkpoint, where there is one, to the same end to the last digit.
     Raises :class:`UserError` for what the user can put right, :class:`cpanet.engine.Diverged` for a loss that is not
-    finite, :class:`Interrupted` after Ctrl-C or SIGTERM; ``result.json`` then says so in ``status``.
+    finite, :class:`Interrupted` after Ctrl-C or SIGTERM; ``result.json`` then says so in ``status`` and ``reason``.
     """
-    return Experiment(config, directory).run()
+    experiment = Experiment(config, directory)
+    if resume:
+        experiment.resume()
+    return experiment.run()
 
 
 class Experiment:
@@ -88,17 +97,18 @@ class Experiment:
         self.config = config
         self.device = runtime.prepare(config.device)
         section = config.data
-        self.dataset = data.load_dataset(
-            section.name,
-            Path(section.root) if section.root else None,
-            mask_threshold=section.mask_threshold,
-            min_images=config.shot + 1,
-            folds=section.folds,
+        self.dataset = load_dataset(
+            section.name, section.root, section.mask_threshold, config.shot + 1, section.folds
         )
         self.episodes = data.test_episodes(
             self.dataset, config.fold, config.shot, config.evaluate.episode_seed, config.evaluate.episodes
         )
-        self.model, self.backbone_source = build_model(config)
+        self.model, weights = build_model(config)
+        self.backbone_source = "random" if weights is None else weights.name
+        # random weights depend on the seed
+        self.backbone_weights = (
+            ("random", config.seed) if weights is None else (str(weights), weights.stat().st_mtime_ns)
+        )
         self.optimizer, self.average = build_training(config, self.model)
         self.records = RunDirectory(directory)
         self.state = Progression()
@@ -109,9 +119,9 @@ class Experiment:
     def run(self) -> float:
         """The whole of it; see :func:`run`."""
         config, state = self.config, self.state
-        self.board = TensorBoard(self.records.path)
+        self.board = TensorBoard(self.records.path, purge_step=state.iteration or None)
         self._announce()
-        status = "failed"
+        status, reason = "failed", None
         loader = data.EpisodeLoader(
             self.dataset,
             config.fold,
@@ -133,15 +143,19 @@ class Experiment:
                         self._evaluate(epoch + 1)
                     self.save_checkpoint()
             status = "completed"
-        except Interrupted:
+        except KeyboardInterrupt as error:
             status = "interrupted"
-            self.save_checkpoint()
+            if isinstance(error, Interrupted):  # after a second Ctrl-C there is no time left
+                self.save_checkpoint()
             raise
-        except engine.Diverged:
-            status = "diverged"
+        except Exception as error:
+            status = "diverged" if isinstance(error, engine.Diverged) else "failed"
+            reason = describe(error)
             raise
         finally:
-            self._finish(status)
+            self._finish(status, reason)
+        if stopped():  # asked for while the last epoch was evaluated: this run is complete, a sweep ends here
+            raise Interrupted
         assert state.best is not None
         return float(state.best["miou"])
 
@@ -159,7 +173,7 @@ class Experiment:
             loss=float("nan"),
         )
         while state.batch < self.batches_per_epoch:
-            due = time.monotonic() + 60 * config.checkpoint.every_minutes
+            pause = Pause(stopped, 60 * config.checkpoint.every_minutes)
             for step in engine.train_epoch(
                 model,
                 self.optimizer,
@@ -169,7 +183,7 @@ class Experiment:
                 state.iteration,
                 config.seed,
                 self.average,
-                pause=functools.partial(_pause, stopped, due),
+                pause=pause,
             ):
                 state.iteration, state.batch = step.iteration + 1, state.batch + 1
                 state.steps.append([step.iteration, step.main, step.auxiliary])
@@ -203,7 +217,7 @@ class Experiment:
             return ImageFeatures(self.model, self.dataset, indices, size)
         key = (
             config.backbone.name,
-            self.backbone_source,
+            self.backbone_weights,
             self.dataset.fingerprint,
             config.fold,
             size,
@@ -312,11 +326,41 @@ class Experiment:
         write_checkpoint(self.records.best, tensors, self._description())
 
     def _description(self) -> dict[str, Any]:
-        return {"config": self.config.model_dump(), "classes": list(self.dataset.classes)}
+        return {
+            "config": self.config.model_dump(),
+            "classes": list(self.dataset.classes),
+            "dataset": self.dataset.fingerprint,
+        }
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, or from the one before where that is damaged; from the start without any.
+
+        Raises UserError where the checkpoint belongs to another configuration or to other data.
+        """
+        for path in (self.records.last, self.records.previous):
+            if not path.exists():
+                continue
+            try:
+                self.restore(path)
+            except Damaged as error:
+                console.print(f"[yellow]{error}[/]")
+                continue
+            state = self.state
+            console.print(
+                f"going on from {path.name}: epoch {state.epoch + 1}, iteration {state.iteration}",
+                soft_wrap=True,
+            )
+            return
+        if self.records.last.exists() or self.records.previous.exists():
+            console.print("[yellow]no checkpoint can be read: starting at the beginning[/]")
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint that :meth:`save_checkpoint` wrote."""
-        tensors, saved = read_checkpoint(path)
+        try:
+            tensors, saved = read_checkpoint(path)
+        except UserError as error:
+            raise Damaged(str(error)) from error
+        self._check_origin(path, saved)
 
         def part(prefix: str) -> dict[str, np.ndarray]:
             return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
@@ -327,12 +371,25 @@ class Experiment:
             self.average.restore(part("average."))
         self.state = Progression(**saved["progression"])
 
-    def _finish(self, status: str) -> None:
+    def _check_origin(self, path: Path, saved: dict[str, Any]) -> None:
+        conflicts = differences(saved["config"], self.config.model_dump())
+        if conflicts:
+            raise UserError(
+                f"{path} belongs to another configuration: {'; '.join(conflicts)}. "
+                "Start it again in a directory of its own."
+            )
+        if saved.get("dataset", self.dataset.fingerprint) != self.dataset.fingerprint:
+            raise UserError(
+                f"{path} was trained on other images: {self.dataset.root} has changed since. Restore them, or start anew."
+            )
+
+    def _finish(self, status: str, reason: str | None) -> None:
         state = self.state
         state.seconds += time.perf_counter() - self.started
         self.records.write_result(
             {
                 "status": status,
+                "reason": reason,
                 "best": state.best,
                 "last": state.last,
                 "untrained": state.untrained,
@@ -371,7 +428,8 @@ class Experiment:
             console.print(
                 f"best mIoU {state.best['miou']:.4f} (epoch {state.best['epoch']}), last {state.last['miou']:.4f}; "  # type: ignore[index]
                 f"untrained {state.untrained['miou']:.4f}. {state.iteration} iterations in {state.seconds:.0f} s → "
-                f"{self.records.path}"
+                f"{self.records.path}",
+                soft_wrap=True,
             )
 
     def _write_figures(self) -> None:
@@ -410,8 +468,22 @@ class Experiment:
             yield progress
 
 
-def build_model(config: Config) -> tuple[Any, str]:
-    """The model of ``config`` with its backbone weights, and where these came from."""
+@functools.lru_cache(maxsize=2)  # the runs of a process share decoded images; 1 and 5 shots are read apart
+def load_dataset(
+    name: str, root: str | None, mask_threshold: int | None, min_images: int, folds: int | None
+) -> data.DefectDataset:
+    """The data set of a ``data`` section, in memory."""
+    return data.load_dataset(
+        name,
+        Path(root) if root else None,
+        mask_threshold=mask_threshold,
+        min_images=min_images,
+        folds=folds,
+    )
+
+
+def build_model(config: Config) -> tuple[Any, Path | None]:
+    """The model of ``config`` with its backbone weights, and the file that these came from (None: random)."""
     cache = default_cache()
     path, sentence = find_weights(config.backbone.name, config.backbone.weights, cache)
     if path is None and config.backbone.weights != "random":
@@ -436,7 +508,7 @@ def build_model(config: Config) -> tuple[Any, str]:
     )
     if path is not None:
         load_backbone_weights(model, path)
-    return model, "random" if path is None else path.name
+    return model, path
 
 
 def build_training(config: Config, model: Any) -> tuple[Any, Any]:
@@ -468,8 +540,28 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _pause(stopped: Callable[[], bool], due: float) -> bool:
-    return stopped() or time.monotonic() > due
+def describe(error: BaseException) -> str:
+    """``error`` in one line, for ``result.json`` and tables."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else ""
+    return (
+        text
+        if isinstance(error, (UserError, engine.Diverged))
+        else f"{type(error).__name__}: {text}".rstrip(": ")
+    )
+
+
+class Pause:
+    """Whether training should pause: when asked to stop, or ``seconds`` after the start, but not before a step."""
+
+    def __init__(self, stopped: Callable[[], bool], seconds: float) -> None:
+        self._stopped = stopped
+        self._due = time.monotonic() + seconds
+        self._steps = -1
+
+    def __call__(self) -> bool:
+        self._steps += 1
+        return self._stopped() or (self._steps > 0 and time.monotonic() > self._due)
 
 
 @contextmanager

@@ -18,13 +18,15 @@ GROUPS = {
     "fold": "0 1 2 3",
     "shot": "1 5",
     "data": "auto fssd12 embedded metal8 folder",
-    "protocol": "corrected released",
+    "protocol": "corrected released released_prototype_average released_aux_loss released_backbone_mode "
+    "released_aux_padding",
     "profile": "paper quick tiny auto",
     "recipe": "paper fast",
     "recipe/optimizer": "sgd adamw",
     "recipe/schedule": "poly cosine",
     "device": "auto cpu cuda",
     "task": "train",
+    "sweep": "modules loss_k backbones protocol folds",
 }
 EVERY_OPTION = [(group, option) for group, names in GROUPS.items() for option in names.split()]
 

@@ -90,7 +90,10 @@ def test_documented_single_run(tmp_path: Path) -> None:
 
 def test_documented_ablation_sweep(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, "-m", "ablation=cpp,sa,ssa", "loss.k=0,0.2,0.4")
-    assert jobs == [(name, k, 0, 1) for name in ("cpp", "sa", "ssa") for k in (0.0, 0.2, 0.4)]
+    # without SA k says nothing: each of these functions is run once, and shown in its three places
+    assert jobs == [("cpp", 0.0, 0, 1), *(("sa", k, 0, 1) for k in (0.0, 0.2, 0.4)), ("ssa", 0.0, 0, 1)]
+    named = {f"ablation={name},loss.k={k}" for name in ("cpp", "sa", "ssa") for k in ("0", "0.2", "0.4")}
+    assert {path.parent.name for path in tmp_path.glob("outputs/*/*/.hydra")} == named
 
 
 def test_documented_fold_sweep(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ def validate(config: DictConfig) -> Config:
     """``config`` as a :class:`Config`, Hydra's node aside. Raises UserError with every problem at once."""
     try:
         values: Any = OmegaConf.to_container(config.copy(), resolve=False)
-        values.pop("hydra", None)
+        for key in ("hydra", "resume"):  # how a run is started, not what it is
+            values.pop(key, None)
         values = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from typing import Any, Callable, NoReturn
@@ -9,15 +10,19 @@ from typing import Any, Callable, NoReturn
 import hydra
 from hydra._internal import hydra as hydra_app
 from hydra._internal import utils as hydra_utils
-from omegaconf import OmegaConf
 
-from cpanet.config import choices, naming
 from cpanet.config.loader import ConfigLoader
 from cpanet.errors import UserError
 
+PATHS = (
+    "resume",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)  # of directories that this program names, commas and all
+
 
 def register() -> None:
-    """Teach Hydra this project's resolvers, loader and error reports. Call before ``@hydra.main``.
+    """Teach Hydra this project's loader and error reports. Call before ``@hydra.main``.
 
     Hydra has no public place for a loader or for error reports, so two of its internal names are replaced,
     here and nowhere else. A Hydra that no longer has them is refused rather than half supported.
@@ -35,13 +40,11 @@ def register() -> None:
     for module in (hydra_app, hydra_utils):
         setattr(module, "run_and_report", _call)  # noqa: B010
 
-    OmegaConf.register_new_resolver("cpanet.profile", choices.profile_for, replace=True)
-    OmegaConf.register_new_resolver("cpanet.recipe", choices.recipe_for, replace=True)
-    OmegaConf.register_new_resolver("cpanet.run_name", naming.run_name, replace=True)
-
 
 def launch(main: Callable[[], Any]) -> NoReturn:
     """Run Hydra's ``main`` and exit: 0 done, 2 a UserError, 1 another failure, 130 interrupted."""
+    sys.argv[1:] = [quote_path(argument) for argument in sys.argv[1:]]
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C
     try:
         main()
     except KeyboardInterrupt as error:
@@ -49,6 +52,18 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     except Exception as error:
         sys.exit(report(error))
     sys.exit(0)
+
+
+def quote_path(argument: str) -> str:
+    """``resume=outputs/fold=0,seed=1`` in quotes for Hydra, for which a comma separates the values of a sweep."""
+    key, _, value = argument.partition("=")
+    if key not in PATHS or not set(value) & set(",=") or set(value) & set("'\"$"):
+        return argument
+    return f"{key}='{value}'"
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def report(error: BaseException) -> int:

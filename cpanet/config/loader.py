@@ -10,21 +10,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Union
+from pathlib import Path
+from typing import Any, Callable, Union
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from cpanet.config import choices, naming, recorded
 from cpanet.config.choices import settle
 from cpanet.config.explain import CompositionError, explain
 from cpanet.config.keys import leaves
+from cpanet.config.naming import latest
 from cpanet.errors import UserError
 
 Number = Union[int, float]
+
+# Here, because the worker processes of other launchers import this module and no other before they compose a job.
+OmegaConf.register_new_resolver("cpanet.profile", choices.profile_for, replace=True)
+OmegaConf.register_new_resolver("cpanet.recipe", choices.recipe_for, replace=True)
+OmegaConf.register_new_resolver("cpanet.run_name", naming.run_name, replace=True)
 
 
 class ConfigLoader(ConfigLoaderImpl):
@@ -63,11 +71,75 @@ class ConfigLoader(ConfigLoaderImpl):
                 settle(config)
             except (UserError, OmegaConfBaseException) as error:
                 raise CompositionError(str(error).strip().splitlines()[0]) from error
+            if config.get("resume"):
+                return resumed(
+                    config, overrides, lambda texts: self.load_configuration(config_name, texts, run_mode)
+                )
+        elif OmegaConf.select(config, "hydra.callbacks.sweep.layout"):
+            with (
+                read_write(config.hydra),
+                open_dict(config.hydra),
+            ):  # sweep=NAME says so by itself, without -m
+                config.hydra.mode = RunMode.MULTIRUN
+                config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")
         return config
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """A job goes on with whatever is in its directory: ``resume`` is for the sweep as a whole."""
+        own = [text for text in sweep_overrides if not text.startswith("resume=")]
+        return super().load_sweep_config(master_config, own)
 
     def _parse_overrides_and_create_caching_repo(self, config_name: Any, overrides: Any) -> Any:
         parsed, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
         return [as_choice(override, repo) for override in parsed], repo
+
+
+def resumed(
+    config: DictConfig, overrides: list[str], compose: Callable[[list[str]], DictConfig]
+) -> DictConfig:
+    """The configuration that a run goes on with: the one it recorded, from ``config``, as composed from ``overrides``.
+
+    ``compose`` composes other overrides. Raises CompositionError where what was typed is not what was recorded.
+    """
+    directory = Path(config.hydra.run.dir) if config.resume is True else Path(str(config.resume)).expanduser()
+    if config.resume is True:
+        found = latest(directory.absolute())
+        with read_write(config), open_dict(config):
+            config.resume = None
+        if found is None:
+            return config  # nothing to go on with: the first run of this command
+        directory = found
+    try:
+        values, begun = recorded.read_config(directory), recorded.read_overrides(directory)
+    except UserError as error:
+        raise CompositionError(str(error)) from error
+    typed = [text for text in overrides if not text.startswith(("resume=", "hydra"))]
+    before = compose([*(text for text in overrides if text.startswith("hydra")), *begun])
+    after = compose([*(text for text in overrides if text.startswith("hydra")), *begun, *typed])
+    wanted = leaves(plain(after))
+    changed = {key for key, value in leaves(plain(before)).items() if wanted.get(key) != value}
+    conflicts = [
+        text for text in recorded.differences(values, plain(after)) if text.split(" = ")[0] in changed
+    ]
+    if conflicts:
+        raise CompositionError(
+            f"resume={directory} goes on with the configuration that was recorded. In conflict: "
+            f"{'; '.join(conflicts)}. Leave these out, or start a new run."
+        )
+    with read_write(after), open_dict(after):
+        for key, value in leaves(values).items():
+            if key not in changed and key != "resume":
+                OmegaConf.update(after, key, value, merge=False, force_add=True)
+        after.resume = after.hydra.run.dir = str(directory.absolute())
+    return after
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A composed configuration without Hydra's part, resolved."""
+    values: Any = OmegaConf.to_container(config, resolve=False)
+    values.pop("hydra", None)
+    resolved: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+    return resolved
 
 
 def as_choice(override: Override, repo: Any) -> Override:

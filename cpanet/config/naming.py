@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import re
@@ -22,13 +23,16 @@ def run_name(
 ) -> str:
     """``["backbone=resnet50", "fold=0,1"]`` → ``backbone=resnet50,fold=0+1``; ``defaults`` without overrides.
 
-    Keys in ``exclude`` are left out; ``sweep`` holds the axes of a sweeper that has its own. Values that lose
+    Keys in ``exclude`` are left out; ``sweep`` holds the axes of a sweeper that has its own, which go without saying
+    where a sweep's file is named. Values that lose
     something on the way to a file name, and names longer than LONGEST, end in a hash, so that different runs
     have different names.
     """
+    overrides = list(overrides)
     parser, left_out = OverridesParser.create(), set(exclude)
     items: dict[str, str] = {}
-    axes = [f"{key}={values}" for key, values in (sweep or {}).items()]
+    named = any(text.startswith("sweep=") for text in overrides)
+    axes = [] if named else [f"{key}={values}" for key, values in (sweep or {}).items()]
     for override in parser.parse_overrides([*axes, *overrides]):
         if override.key_or_group not in left_out and not override.is_hydra_override():
             items.pop(override.key_or_group, None)  # typed twice: the last one counts, at its own place
@@ -59,6 +63,16 @@ def claim(path: Path) -> Path:
             f"cannot create the run directory {path}: {error.strerror}. Free it, or start elsewhere."
         ) from error
     raise AssertionError("unreachable")
+
+
+def latest(path: Path) -> Path | None:
+    """The directory that :func:`claim` made last for ``path``; None where it made none."""
+    numbered = {1: path} if path.is_dir() else {}
+    for candidate in path.parent.glob(f"{glob.escape(path.name)}_*"):
+        number = candidate.name[len(path.name) + 1 :]
+        if number.isdecimal() and candidate.is_dir():
+            numbered[int(number)] = candidate
+    return numbered[max(numbered)] if numbered else None
 
 
 def _item(override: Override) -> str:

@@ -53,7 +53,14 @@ class Loss(Section):
 
 
 class Protocol(Section):
-    name: Literal["corrected", "released"]
+    name: Literal[
+        "corrected",
+        "released",
+        "released_prototype_average",
+        "released_aux_loss",
+        "released_backbone_mode",
+        "released_aux_padding",
+    ]
     prototype_average: Literal["shots", "batch"]
     aux_loss: Literal["mean", "last"]
     backbone_mode: Literal["eval", "train"]

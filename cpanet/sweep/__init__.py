@@ -1,0 +1,7 @@
+"""Many runs from one command: what varies, which jobs that makes, and how each of them ends."""
+
+from __future__ import annotations
+
+from cpanet.sweep.job import run_job
+
+__all__ = ["run_job"]

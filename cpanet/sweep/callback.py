@@ -1,0 +1,259 @@
+"""Before the first job of a sweep and after its last: what varies, its directory, its plan, its end."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from rich.console import Console
+from rich.markup import escape
+
+from cpanet.checkpoint.files import write_atomically
+from cpanet.config import Config, validate
+from cpanet.config.against_data import check_folder
+from cpanet.config.callback import is_typed, or_exit, quoted
+from cpanet.config.choices import announce
+from cpanet.config.loader import number_key
+from cpanet.config.naming import claim, latest
+from cpanet.config.recorded import differences
+from cpanet.data.catalog import find_layout
+from cpanet.errors import UserError
+from cpanet.report import layout
+from cpanet.report.layout import Layout
+from cpanet.sweep import axes, ends, plan
+
+EXTRAS = {"joblib": "cluster", "submitit": "cluster", "optuna": "optuna"}
+
+
+class Sweep(Callback):
+    """Prepares a sweep and says how it ended. ``layout``: the content of a file of ``sweeps/``, or nothing."""
+
+    def __init__(self, layout: DictConfig | None = None) -> None:
+        self.declared: Any = None if layout is None else OmegaConf.to_container(layout, resolve=True)
+
+    @or_exit
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _check_plugins(config)
+        typed = _parse(config.hydra.overrides.task)
+        axes.refuse_swept(typed)
+        declaration = axes.read_declaration(self.declared)
+        if declaration is not None:
+            declaration = _with_all_folds(declaration, typed)
+            _set_params(config, axes.declared_axes(declaration, typed, _key_of))
+        overrides = [*_parse(_params(config)), *typed]
+        _name_jobs(config, overrides)
+        jobs = _compose_jobs(config, overrides)
+        announce(config, Console())
+        directory = _directory(config)
+        planned = _plan(config, jobs)
+        _check_origin(directory, jobs)
+        with read_write(config), open_dict(config):
+            config.hydra.sweep.dir = str(directory)
+            if not is_typed(config, "hydra.sweep.dir"):
+                config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(directory))}")
+        table = axes.table_of(
+            declaration, [*_parse(_params(config)), *typed] if declaration is None else typed, _key_of
+        )
+        write_atomically(directory / layout.FILE, layout.dump(table).encode())
+        plan.write(directory, planned)
+
+    @or_exit
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        directory = Path(config.hydra.sweep.dir)
+        planned = plan.read(directory)
+        names = [job.directory for job in planned.jobs] if planned else []
+        names = names or sorted(path.parent.name for path in directory.glob(f"*/{ends.FILE}"))
+        found = ends.tally(directory, names)
+        say = Console(highlight=False, soft_wrap=True).print
+        say(f"{found.completed + found.duplicates} of {len(names)} jobs completed → {escape(str(directory))}")
+        if found.failed:
+            lines = [f"{len(found.failed)} of {len(names)} jobs failed:"]
+            lines += [f"  {name}: {reason}" for name, reason in found.failed]
+            print("\n".join(lines), file=sys.stderr)
+            sys.exit(1)
+
+
+# ---------------------------------------------------------------------- what varies
+
+
+def _loader() -> Any:
+    return GlobalHydra.instance().config_loader()
+
+
+def _parse(texts: Sequence[str]) -> list[Override]:
+    return OverridesParser.create(_loader()).parse_overrides(list(texts))
+
+
+def _params(config: DictConfig) -> list[str]:
+    """Axes that the sweeper has of its own."""
+    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    return [f"{key}={values}" for key, values in params.items()]
+
+
+def _key_of(group: str) -> str:
+    """The key that a group of numbers sets (``loss_k`` → ``loss.k``), else the name itself."""
+    loader = _loader()
+    options = loader.get_group_options(group, ObjectType.CONFIG)
+    return (number_key(group, options, loader.repository) if options else None) or group
+
+
+def _set_params(config: DictConfig, declared: Mapping[str, Sequence[axes.Scalar]]) -> None:
+    with read_write(config), open_dict(config):
+        own = OmegaConf.select(config, "hydra.sweeper.params") or {}
+        params = {key: axes.as_sweep(values) for key, values in declared.items() if key not in own}
+        config.hydra.sweeper.params = {**params, **own}
+
+
+def _with_all_folds(declaration: Layout, typed: Sequence[Override]) -> Layout:
+    """``fold: [all]`` as the folds of the data set of this command."""
+    if declaration.axes.get("fold") != ["all"]:
+        return declaration
+    constant = [
+        o.input_line for o in typed if not o.is_sweep_override() and o.key_or_group not in axes.NOT_AXES
+    ]
+    config = _loader().load_configuration("config", constant, RunMode.RUN)
+    data = config.data
+    root = Path(data.root) if data.root else Path()
+    folds = list(range(len(find_layout(data.name, root, data.folds).folds)))
+    return declaration.model_copy(update={"axes": {**declaration.axes, "fold": folds}})
+
+
+def _name_jobs(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Jobs are named by what varies. They are composed anew from these overrides, wherever they run."""
+    varying = {override.key_or_group for override in overrides if override.is_sweep_override()}
+    constant = {override.key_or_group for override in overrides} - varying
+    unnamed = set(config.hydra.job.config.override_dirname.exclude_keys) - varying | constant
+    with read_write(config), open_dict(config):
+        passed_on = config.hydra.overrides.hydra
+        passed_on.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(unnamed))}]")
+
+
+# ---------------------------------------------------------------------- jobs
+
+Composed = tuple[str, Sequence[str], Optional[Config]]  # directory, overrides, checked configuration
+
+
+def _compose_jobs(config: DictConfig, overrides: Sequence[Override]) -> list[Composed]:
+    """Every job of a grid; of another sweeper's, which are not known yet, those at the ends of its axes.
+
+    A job that is refused for its values fails alone, later, and the others run; where all are refused, or a value is
+    no option at all, the command ends before anything is written.
+    """
+    grid = _is_grid(config)
+    lines = _grid(overrides) if grid else _corners(overrides)
+    composed: list[Composed] = []
+    refusal = None
+    for line in lines:
+        job = _loader().load_sweep_config(config, line)
+        name = str(OmegaConf.select(job, "hydra.sweep.subdir"))
+        try:
+            checked = validate(job)
+            check_folder(checked)
+        except UserError as error:
+            refusal = refusal or error
+            composed.append((name, line, None))
+        else:
+            composed.append((name, line, checked))
+    if refusal is not None and not any(checked for _, _, checked in composed):
+        raise refusal
+    return composed
+
+
+def _is_grid(config: DictConfig) -> bool:
+    return str(config.hydra.sweeper._target_).endswith(".BasicSweeper")
+
+
+def _grid(overrides: Sequence[Override]) -> list[list[str]]:
+    for override in overrides:
+        if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
+            raise UserError(f"{override.input_line}: nothing to sweep over.")
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise UserError(
+                f"{override.input_line}: a grid needs values, not an interval. hydra/sweeper=optuna takes it."
+            )
+    return BasicSweeper.split_arguments(list(overrides), None)[0]
+
+
+def _corners(overrides: Sequence[Override]) -> list[list[str]]:
+    """One job with the first value of every axis."""
+    line = []
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_discrete_sweep():
+            line.append(f"{key}={next(iter(override.sweep_string_iterator()))}")
+        elif override.is_sweep_override():
+            interval: Any = override.value()
+            line.append(f"{key}={interval.start}")
+        else:
+            line.append(override.input_line or "")
+    return [line]
+
+
+def _plan(config: DictConfig, jobs: Sequence[Composed]) -> plan.Plan:
+    launcher = config.hydra.launcher
+    parallel = max(1, int(launcher.get("n_jobs") or 1))
+    if not _is_grid(config):
+        return plan.Plan((), int(config.hydra.sweeper.get("n_trials") or 0), parallel)
+    planned = plan.mark_duplicates([(n, o, None if c is None else c.model_dump()) for n, o, c in jobs])
+    return plan.Plan(tuple(planned), len(planned), parallel)
+
+
+# ---------------------------------------------------------------------- where
+
+
+def _directory(config: DictConfig) -> Path:
+    """A new directory, or the one that this command goes on with."""
+    wanted = Path(config.hydra.sweep.dir).absolute()
+    if is_typed(config, "hydra.sweep.dir"):
+        wanted.mkdir(parents=True, exist_ok=True)
+        return wanted
+    if not config.resume:
+        return claim(wanted)
+    if config.resume is not True:
+        raise UserError(
+            f"resume={config.resume}: a sweep takes resume=true, or its directory: hydra.sweep.dir=DIR."
+        )
+    found = latest(wanted)
+    if found is None:
+        Console().print(
+            f"nothing to go on with: there is no {wanted}; starting it", soft_wrap=True, markup=False
+        )
+        return claim(wanted)
+    return found
+
+
+def _check_origin(directory: Path, jobs: Sequence[Composed]) -> None:
+    """What the directory holds must come from the same configurations. Nothing has been written yet."""
+    for name, _, checked in jobs:
+        before = (ends.read(directory / name) or {}).get("config")
+        conflicts = differences(before, checked.model_dump()) if checked is not None and before else []
+        if conflicts:
+            raise UserError(
+                f"{directory / name} was run with another configuration: {'; '.join(conflicts)}. "
+                "Start this sweep in a directory of its own."
+            )
+
+
+def _check_plugins(config: DictConfig) -> None:
+    """A launcher or sweeper that is not installed, with the remedy."""
+    for part in ("launcher", "sweeper"):
+        target = str(config.hydra[part]._target_)
+        try:
+            importlib.import_module(target.rpartition(".")[0])
+        except ImportError as error:
+            choice = config.hydra.runtime.choices.get(f"hydra/{part}", target)
+            extra = EXTRAS.get(str(choice).split("_")[0], "cluster")
+            raise UserError(
+                f"hydra/{part}={choice} is not installed. Run: pip install '.[{extra}]'"
+            ) from error

@@ -1,0 +1,69 @@
+"""How runs ended: ``result.json`` of run directories, as a sweep needs it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cpanet.checkpoint.files import write_atomically
+
+FILE = "result.json"
+
+
+def read(directory: Path) -> dict[str, Any] | None:
+    """``result.json`` of a run; None where there is none, or a damaged one."""
+    try:
+        found = json.loads((directory / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write(directory: Path, result: dict[str, Any]) -> None:
+    """``result.json``, whole."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(directory / FILE, (json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def score(result: dict[str, Any] | None) -> float:
+    """Best mIoU of a completed run, not a number for any other."""
+    if result is None or result.get("status") != "completed":
+        return float("nan")
+    return float(result["best"]["miou"])
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Jobs by how they ended, and the seconds that the completed ones took."""
+
+    completed: int
+    duplicates: int
+    failed: tuple[tuple[str, str], ...]  # directory, reason
+    seconds: float
+
+    @property
+    def ended(self) -> int:
+        return self.completed + self.duplicates + len(self.failed)
+
+
+def tally(sweep: Path, directories: Iterable[str]) -> Tally:
+    """The state of a sweep from what its runs have written; a duplicate of a failed run has failed."""
+    results = {name: read(sweep / name) for name in directories}
+    statuses: Counter[str] = Counter()
+    failed, seconds = [], 0.0
+    for name, result in results.items():
+        own = result or {}
+        meant = own
+        if own.get("status") == "duplicate":
+            meant = read(sweep / name / str(own.get("duplicate_of"))) or {}
+        status = str(meant.get("status"))
+        if status in ("failed", "diverged"):
+            failed.append((name, str(meant.get("reason") or status)))
+        elif status == "completed":
+            statuses["duplicate" if own is not meant else "completed"] += 1
+            seconds += float(own.get("wall_seconds") or 0.0) if own is meant else 0.0
+    return Tally(statuses["completed"], statuses["duplicate"], tuple(failed), seconds)

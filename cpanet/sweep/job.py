@@ -1,0 +1,96 @@
+"""One job of a sweep, in whatever process: skipped where it is done, recorded where it fails, the rest goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Callable
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cpanet.errors import UserError
+from cpanet.sweep import ends, plan, progress
+
+Experiment = Callable[[DictConfig, Path, bool], float]
+log = logging.getLogger(__name__)
+
+
+def run_job(config: DictConfig, experiment: Experiment) -> float:
+    """``experiment(config, directory, resume)`` in its run directory; returns its best mIoU.
+
+    A single run raises what goes wrong. A job of a sweep records it and returns not-a-number, so that the other
+    jobs run, whoever launches them.
+    """
+    hydra = HydraConfig.get()
+    directory = Path(hydra.runtime.output_dir)
+    if hydra.mode != RunMode.MULTIRUN:
+        return experiment(config, directory, bool(config.get("resume")))
+    return _Job(config, directory, Path(hydra.sweep.dir).absolute(), int(hydra.job.num)).run(experiment)
+
+
+class _Job:
+    def __init__(self, config: DictConfig, directory: Path, sweep: Path, number: int) -> None:
+        self.config, self.directory, self.sweep = config, directory, sweep
+        self.name = os.path.relpath(directory, sweep)
+        self.plan = plan.read(sweep) or plan.Plan((), number + 1)
+        self.progress = progress.Progress(sweep, self.plan, number, self.name)
+
+    def run(self, experiment: Experiment) -> float:
+        planned = self.plan.job(self.name)
+        if planned is not None and planned.duplicate_of is not None:
+            return self._refer(planned.duplicate_of)
+        done = ends.read(self.directory)
+        if done is not None and done.get("status") == "completed":
+            self.progress.skipped(ends.score(done))
+            return ends.score(done)
+        self.progress.started()
+        try:
+            (self.directory / ends.FILE).unlink(missing_ok=True)  # until it ends again, it is unfinished
+            score = experiment(self.config, self.directory, True)
+        except Exception as error:
+            log.exception("this run failed")
+            self._record(error)
+            return float("nan")
+        self.progress.completed(score)
+        return score
+
+    def _refer(self, original: str) -> float:
+        """Leave a pointer to the job that computes the same."""
+        ends.write(
+            self.directory,
+            {
+                "status": "duplicate",
+                "duplicate_of": os.path.relpath(self.sweep / original, self.directory),
+                "config": _plain(self.config),
+            },
+        )
+        self.progress.duplicate(original)
+        return ends.score(ends.read(self.sweep / original))
+
+    def _record(self, error: Exception) -> None:
+        result = ends.read(self.directory) or {"status": "failed", "config": _plain(self.config)}
+        reason = result.get("reason") or reason_of(error)
+        ends.write(self.directory, {**result, "reason": reason})
+        self.progress.failed(str(reason))
+
+
+def reason_of(error: BaseException) -> str:
+    """``error`` in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text
+    return f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _plain(config: DictConfig) -> Any:
+    """The configuration as far as it can be resolved: it may be what is wrong."""
+    try:
+        values: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException:
+        values = OmegaConf.to_container(config, resolve=False)
+    values.pop("resume", None)
+    return values

@@ -1,0 +1,58 @@
+"""A line when a job starts and one when it ends: how many are done, how many failed, how long the rest takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from cpanet.sweep import ends
+from cpanet.sweep.plan import Plan
+
+
+class Progress:
+    """Lines of one job. What the others have done is read from their directories, whoever runs them."""
+
+    def __init__(self, sweep: Path, plan: Plan, number: int, name: str) -> None:
+        self._sweep, self._plan, self._name = sweep, plan, name
+        self._head = f"[{number + 1}/{plan.count}] {name}"
+        self._console = Console(highlight=False, soft_wrap=True)
+
+    def started(self) -> None:
+        self._say("bold", f"{self._head}: starting ({self._state()})")
+
+    def completed(self, score: float) -> None:
+        self._say("green", f"{self._head}: best mIoU {score:.4f} ({self._state()})")
+
+    def skipped(self, score: float) -> None:
+        self._say("dim", f"{self._head}: best mIoU {score:.4f}, completed before")
+
+    def duplicate(self, original: str) -> None:
+        self._say("dim", f"{self._head}: computes the same as {original}, which is run once for both")
+
+    def failed(self, reason: str) -> None:
+        self._say("red", f"{self._head}: failed: {reason} ({self._state()})")
+
+    def _say(self, style: str, line: str) -> None:
+        self._console.print(escape(line), style=style)
+
+    def _state(self) -> str:
+        found = ends.tally(self._sweep, [job.directory for job in self._plan.jobs])
+        parts = [f"{found.completed + found.duplicates} done", f"{len(found.failed)} failed"]
+        left = sum(job.duplicate_of is None for job in self._plan.jobs) - found.completed - len(found.failed)
+        if self._plan.jobs:
+            parts.append(f"{left} to go")
+        if found.completed and left > 0:
+            each = found.seconds / found.completed
+            parts.append(f"about {duration(each * left / min(left, self._plan.parallel))}")
+        return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``3725`` → ``1 h 2 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 2:
+        return f"{60 * minutes + rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cpanet.models.dropout import ChannelDropout, DropoutSource, scale_channels
 from cpanet.models.resample import conv_of_enlarged
-from cpanet.ops import conv3x3_relu
+from cpanet.ops import conv3x3_few, conv3x3_relu
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -35,4 +35,4 @@ class SupportAuxiliary(jt.nn.Module):
         first, second, third, fourth = (drop.factors(x.shape[0], width) for _ in range(4))
         x = conv3x3_relu(scale_channels(nn.relu(x), first), self.mix2.weight, first, second)
         x = scale_channels(nn.relu(conv_of_enlarged(x, self.cls1.weight, size, padding=1)), third)
-        return self.cls3(conv3x3_relu(x, self.cls2.weight, third, fourth))
+        return conv3x3_few(conv3x3_relu(x, self.cls2.weight, third, fourth), self.cls3.weight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cpanet.models.dropout import ChannelDropout, DropoutSource, scale_channels
 from cpanet.models.resample import conv_of_enlarged, enlarge
-from cpanet.ops import conv3x3_relu
+from cpanet.ops import conv3x3_relu, project, project_with_maximum
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -19,12 +19,12 @@ class ChannelAttention(jt.nn.Module):
         self.expand = nn.Linear(max(width // reduction, 1), width, bias=False)
 
     def execute(self, x):
-        """x (B, C, H, W) → weights (B, C, 1, 1) in (0, 1)."""
+        """x (B, C, H, W) → weights (B, C) in (0, 1)."""
         batch, channels = x.shape[:2]
         flat = x.reshape(batch, channels, -1)
         pooled = jt.concat([flat.max(dim=2), flat.mean(dim=2)], dim=0)
         scores = self.expand(nn.relu(self.squeeze(pooled)))
-        return jt.sigmoid(scores[:batch] + scores[batch:]).reshape(batch, channels, 1, 1)
+        return jt.sigmoid(scores[:batch] + scores[batch:])
 
 
 class SpatialAttention(jt.nn.Module):
@@ -33,10 +33,9 @@ class SpatialAttention(jt.nn.Module):
     def __init__(self) -> None:
         self.conv = nn.Conv(2, 1, 7, padding=3, bias=False)
 
-    def execute(self, x):
-        """x (B, C, H, W) → weights (B, 1, H, W) in (0, 1)."""
-        pooled = jt.concat([x.max(dim=1, keepdims=True), x.mean(dim=1, keepdims=True)], dim=1)
-        return jt.sigmoid(self.conv(pooled))
+    def execute(self, maximum, mean):
+        """Maximum and mean over channels, (B, 1, H, W) each → weights (B, 1, H, W) in (0, 1)."""
+        return jt.sigmoid(self.conv(jt.concat([maximum, mean], dim=1)))
 
 
 class SpaceSqueezeAttention(jt.nn.Module):
@@ -73,6 +72,20 @@ class SpaceSqueezeAttention(jt.nn.Module):
         t = scale_channels(nn.relu(fused[0] + fused[1] + fused[2]), first)
         t = conv3x3_relu(t, self.mix.weight, first, second)
         residual = conv3x3_relu(t, self.residual.weight, second, third)
-        attended = t * self.channel(t)
-        attended = attended * self.spatial(attended)
-        return self.classify(residual + attended)
+        return self._logits(t, residual)
+
+    def _logits(self, t, residual):
+        """``classify(residual + CBAM(t))`` (B, 2, H, W), without building CBAM's maps.
+
+        Channel weights a and classifier W make the projection W·(a ⊙ t), which spatial weights only scale: two numbers a
+        pixel. Mean and maximum over channels, which the spatial weights need, come from the same pass over t.
+        """
+        weights = self.channel(t)
+        classifier = self.classify.weight.reshape(1, 2, self.width)
+        rows = jt.concat(
+            [classifier * weights.unsqueeze(1), weights.unsqueeze(1) / self.width], dim=1
+        )  # (B, 3, C)
+        attended = project_with_maximum(t, rows, weights)
+        spatial = self.spatial(attended[:, 3:], attended[:, 2:3])
+        plain = project(residual, classifier.expand(t.shape[0], 2, self.width))
+        return plain + spatial * attended[:, :2] + self.classify.bias.reshape(1, 2, 1, 1)

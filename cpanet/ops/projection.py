@@ -1,0 +1,83 @@
+"""From many channels to few at every pixel, without copies of the large map (kernels: projection.cc)."""
+
+from __future__ import annotations
+
+from cpanet.ops import kernels
+from cpanet.runtime import jt
+
+HEADER = """
+extern "C" void cpanet_project(const float* x, const float* w, const float* s, float* y, float* winner, int batch,
+    int channels, int outputs, int area);
+extern "C" void cpanet_project_backward(const float* x, const float* w, const float* s, const float* winner,
+    const float* dy, float* dx, float* dw, float* ds, int batch, int channels, int outputs, int area);
+"""
+SIZES = "in0_shape0, in0_shape1, in1_shape1, in0_shape2 * in0_shape3"
+
+
+def project(x, weight):
+    """Σ_c weight[b, k, c] · x[b, c]: x (B, C, H, W), weight (B, K, C) → (B, K, H, W); meant for few outputs K."""
+    if not kernels.usable():
+        batch, channels, height, width = x.shape
+        return jt.matmul(weight, x.reshape(batch, channels, -1)).reshape(batch, -1, height, width)
+    return _Project.apply(x, weight)
+
+
+def project_with_maximum(x, weight, scale):
+    """:func:`project`, and as one output more the maximum over channels of scale[b, c] · x[b, c]: (B, K + 1, H, W).
+
+    The gradient of the maximum goes to the first channel that attains it.
+    """
+    if not kernels.usable():
+        largest = (x * scale.unsqueeze(2).unsqueeze(3)).max(dim=1, keepdims=True)
+        return jt.concat([project(x, weight), largest], dim=1)
+    return _ProjectWithMaximum.apply(x, weight, scale)
+
+
+def conv3x3_few(x, weight):
+    """``conv2d(x, weight, padding=1)`` for few outputs: x (B, C, H, W), weight (O, C, 3, 3) → (B, O, H, W).
+
+    All nine taps are projections of the same pixel, so one pass over x gives them; shifting and adding them is cheap.
+    """
+    batch, channels, height, width = x.shape
+    outputs = weight.shape[0]
+    rows = weight.permute(2, 3, 0, 1).reshape(1, 9 * outputs, channels)
+    taps = project(x, rows.expand(batch, 9 * outputs, channels)).reshape(batch, 3, 3, outputs, height, width)
+    shifted = taps.reindex(
+        [batch, outputs, height, width, 3, 3], ["i0", "i4", "i5", "i1", "i2+i4-1", "i3+i5-1"]
+    )
+    return shifted.sum(dims=[4, 5])
+
+
+def _code(shapes, inputs, source):
+    return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=HEADER, cpu_src=source)
+
+
+class _Project(jt.Function):
+    def execute(self, x, weight):
+        self.saved = x, weight
+        shape = [x.shape[0], weight.shape[1], *x.shape[2:]]
+        source = f"cpanet_project(in0_p, in1_p, nullptr, out0_p, nullptr, {SIZES});"
+        (y,) = _code([shape], [x, weight], source)
+        return y
+
+    def grad(self, dy):
+        x, weight = self.saved
+        source = f"cpanet_project_backward(in0_p, in1_p, nullptr, nullptr, in2_p, out0_p, out1_p, nullptr, {SIZES});"
+        return tuple(_code([x.shape, weight.shape], [x, weight, dy], source))
+
+
+class _ProjectWithMaximum(jt.Function):
+    def execute(self, x, weight, scale):
+        batch, _, height, width = x.shape
+        shapes = [[batch, weight.shape[1] + 1, height, width], [batch, height, width]]
+        source = f"cpanet_project(in0_p, in1_p, in2_p, out0_p, out1_p, {SIZES});"
+        y, winner = _code(shapes, [x, weight, scale], source)
+        self.saved = x, weight, scale, winner
+        return y
+
+    def grad(self, dy):
+        x, weight, scale, winner = self.saved
+        source = (
+            f"cpanet_project_backward(in0_p, in1_p, in2_p, in3_p, in4_p, out0_p, out1_p, out2_p, {SIZES});"
+        )
+        return tuple(_code([x.shape, weight.shape, scale.shape], [x, weight, scale, winner, dy], source))

@@ -39,7 +39,7 @@ from cpanet.records import RunDirectory, TensorBoard, environment_facts, git_com
 from cpanet.records.run_directory import episode_rows
 
 FEATURES = FeatureCache()
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 class Damaged(UserError):
@@ -348,7 +348,6 @@ class Experiment:
             state = self.state
             console.print(
                 f"going on from {path.name}: epoch {state.epoch + 1}, iteration {state.iteration}",
-                soft_wrap=True,
             )
             return
         if self.records.last.exists() or self.records.previous.exists():
@@ -429,7 +428,6 @@ class Experiment:
                 f"best mIoU {state.best['miou']:.4f} (epoch {state.best['epoch']}), last {state.last['miou']:.4f}; "  # type: ignore[index]
                 f"untrained {state.untrained['miou']:.4f}. {state.iteration} iterations in {state.seconds:.0f} s → "
                 f"{self.records.path}",
-                soft_wrap=True,
             )
 
     def _write_figures(self) -> None:

@@ -26,7 +26,7 @@ from cpanet.data.embedded import default_cache
 from cpanet.errors import UserError
 from cpanet.features import FeatureCache, ImageFeatures
 from cpanet.losses import LossTerms
-from cpanet.models import CPANet, Protocol
+from cpanet.models import CPANet, Protocol, PrototypeFloor
 from cpanet.models.pretrained import find_weights, instructions
 from cpanet.recipe import (
     WeightAverage,
@@ -110,6 +110,7 @@ class Experiment:
             ("random", config.seed) if weights is None else (str(weights), weights.stat().st_mtime_ns)
         )
         self.optimizer, self.average = build_training(config, self.model)
+        self.epochs = 0 if self.optimizer is None else config.train.epochs
         self.records = RunDirectory(directory)
         self.state = Progression()
         self.started = time.perf_counter()
@@ -133,13 +134,15 @@ class Experiment:
             sampling=config.recipe.sampling,
         )
         self.batches_per_epoch = min(loader.batches, config.train.iterations_per_epoch or loader.batches)
-        self.total_iterations = self.batches_per_epoch * config.train.epochs
+        self.total_iterations = self.batches_per_epoch * self.epochs
         try:
             with loader, stop_signals() as stopped, self._progress_bar() as progress:
                 self._evaluate_untrained()
-                for epoch in range(state.epoch, config.train.epochs):
+                if not self.epochs:
+                    self._evaluate(0)
+                for epoch in range(state.epoch, self.epochs):
                     self._train(loader, epoch, progress, stopped)
-                    if (epoch + 1) % config.evaluate.every == 0 or epoch + 1 == config.train.epochs:
+                    if (epoch + 1) % config.evaluate.every == 0 or epoch + 1 == self.epochs:
                         self._evaluate(epoch + 1)
                     self.save_checkpoint()
             status = "completed"
@@ -167,7 +170,7 @@ class Experiment:
         )
         batches = islice(loader.epoch(epoch, start=state.batch), self.batches_per_epoch - state.batch)
         task = progress.add_task(
-            f"epoch {epoch + 1}/{config.train.epochs}",
+            f"epoch {epoch + 1}/{self.epochs}",
             total=self.batches_per_epoch,
             completed=state.batch,
             loss=float("nan"),
@@ -232,7 +235,7 @@ class Experiment:
             )
 
     def _evaluate_untrained(self) -> None:
-        if self.state.untrained is not None:
+        if self.state.untrained is not None or not self.epochs:
             return
         scores = self._named(0, self._score())
         self.state.untrained = scores
@@ -250,15 +253,17 @@ class Experiment:
         if better:
             state.best = scores
             state.best_episodes = episode_rows("best", epoch, evaluation.results, *rows)
-            self._write_best()
+            if self.epochs:
+                self._write_best()
         recent = [main for _, main, _ in state.steps[-self.batches_per_epoch :]]
         loss = float(np.mean(recent)) if recent else None
         state.rows.append(self._row(scores, loss))
         self.board.evaluation(state.iteration, scores["miou"], scores["fb_iou"], scores["class_iou"])
         self._show_overlays(epoch)
+        trained = "" if loss is None else f"epoch {epoch}/{self.epochs}: loss {loss:.4f}, "
         console.print(
-            f"epoch {epoch}/{self.config.train.epochs}: loss {loss:.4f}, mIoU {scores['miou']:.4f}, "
-            f"FB-IoU {scores['fb_iou']:.4f}" + ("  ← best" if better else "")
+            f"{trained}mIoU {scores['miou']:.4f}, FB-IoU {scores['fb_iou']:.4f}"
+            + ("  ← best" if better else "")
         )
         self.records.write_metrics(state.rows)
         self.records.write_episodes([*state.best_episodes, *state.last_episodes])
@@ -309,6 +314,8 @@ class Experiment:
 
     def save_checkpoint(self) -> None:
         """``last.safetensors``: weights, optimiser, average, and how far the run has come. The one before is kept."""
+        if self.optimizer is None:
+            return
         state = self.state
         state.seconds += time.perf_counter() - self.started
         self.started = time.perf_counter()
@@ -440,8 +447,9 @@ class Experiment:
 
     def _announce(self) -> None:
         config = self.config
+        what = f"ablation {config.ablation.name}" if self.epochs else "prototype comparison without training"
         console.print(
-            f"{config.backbone.name}, ablation {config.ablation.name}, fold {config.fold}, {config.shot}-shot, "
+            f"{config.backbone.name}, {what}, fold {config.fold}, {config.shot}-shot, "
             f"{self.dataset.name}: {len(self.episodes)} test episodes; {self.device.gpu or self.device.device}"
             + (
                 f" ({self.device.why_not_cuda})"
@@ -492,6 +500,8 @@ def build_model(config: Config) -> tuple[Any, Path | None]:
         )
     else:
         console.print(sentence)
+    if config.method == "prototype":
+        return PrototypeFloor(config.backbone.name, weights=path, seed=config.seed), path
     protocol = config.protocol.model_dump(exclude={"name"})
     model = CPANet(
         config.backbone.name,
@@ -510,7 +520,9 @@ def build_model(config: Config) -> tuple[Any, Path | None]:
 
 
 def build_training(config: Config, model: Any) -> tuple[Any, Any]:
-    """Optimiser and, where the recipe has one, the average of the weights."""
+    """Optimiser and, where the recipe has one, the average of the weights; both None where nothing is trained."""
+    if config.method == "prototype":
+        return None, None
     decay = config.recipe.average.ema
     return build_optimizer(model, config.recipe.optimizer), None if decay is None else WeightAverage(
         model, decay
@@ -520,6 +532,7 @@ def build_training(config: Config, model: Any) -> tuple[Any, Any]:
 def hyperparameters(config: Config) -> dict[str, Any]:
     """What TensorBoard's HParams tab shows as columns."""
     return {
+        "method": config.method,
         "backbone": config.backbone.name,
         "ablation": config.ablation.name,
         "k": config.loss.k,

@@ -145,7 +145,7 @@ class Config(Section):
     """A run, completely described. Frozen; ``model_dump()`` gives the plain dictionary that records keep."""
 
     task: Literal["train"]
-    method: Literal["cpanet"]
+    method: Literal["cpanet", "prototype"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     device: Literal["auto", "cpu", "cuda"]
     fold: Annotated[int, Field(ge=0)]

@@ -23,6 +23,8 @@ _NO_INFLUENCE = (
     "backbone.epochs",  # only through train.epochs
     "data.workers",
 )
+# What the training-free method does not have.
+_TRAINED = ("ablation", "loss", "protocol", "recipe", "train", "model", "evaluate.every")
 _BATCH_NORM = ("vgg16_bn", "resnet")
 
 
@@ -41,6 +43,8 @@ def essence(config: Mapping[str, Any], seed: bool = True) -> dict[str, Any]:
     values = {key: value for key, value in flatten(config).items() if not covered(key, _NO_INFLUENCE)}
     if not seed:
         values.pop("seed", None)
+    if values.get("method") == "prototype":
+        values = {key: value for key, value in values.items() if not covered(key, _TRAINED)}
     _auxiliary(values)
     _protocol(values)
     if values.get("recipe.schedule.name") == "cosine":

@@ -62,3 +62,11 @@ def test_what_changes_the_numbers_changes_the_fingerprint(changes):
 
 def test_without_the_seed_all_seeds_are_one():
     assert fingerprint(resolved(seed=1), seed=False) == fingerprint(resolved(seed=2), seed=False)
+
+
+def test_the_training_free_method_is_one_function_whatever_would_be_trained():
+    trained = resolved()
+    floor = {**trained, "method": "prototype"}
+    other = {**floor, "loss": {"k": 0.8}, "train": {"epochs": 3}}
+    assert fingerprint(floor) == fingerprint(other)
+    assert fingerprint(floor) != fingerprint(trained)

@@ -1,0 +1,135 @@
+"""Whole runs on the embedded set, through the configuration and the experiment as ``run.py`` calls them."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cpanet import engine
+from cpanet.checkpoint import load_weights, read_checkpoint
+from cpanet.experiment import run
+from cpanet.models import CPANet
+from tests.hydra_app import compose
+
+TINY = ("profile=tiny", "data=embedded", "device=cpu", "backbone.weights=random", "data.workers=0")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run: its configuration, its directory, and the best mIoU that it returned."""
+    directory = tmp_path_factory.mktemp("run")
+    config = compose(*TINY, "train.epochs=2", "fold=1", "seed=3")
+    return config, directory, run(config, directory)
+
+
+def rows(path):
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_run_directory_holds_what_is_promised(finished):
+    _, directory, miou = finished
+    for name in (
+        "result.json",
+        "metrics.csv",
+        "episodes.csv",
+        "checkpoints/best.safetensors",
+        "checkpoints/last.safetensors",
+        "figures/curves.png",
+        "figures/episodes.png",
+    ):
+        assert (directory / name).stat().st_size > 0, name
+    result = json.loads((directory / "result.json").read_text())
+    assert result["status"] == "completed"
+    assert result["best"]["miou"] == miou
+    for which in ("best", "last"):
+        assert set(result[which]) == {"epoch", "miou", "fb_iou", "class_iou"}
+        assert result[which]["miou"] == pytest.approx(np.mean(list(result[which]["class_iou"].values())))
+    assert result["config"]["fold"] == result["dataset"]["fold"] == 1
+    assert result["dataset"]["name"] == "embedded"
+    assert len(result["dataset"]["fingerprint"]) == 64
+    assert result["iterations"] == 4
+    assert result["seed"] == 3
+    assert result["wall_seconds"] > 0
+    assert result["peak_memory_mb"] > 0
+    assert {"cpanet", "python", "jittor", "numpy"} <= result["versions"].keys()
+    assert {"device", "git_commit", "untrained"} <= result.keys()
+
+
+def test_scores_are_those_of_the_episodes(finished):
+    _, directory, _ = finished
+    result = json.loads((directory / "result.json").read_text())
+    episodes = rows(directory / "episodes.csv")
+    for which in ("best", "last"):
+        chosen = [row for row in episodes if row["which"] == which]
+        assert len(chosen) == result["dataset"]["test_episodes"]
+        for name, iou in result[which]["class_iou"].items():
+            mine = [row for row in chosen if row["class"] == name]
+            inter, union = (sum(int(row[key]) for row in mine) for key in ("inter_fg", "union_fg"))
+            assert iou == pytest.approx(inter / union if union else 0.0)
+            assert all(
+                row["query"].startswith(f"{name}/") and row["query"] not in row["supports"] for row in mine
+            )
+    metrics = rows(directory / "metrics.csv")
+    assert [int(row["epoch"]) for row in metrics] == [0, 1, 2]  # the untrained network first
+    assert float(metrics[-1]["miou"]) == result["last"]["miou"]
+
+
+def test_tensorboard_shows_the_run(finished):
+    _, directory, _ = finished
+    events = EventAccumulator(str(directory))
+    events.Reload()
+    tags = events.Tags()
+    wanted = {
+        "train/loss",
+        "train/loss_main",
+        "train/loss_auxiliary",
+        "train/learning_rate",
+        "train/step_seconds",
+    }
+    assert wanted | {"test/mIoU", "test/FB-IoU", "hparam/best_mIoU", "hparam/last_FB-IoU"} <= set(
+        tags["scalars"]
+    )
+    assert len(events.Scalars("train/loss")) == 4
+    assert sum(tag.startswith("test_class/") for tag in tags["scalars"]) == 4
+    assert any(tag.startswith("episodes/") for tag in tags["images"])
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_the_best_checkpoint_is_a_model(finished):
+    config, directory, _ = finished
+    model = CPANet(config.backbone.name, width=config.model.width, seed=99)
+    load_weights(model, directory / "checkpoints" / "best.safetensors")
+    _, description = read_checkpoint(directory / "checkpoints" / "best.safetensors")
+    assert description["config"]["seed"] == 3
+
+
+def test_the_same_command_gives_the_same_digits_for_any_number_of_workers(finished, tmp_path):
+    _, directory, _ = finished
+    config = compose(*TINY, "train.epochs=2", "fold=1", "seed=3", "data.workers=2")
+    run(config, tmp_path)
+    for name in ("metrics.csv", "episodes.csv"):
+        assert (tmp_path / name).read_text() == (directory / name).read_text()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_iteration(tmp_path):
+    config = compose(*TINY, "recipe=paper", "recipe.optimizer.lr=1e30", "train.iterations_per_epoch=8")
+    with pytest.raises(engine.Diverged, match=r"the loss is (nan|inf) at iteration \d+"):
+        run(config, tmp_path)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["status"] == "diverged"
+    assert "iteration" in result["reason"]
+
+
+def test_the_floor_runs_through_the_same_commands(tmp_path):
+    miou = run(compose(*TINY, "method=prototype"), tmp_path)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["status"] == "completed"
+    assert result["iterations"] == 0
+    assert result["best"]["miou"] == result["last"]["miou"] == miou
+    assert result["last"]["fb_iou"] > 0
+    assert len(rows(tmp_path / "episodes.csv")) == 2 * result["dataset"]["test_episodes"]

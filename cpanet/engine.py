@@ -95,8 +95,8 @@ def train_epoch(
     model.train()
     pending = None
     batches = iter(batches)
+    clock = _Clock()
     while not pause() and (batch := next(batches, None)) is not None:
-        started = time.perf_counter()
         lr = rate(iteration)
         set_learning_rate(optimizer, lr)
         model.dropout_source.reseed(seed, iteration)
@@ -105,14 +105,26 @@ def train_epoch(
             average.update()
         jt.sync_all()
         if pending is not None:
-            yield _fetch(*pending)
-        pending = (iteration, losses, lr, started)
+            yield _fetch(*pending, clock)
+        pending = (iteration, losses, lr)
         iteration += 1
     if pending is not None:
-        yield _fetch(*pending)
+        yield _fetch(*pending, clock)
 
 
-def _fetch(iteration: int, losses: tuple, lr: float, started: float) -> Step:
+class _Clock:
+    """Seconds from one step's end to the next one's: with one step under way, nothing else is its time."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        now, last = time.perf_counter(), self._last
+        self._last = now
+        return now - last
+
+
+def _fetch(iteration: int, losses: tuple, lr: float, clock: _Clock) -> Step:
     main, auxiliary, total = (None if loss is None else float(loss.item()) for loss in losses)
     assert main is not None
     assert total is not None
@@ -121,7 +133,7 @@ def _fetch(iteration: int, losses: tuple, lr: float, started: float) -> Step:
             f"the loss is {total} at iteration {iteration}. Lower recipe.optimizer.lr, set recipe.clip_grad_norm, "
             "or run python -m cpanet.doctor if it happens from the start."
         )
-    return Step(iteration, main, auxiliary, total, lr, time.perf_counter() - started)
+    return Step(iteration, main, auxiliary, total, lr, clock.lap())
 
 
 def evaluate(

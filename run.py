@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> float:
 def experiment(cfg: DictConfig, directory: Path, resume: bool) -> float:
     """Check, start Jittor, train and evaluate."""
     checked = config.validate(cfg)
-    runtime.prepare(checked.device, verbose=checked.log.verbose)
+    runtime.prepare(checked.device, verbose=checked.log.verbose, threads=sweep.threads())
     from cpanet.experiment import run  # here, so that --help and --cfg do not start Jittor
 
     return run(checked, directory, resume)

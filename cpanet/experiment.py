@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -470,6 +471,7 @@ class Experiment:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            disable=current_process().name != "MainProcess",  # jobs side by side share one terminal
         ) as progress:
             yield progress
 

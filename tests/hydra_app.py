@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import types
@@ -51,17 +52,23 @@ def run_recorded(cwd: Path, *arguments: str, experiment: Any = None) -> tuple[in
 
     module = types.ModuleType("cpanet.experiment")
     module.run = record  # type: ignore[attr-defined]
-    back = Path.cwd()
+    no_training = mock.patch.dict(sys.modules, {"cpanet.experiment": module})
+    with no_training, mock.patch("cpanet.runtime.prepare"):
+        return run_here(cwd, *arguments), jobs
+
+
+def run_here(cwd: Path, *arguments: str) -> int:
+    """``python run.py <arguments>`` in this process and in ``cwd``; returns the exit status."""
+    back, terminate = Path.cwd(), signal.getsignal(signal.SIGTERM)
     os.chdir(cwd)
     try:
-        no_training = mock.patch.dict(sys.modules, {"cpanet.experiment": module})
-        no_jittor = mock.patch("cpanet.runtime.prepare")
-        with no_training, no_jittor, mock.patch.object(sys, "argv", [str(REPO / "run.py"), *arguments]):
+        with mock.patch.object(sys, "argv", [str(REPO / "run.py"), *arguments]):
             runpy.run_path(str(REPO / "run.py"), run_name="__main__")
     except SystemExit as ended:
-        return int(ended.code or 0), jobs
+        return int(ended.code or 0)
     finally:
         os.chdir(back)
+        signal.signal(signal.SIGTERM, terminate)
         GlobalHydra.instance().clear()
     raise AssertionError("run.py returned without an exit status")
 

@@ -58,20 +58,25 @@ class Stop(BaseException):
 @pytest.fixture
 def killed_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Lets a run die in its ``n``-th checkpoint, before or after it is written, without any clean-up."""
-    write, count = Experiment.write_checkpoint, 0
+    write, finish, count, dead = Experiment.write_checkpoint, Experiment.Experiment._finish, 0, False
 
     def arm(n: int, before: bool) -> None:
         def dying(path: Path, *content: Any) -> None:
-            nonlocal count
+            nonlocal count, dead
             count += path.name == "last.safetensors"
-            if count == n and before:
+            dead = count >= n
+            if dead and before:
                 raise Stop
             write(path, *content)
-            if count == n:
+            if dead:
                 raise Stop
 
+        def finishing(*arguments: Any) -> None:
+            if not dead:
+                finish(*arguments)
+
         monkeypatch.setattr(Experiment, "write_checkpoint", dying)
-        monkeypatch.setattr(Experiment.Experiment, "_finish", lambda *_: None)
+        monkeypatch.setattr(Experiment.Experiment, "_finish", finishing)
 
     return arm
 

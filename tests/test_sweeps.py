@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +304,8 @@ def test_the_plan_names_every_job(tmp_path: Path) -> None:
     _, _, directory = sweep(tmp_path, "-m", "seed=0,1")
     planned = json.loads((directory / "jobs.json").read_text())
     assert [job["directory"] for job in planned["jobs"]] == ["seed=0", "seed=1"]
+
+
+def test_planning_a_sweep_does_not_start_jittor() -> None:
+    code = "import sys, cpanet.sweep.callback, cpanet.report.callback; sys.exit('jittor' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO).returncode == 0

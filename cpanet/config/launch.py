@@ -20,6 +20,8 @@ PATHS = (
     "hydra.sweep.dir",
 )  # of directories that this program names, commas and all
 
+PROCESS_LOST = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError")  # joblib's, submitit's
+
 
 def register() -> None:
     """Teach Hydra this project's loader and error reports. Call before ``@hydra.main``.
@@ -74,6 +76,13 @@ def report(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return 130
+    if type(error).__name__ in PROCESS_LOST:
+        print(
+            "error: the process of a job ended without a word (killed, or out of memory). "
+            "The same command with resume=true runs what is missing.",
+            file=sys.stderr,
+        )
+        return 1
     traceback.print_exception(type(error), error, error.__traceback__)
     return 1
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from pathlib import Path
 from typing import Any, Callable, Union
 
@@ -59,9 +60,12 @@ class ConfigLoader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         try:
-            config = super().load_configuration(
-                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
-            )
+            with warnings.catch_warnings():
+                # the ready launchers under conf/ bear the names of the plugins' own on purpose
+                warnings.filterwarnings("ignore", "(?s).*validated against ConfigStore schema")
+                config = super().load_configuration(
+                    config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+                )
         except CompositionError:
             raise
         except Exception as error:  # composing runs no code but resolvers: what fails here is what was typed

@@ -10,11 +10,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from cpanet.runtime.children import export_source_folder
 from cpanet.runtime.cuda import CudaReport, probe_cuda
 from cpanet.runtime.home import user_cache
 from cpanet.runtime.start import Runtime, current, prepare, versions
 
-__all__ = ["CudaReport", "Runtime", "current", "jt", "prepare", "probe_cuda", "user_cache", "versions"]
+__all__ = [
+    "CudaReport",
+    "Runtime",
+    "current",
+    "export_source_folder",
+    "jt",
+    "prepare",
+    "probe_cuda",
+    "user_cache",
+    "versions",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,9 +17,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
-from rich.markup import escape
 
-from cpanet.checkpoint.files import write_atomically
+from cpanet import runtime
 from cpanet.config import Config, validate
 from cpanet.config.against_data import check_folder
 from cpanet.config.callback import is_typed, or_exit, quoted
@@ -29,10 +28,13 @@ from cpanet.config.naming import claim, latest
 from cpanet.config.recorded import differences
 from cpanet.data.catalog import find_layout
 from cpanet.errors import UserError
+from cpanet.files import write_atomically
 from cpanet.report import layout
 from cpanet.report.layout import Layout
 from cpanet.sweep import axes, ends, plan
+from cpanet.sweep.progress import Watch
 
+_watches: list[Watch] = []  # not the callback's own: callbacks are pickled and sent with the jobs
 EXTRAS = {"joblib": "cluster", "submitit": "cluster", "optuna": "optuna"}
 
 
@@ -45,6 +47,8 @@ class Sweep(Callback):
     @or_exit
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _check_plugins(config)
+        _search_for_more(config)
+        runtime.export_source_folder()
         typed = _parse(config.hydra.overrides.task)
         axes.refuse_swept(typed)
         declaration = axes.read_declaration(self.declared)
@@ -67,21 +71,36 @@ class Sweep(Callback):
         )
         write_atomically(directory / layout.FILE, layout.dump(table).encode())
         plan.write(directory, planned)
+        _say_plan(config, directory, planned)
+        if "submitit" in str(config.hydra.launcher._target_):
+            _watches.append(Watch(directory, planned))
 
     @or_exit
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        while _watches:
+            _watches.pop().close()
         directory = Path(config.hydra.sweep.dir)
         planned = plan.read(directory)
-        names = [job.directory for job in planned.jobs] if planned else []
-        names = names or sorted(path.parent.name for path in directory.glob(f"*/{ends.FILE}"))
-        found = ends.tally(directory, names)
-        say = Console(highlight=False, soft_wrap=True).print
-        say(f"{found.completed + found.duplicates} of {len(names)} jobs completed → {escape(str(directory))}")
+        found = ends.tally(directory, [job.directory for job in planned.jobs] if planned else [])
+        Console().print(
+            f"{found.completed + found.duplicates} of {found.jobs} jobs completed → {directory}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
         if found.failed:
-            lines = [f"{len(found.failed)} of {len(names)} jobs failed:"]
+            lines = [f"{len(found.failed)} of {found.jobs} jobs failed:"]
             lines += [f"  {name}: {reason}" for name, reason in found.failed]
             print("\n".join(lines), file=sys.stderr)
             sys.exit(1)
+
+
+def _search_for_more(config: DictConfig) -> None:
+    """Optuna's own defaults minimise and stop at the first failure; a larger mIoU is better, and the rest goes on."""
+    for key, value in (("direction", "maximize"), ("max_failure_rate", 1.0), ("n_jobs", 1)):
+        if key in config.hydra.sweeper and not is_typed(config, f"hydra.sweeper.{key}"):
+            with read_write(config), open_dict(config):
+                config.hydra.sweeper[key] = value
 
 
 # ---------------------------------------------------------------------- what varies
@@ -186,18 +205,20 @@ def _grid(overrides: Sequence[Override]) -> list[list[str]]:
 
 
 def _corners(overrides: Sequence[Override]) -> list[list[str]]:
-    """One job with the first value of every axis."""
-    line = []
+    """Two jobs: the first value of every axis, and the last."""
+    first, last = [], []
     for override in overrides:
         key = override.get_key_element()
         if override.is_discrete_sweep():
-            line.append(f"{key}={next(iter(override.sweep_string_iterator()))}")
+            ends_of_axis = [f"{key}={value}" for value in override.sweep_string_iterator()]
         elif override.is_sweep_override():
             interval: Any = override.value()
-            line.append(f"{key}={interval.start}")
+            ends_of_axis = [f"{key}={interval.start}", f"{key}={interval.end}"]
         else:
-            line.append(override.input_line or "")
-    return [line]
+            ends_of_axis = [override.input_line or ""]
+        first.append(ends_of_axis[0])
+        last.append(ends_of_axis[-1])
+    return [first, last]
 
 
 def _plan(config: DictConfig, jobs: Sequence[Composed]) -> plan.Plan:
@@ -243,6 +264,18 @@ def _check_origin(directory: Path, jobs: Sequence[Composed]) -> None:
                 f"{directory / name} was run with another configuration: {'; '.join(conflicts)}. "
                 "Start this sweep in a directory of its own."
             )
+
+
+def _say_plan(config: DictConfig, directory: Path, planned: plan.Plan) -> None:
+    twice = sum(job.duplicate_of is not None for job in planned.jobs)
+    text = (
+        f"{planned.count} jobs"
+        + (f", {twice} of them run once with another" if twice else "")
+        + f" → {directory}"
+    )
+    if "submitit" in str(config.hydra.launcher._target_):
+        text += f"\nlogs of the jobs: {config.hydra.launcher.submitit_folder}"
+    Console().print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _check_plugins(config: DictConfig) -> None:

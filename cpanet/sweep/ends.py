@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpanet.checkpoint.files import write_atomically
+from cpanet.files import write_atomically
 
 FILE = "result.json"
 
@@ -40,19 +40,20 @@ def score(result: dict[str, Any] | None) -> float:
 class Tally:
     """Jobs by how they ended, and the seconds that the completed ones took."""
 
+    jobs: int
     completed: int
     duplicates: int
     failed: tuple[tuple[str, str], ...]  # directory, reason
     seconds: float
 
-    @property
-    def ended(self) -> int:
-        return self.completed + self.duplicates + len(self.failed)
 
+def tally(sweep: Path, directories: Iterable[str] = ()) -> Tally:
+    """The state of a sweep from what its runs have written; a duplicate of a failed run has failed.
 
-def tally(sweep: Path, directories: Iterable[str]) -> Tally:
-    """The state of a sweep from what its runs have written; a duplicate of a failed run has failed."""
-    results = {name: read(sweep / name) for name in directories}
+    ``directories``: of its jobs; where these are not known beforehand, those that are there count.
+    """
+    names = list(directories) or sorted(path.parent.name for path in sweep.glob(f"*/{FILE}"))
+    results = {name: read(sweep / name) for name in names}
     statuses: Counter[str] = Counter()
     failed, seconds = [], 0.0
     for name, result in results.items():
@@ -66,4 +67,4 @@ def tally(sweep: Path, directories: Iterable[str]) -> Tally:
         elif status == "completed":
             statuses["duplicate" if own is not meant else "completed"] += 1
             seconds += float(own.get("wall_seconds") or 0.0) if own is meant else 0.0
-    return Tally(statuses["completed"], statuses["duplicate"], tuple(failed), seconds)
+    return Tally(len(names), statuses["completed"], statuses["duplicate"], tuple(failed), seconds)

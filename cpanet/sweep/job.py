@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cpanet.errors import UserError
+from cpanet.report.write import write_report
 from cpanet.sweep import ends, plan, progress
 
 Experiment = Callable[[DictConfig, Path, bool], float]
@@ -30,6 +31,11 @@ def run_job(config: DictConfig, experiment: Experiment) -> float:
     if hydra.mode != RunMode.MULTIRUN:
         return experiment(config, directory, bool(config.get("resume")))
     return _Job(config, directory, Path(hydra.sweep.dir).absolute(), int(hydra.job.num)).run(experiment)
+
+
+def threads() -> int | None:
+    """CPU threads that the launcher grants a job (``cpus_per_task``); None where it does not say."""
+    return HydraConfig.get().launcher.get("cpus_per_task") if HydraConfig.initialized() else None
 
 
 class _Job:
@@ -51,6 +57,9 @@ class _Job:
         try:
             (self.directory / ends.FILE).unlink(missing_ok=True)  # until it ends again, it is unfinished
             score = experiment(self.config, self.directory, True)
+        except KeyboardInterrupt:
+            write_report([self.sweep], self.sweep)  # Hydra tells nobody of this end
+            raise
         except Exception as error:
             log.exception("this run failed")
             self._record(error)

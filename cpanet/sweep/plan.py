@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cpanet.checkpoint.files import write_atomically
+from cpanet.files import write_atomically
 from cpanet.report.fingerprint import fingerprint
 
 FILE = "jobs.json"

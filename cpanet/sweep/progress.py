@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from rich.console import Console
@@ -9,6 +10,8 @@ from rich.markup import escape
 
 from cpanet.sweep import ends
 from cpanet.sweep.plan import Plan
+
+LOOK_EVERY = 2.0  # seconds
 
 
 class Progress:
@@ -47,6 +50,38 @@ class Progress:
             each = found.seconds / found.completed
             parts.append(f"about {duration(each * left / min(left, self._plan.parallel))}")
         return ", ".join(parts)
+
+
+class Watch:
+    """Lines about jobs that run on other machines: these write theirs into logs of their own."""
+
+    def __init__(self, sweep: Path, plan: Plan) -> None:
+        self._sweep, self._plan = sweep, plan
+        self._before = {job.directory for job in plan.jobs if ends.read(sweep / job.directory)}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        last = False
+        while not last:
+            last = self._ended.wait(LOOK_EVERY)
+            for number, job in enumerate(self._plan.jobs):
+                result = ends.read(self._sweep / job.directory)
+                if result is None or job.directory in self._before:
+                    continue
+                self._before.add(job.directory)
+                line = Progress(self._sweep, self._plan, number, job.directory)
+                if result.get("status") == "completed":
+                    line.completed(ends.score(result))
+                elif result.get("status") == "duplicate":
+                    line.duplicate(Path(str(result.get("duplicate_of"))).name)
+                else:
+                    line.failed(str(result.get("reason") or result.get("status")))
 
 
 def duration(seconds: float) -> str:

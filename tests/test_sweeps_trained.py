@@ -1,0 +1,148 @@
+"""Sweeps that train: what a stop costs (nothing), what a diverging job costs (itself), memory over many jobs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+
+from tests.hydra_app import REPO, run_here
+from tests.sweep_runs import TINY, only, results, without_clock
+from tests.test_resume import Stop, killed_after  # noqa: F401 (a fixture)
+
+SWEEP = ("-m", "ablation=cpp_ssa,full", "seed=0,1", "train.epochs=2", *TINY)
+
+
+def assert_same_sweep(one: Path, other: Path) -> None:
+    for name in ("table.csv", "sweep.yaml"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    a, b = results(one), results(other)
+    assert {k: without_clock(v) for k, v in a.items()} == {k: without_clock(v) for k, v in b.items()}
+    for name in a:
+        for table in ("metrics.csv", "episodes.csv"):
+            assert (one / name / table).read_bytes() == (other / name / table).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cwd = tmp_path_factory.mktemp("undisturbed")
+    assert run_here(cwd, *SWEEP) == 0
+    return only(cwd / "outputs")
+
+
+def test_a_sweep_that_died_gets_the_table_of_one_that_did_not(
+    killed_after: Any,  # noqa: F811
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed_after(5, False)  # in the third of four jobs, after its first epoch
+    with pytest.raises(Stop):
+        run_here(tmp_path, *SWEEP)
+    monkeypatch.undo()
+    assert len(results(only(tmp_path / "outputs"))) == 2
+    assert run_here(tmp_path, *SWEEP, "resume=true") == 0
+    assert_same_sweep(undisturbed, only(tmp_path / "outputs"))
+
+
+def test_a_job_of_a_sweep_has_the_numbers_of_the_single_run(undisturbed: Path, tmp_path: Path) -> None:
+    """Nothing that the runs of a process share may leak from one into the next."""
+    single = ("ablation=full", "seed=1", "train.epochs=2", *TINY, f"hydra.run.dir={tmp_path}/run")
+    assert run_here(tmp_path, *single) == 0
+    for table in ("metrics.csv", "episodes.csv"):
+        assert (tmp_path / "run" / table).read_bytes() == (
+            undisturbed / "ablation=full,seed=1" / table
+        ).read_bytes()
+
+
+def test_a_diverging_job_is_marked_and_the_others_have_their_rows(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rates = "recipe.optimizer.lr=0.0005,0.001,1e30,0.002"
+    command = ("-m", rates, "recipe.clip_grad_norm=null", "train.iterations_per_epoch=4", *TINY)
+    assert run_here(tmp_path, *command) == 1
+    said = capfd.readouterr()
+    assert "1 of 4 jobs failed:\n  recipe.optimizer.lr=1e+30: the loss is" in said.err
+    sweep = only(tmp_path / "outputs")
+    assert results(sweep)["recipe.optimizer.lr=1e+30"]["status"] == "diverged"
+    table = (sweep / "table.md").read_text().split("## Last epoch")[0].splitlines()
+    rows = [line.split(" | ") for line in table if line.startswith(("| 0.0", "| 1000"))]
+    assert len(rows) == 4
+    assert [row[2] == "failed" for row in rows] == [False, False, False, True]
+
+
+@pytest.mark.slow
+def test_sigkill_in_the_middle_of_a_sweep_costs_nothing(undisturbed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(REPO / "run.py"), *SWEEP]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("outputs/*/ablation=full,seed=0/checkpoints/last.safetensors")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert len(results(only(tmp_path / "outputs"))) <= 3
+    subprocess.run([*command, "resume=true"], cwd=tmp_path, check=True, timeout=300)
+    assert_same_sweep(undisturbed, only(tmp_path / "outputs"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_a_sweep_with_its_table_written(tmp_path: Path) -> None:
+    command = [sys.executable, str(REPO / "run.py"), *SWEEP, "train.epochs=200"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("outputs/*/*/checkpoints/last.safetensors")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "interrupted\n")
+    sweep = only(tmp_path / "outputs")
+    assert [r["status"] for r in results(sweep).values()] == ["interrupted"]
+    assert "interrupted" in (sweep / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_twenty_jobs(tmp_path: Path) -> None:
+    """Resident memory, open files and Jittor's variables after each job of one process."""
+    seeds = ",".join(map(str, range(20)))
+    after: list[dict[str, int]] = []
+
+    import cpanet.experiment as experiment
+    from cpanet.runtime import jt
+
+    run = experiment.run
+
+    def measured(*arguments: Any) -> float:
+        score = run(*arguments)
+        after.append(
+            {
+                "resident": int(Path("/proc/self/statm").read_text().split()[1])
+                * os.sysconf("SC_PAGESIZE")
+                // 2**20,
+                "files": len(os.listdir("/proc/self/fd")),
+                "variables": jt.number_of_lived_vars(),
+            }
+        )
+        return score
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "run", measured)
+        assert run_here(tmp_path, "-m", f"seed={seeds}", *TINY, "data.workers=1") == 0
+    frame = pandas.DataFrame(after)
+    print(frame)
+    early, late = frame[5:10].median(), frame[15:20].median()
+    assert len(frame) == 20
+    assert late["resident"] - early["resident"] < 10  # MiB
+    assert late["files"] <= early["files"]
+    assert late["variables"] <= early["variables"]

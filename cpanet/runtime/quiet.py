@@ -94,7 +94,9 @@ def _stop_compile_pool(jittor_utils: Any) -> None:
     if getattr(jittor_utils, "pool_size", 0) and hasattr(jittor_utils, "p"):
         import atexit
 
-        jittor_utils.p.terminate()
+        # not terminate(): the workers have inherited this program's handler of SIGTERM, and one that waits for its
+        # turn at the queue may take the signal and stay, which would be waited for without end
+        jittor_utils.p.close()
         jittor_utils.p.join()
         jittor_utils.pool_size = 0  # run_cmds makes a new pool when it needs one
         atexit.unregister(jittor_utils.pool_cleanup)

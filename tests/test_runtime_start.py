@@ -102,8 +102,9 @@ def test_side_effects_of_jittor_are_undone(tmp_path):
 
 def test_ctrl_c_reaches_python(tmp_path):
     code = (
-        "import time\nfrom cpanet.runtime import jt\njt.ones((1,)).sync()\nprint('ready', flush=True)\n"
-        "try: time.sleep(60)\nexcept KeyboardInterrupt: print('clean end')"
+        "import time\nfrom cpanet.runtime import jt\njt.ones((1,)).sync()\n"
+        "try:\n    print('ready', flush=True)\n    for _ in range(600): time.sleep(0.1)\n"
+        "except KeyboardInterrupt: print('clean end')"
     )
     environ = {**os.environ, "PYTHONPATH": str(REPO)}
     process = subprocess.Popen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cpanet.models.dropout import relu_dropout, scale_channels
 from cpanet.ops import conv3x3_relu, kernels
 from cpanet.runtime import jt
 
@@ -71,3 +72,17 @@ def test_dropped_input_channels_are_not_read():
     before = conv3x3_relu(jt.array(x), weight, factors).numpy()
     x[:, [1, 4]] = np.nan
     assert (conv3x3_relu(jt.array(x), weight, factors).numpy() == before).all()
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_relu_with_dropout_has_the_gradient_of_its_two_parts(dropped):
+    rng = np.random.default_rng(0)
+    x = jt.array(rng.standard_normal((2, 6, 5, 5)).astype(np.float32))
+    cotangent = jt.array(rng.standard_normal((2, 6, 5, 5)).astype(np.float32))
+    factors = jt.array(dropout_factors(rng, 2, 6, 0.4)).stop_grad() if dropped else None
+    expected = scale_channels(jt.nn.relu(x), factors)
+    found = relu_dropout(x, factors)
+    assert (found.numpy() == expected.numpy()).all()
+    assert close(
+        jt.grad((found * cotangent).sum(), x).numpy(), jt.grad((expected * cotangent).sum(), x).numpy(), 1e-6
+    )

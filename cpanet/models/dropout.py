@@ -45,6 +45,21 @@ class ChannelDropout(jt.nn.Module):
         return scale_channels(x, self.factors(*x.shape[:2]))
 
 
+def relu_dropout(x, factors):
+    """relu(x) times the channels' factors (or None): x (B, C, H, W). Backward needs the result alone, so x is not kept."""
+    return _ReluDropout.apply(x, factors)
+
+
+class _ReluDropout(jt.Function):
+    def execute(self, x, factors):
+        self.factors, self.y = factors, scale_channels(jt.nn.relu(x), factors)
+        return self.y
+
+    def grad(self, dy):
+        dy = scale_channels(dy, self.factors)
+        return jt.ternary(self.y > 0, dy, jt.zeros_like(dy)), None
+
+
 def scale_channels(x, factors):
     """x (B, C, H, W) times factors (B, C), or x where they are None."""
     return x if factors is None else x * factors.reshape(*factors.shape, 1, 1)

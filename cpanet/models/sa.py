@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cpanet.models.dropout import ChannelDropout, DropoutSource, scale_channels
+from cpanet.models.dropout import ChannelDropout, DropoutSource, relu_dropout
 from cpanet.models.resample import conv_of_enlarged
 from cpanet.ops import conv3x3_few, conv3x3_relu
 from cpanet.runtime import jt
@@ -33,6 +33,6 @@ class SupportAuxiliary(jt.nn.Module):
         )
         x = nn.conv2d(feature, kernel[:, :width]) + constant.reshape(*constant.shape, 1, 1)
         first, second, third, fourth = (drop.factors(x.shape[0], width) for _ in range(4))
-        x = conv3x3_relu(scale_channels(nn.relu(x), first), self.mix2.weight, first, second)
-        x = scale_channels(nn.relu(conv_of_enlarged(x, self.cls1.weight, size, padding=1)), third)
+        x = conv3x3_relu(relu_dropout(x, first), self.mix2.weight, first, second)
+        x = relu_dropout(conv_of_enlarged(x, self.cls1.weight, size, padding=1), third)
         return conv3x3_few(conv3x3_relu(x, self.cls2.weight, third, fourth), self.cls3.weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cpanet.models.dropout import ChannelDropout, DropoutSource, scale_channels
+from cpanet.models.dropout import ChannelDropout, DropoutSource, relu_dropout
 from cpanet.models.resample import conv_of_enlarged, enlarge
 from cpanet.ops import conv3x3_relu, project, project_with_maximum
 from cpanet.runtime import jt
@@ -65,11 +65,11 @@ class SpaceSqueezeAttention(jt.nn.Module):
         x2 = drop(nn.relu(self.down2(x1)))
         kernels = self.fuse.weight
         fused = [
-            enlarge(nn.conv2d(part, kernels[:, i * self.width : (i + 1) * self.width]), size)
+            nn.conv2d(part, kernels[:, i * self.width : (i + 1) * self.width])
             for i, part in enumerate((x, x1, x2))
         ]
         first, second, third = (drop.factors(x.shape[0], self.width) for _ in range(3))
-        t = scale_channels(nn.relu(fused[0] + fused[1] + fused[2]), first)
+        t = relu_dropout(sum(enlarge(part, size) for part in fused), first)
         t = conv3x3_relu(t, self.mix.weight, first, second)
         residual = conv3x3_relu(t, self.residual.weight, second, third)
         return self._logits(t, residual)

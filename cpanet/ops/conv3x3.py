@@ -6,14 +6,14 @@ from cpanet.ops import kernels
 from cpanet.runtime import jt
 
 HEADER = """
-extern "C" void cpanet_conv3x3(const float* x, const float* w, const float* bias, const float* in_factors,
-    const float* out_factors, float* y, int batch, int channels, int outputs, int height, int width, int relu);
+extern "C" void cpanet_conv3x3(const float* x, const float* w, const float* in_factors,
+    const float* out_factors, float* y, int batch, int channels, int outputs, int height, int width);
 extern "C" void cpanet_conv3x3_backward(const float* x, const float* w, const float* y, const float* dy,
     const float* in_factors, const float* out_factors, float* dx, float* dw, int batch, int channels, int outputs,
     int height, int width);
 """
 FORWARD = """
-cpanet_conv3x3(in0_p, in1_p, nullptr, in2_p, in3_p, out0_p, in0_shape0, in0_shape1, in1_shape0, in0_shape2, in0_shape3, 1);
+cpanet_conv3x3(in0_p, in1_p, in2_p, in3_p, out0_p, in0_shape0, in0_shape1, in1_shape0, in0_shape2, in0_shape3);
 """
 BACKWARD = """
 cpanet_conv3x3_backward(in0_p, in1_p, in4_p, in5_p, in2_p, in3_p, out0_p, out1_p, in0_shape0, in0_shape1, in1_shape0,

@@ -38,6 +38,7 @@ from cpanet.recipe import (
 )
 from cpanet.records import RunDirectory, TensorBoard, environment_facts, git_commit, pictures
 from cpanet.records.run_directory import episode_rows
+from cpanet.signals import of_this_process
 
 FEATURES = FeatureCache()
 console = Console(highlight=False, soft_wrap=True)
@@ -591,7 +592,9 @@ def stop_signals() -> Iterator[Any]:
 
     kept = {}
     with suppress(ValueError):  # not in the main thread: signals stay as they are
-        kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        kept = {
+            number: signal.signal(number, of_this_process(ask)) for number in (signal.SIGINT, signal.SIGTERM)
+        }
     try:
         yield lambda: asked
     finally:

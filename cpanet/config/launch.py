@@ -13,6 +13,7 @@ from hydra._internal import utils as hydra_utils
 
 from cpanet.config.loader import ConfigLoader
 from cpanet.errors import UserError
+from cpanet.signals import of_this_process
 
 PATHS = (
     "resume",
@@ -46,7 +47,7 @@ def register() -> None:
 def launch(main: Callable[[], Any]) -> NoReturn:
     """Run Hydra's ``main`` and exit: 0 done, 2 a UserError, 1 another failure, 130 interrupted."""
     sys.argv[1:] = [quote_path(argument) for argument in sys.argv[1:]]
-    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C
+    signal.signal(signal.SIGTERM, of_this_process(_interrupt))  # as Ctrl-C
     try:
         main()
     except KeyboardInterrupt as error:

@@ -1,0 +1,82 @@
+"""The commands that people type, as typed, in processes of their own and from another directory; only smaller."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.hydra_app import REPO
+
+SMALL = "profile=tiny data=embedded device=cpu backbone.weights=random data.workers=0 log.overlays=0"
+COMMANDS = {
+    "backbone=resnet50 fold=0": 1,
+    "-m ablation=cpp,sa,ssa loss.k=0,0.2,0.4": 9,
+    "-m fold=0,1,2 shot=1,5 loss_k=0.2,0.4": 12,
+}
+
+
+@pytest.fixture(scope="module")
+def somewhere(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("somewhere")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_run_as_typed(command, somewhere):
+    before = set(somewhere.glob("outputs/*"))
+    done = subprocess.run(
+        [sys.executable, str(REPO / "run.py"), *command.split(), *SMALL.split()],
+        cwd=somewhere,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (directory,) = set(somewhere.glob("outputs/*")) - before
+    results = [json.loads(path.read_text()) for path in directory.rglob("result.json")]
+    assert len(results) == COMMANDS[command]
+    assert {result["status"] for result in results} <= {"completed", "duplicate"}
+    if command.startswith("-m"):
+        for name in ("table.md", "table.csv", "table.tex", "report.html"):
+            assert (directory / name).stat().st_size > 0
+    else:
+        assert directory.name.startswith("backbone=resnet50,fold=0")
+
+
+def test_tensorboard_shows_the_runs_under_readable_names(somewhere):
+    if not list(somewhere.glob("outputs/*")):
+        pytest.skip("no run above has ended")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        "outputs",
+        "--port",
+        str(port),
+        "--load_fast=false",
+    ]
+    server = subprocess.Popen(command, cwd=somewhere, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        runs: list[str] = []
+        deadline = time.monotonic() + 60
+        while not runs and time.monotonic() < deadline:
+            time.sleep(0.5)
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=5) as answer:
+                    runs = json.loads(answer.read())
+            except OSError:
+                continue
+        assert any(name.startswith("backbone=resnet50,fold=0") for name in runs), runs
+    finally:
+        server.kill()
+        server.wait(10)

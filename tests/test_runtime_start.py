@@ -102,7 +102,9 @@ def test_side_effects_of_jittor_are_undone(tmp_path):
 
 def test_ctrl_c_reaches_python(tmp_path):
     code = (
-        "import time\nfrom cpanet.runtime import jt\njt.ones((1,)).sync()\n"
+        # a shell that starts the tests in the background makes its children ignore Ctrl-C
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from cpanet.runtime import jt\njt.ones((1,)).sync()\n"
         "try:\n    print('ready', flush=True)\n    for _ in range(600): time.sleep(0.1)\n"
         "except KeyboardInterrupt: print('clean end')"
     )

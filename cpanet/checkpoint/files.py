@@ -1,4 +1,4 @@
-"""Tensor files: safetensors written atomically, safetensors and ``.pth`` read without executing anything."""
+"""Tensor files: safetensors written atomically; safetensors, ``.pth`` and ``.pkl`` read without executing anything."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from cpanet.checkpoint.pkl import read_pkl
 from cpanet.checkpoint.pth import read_pth
 from cpanet.errors import UserError
 from cpanet.files import write_atomically
 
 FORMAT = "cpanet/1"
-PTH_SUFFIXES = (".pth", ".pt")
+READERS = {".pth": read_pth, ".pt": read_pth, ".pkl": read_pkl}  # PyTorch's and Jittor's files
 
 
 def write_checkpoint(path: Path, tensors: dict[str, np.ndarray], state: dict[str, Any]) -> None:
@@ -37,16 +38,20 @@ def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a ``.safetensors`` or PyTorch ``.pth`` file by name; :class:`UserError` for anything else."""
+    """All tensors of a ``.safetensors``, PyTorch ``.pth`` or Jittor ``.pkl`` file by name.
+
+    :class:`UserError` for anything else.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)[0]
-    if path.suffix in PTH_SUFFIXES:
-        return read_pth(path)
+    if path.suffix in READERS:
+        return READERS[path.suffix](path)
     raise UserError(
-        f"{path}: weights are read from .safetensors, .pth and .pt files, not {path.suffix or 'this'!r}."
+        f"{path}: weights are read from .safetensors, .pth, .pt and .pkl files, not {path.suffix or 'this'!r}. "
+        "Convert it, or give it its right name."
     )
 
 

@@ -1,16 +1,14 @@
 """PyTorch ``.pth`` files read without PyTorch and without running anything in them.
 
-A ``.pth`` file is a pickle, and a pickle is a program. This reader interprets it with a whitelist: ordered dictionaries,
-plain containers, and the two functions that rebuild a tensor from a storage; any other name in the file is refused.
+A ``.pth`` file is a pickle, read by ``restricted``: ordered dictionaries, plain containers, and the functions that
+rebuild a tensor from a storage; any other name in the file is refused.
 Both layouts are read: the zip archive of PyTorch ≥ 1.6 and the older sequence of pickles (torchvision's VGG files).
 Format: https://github.com/pytorch/pytorch/blob/main/torch/serialization.py (facts only).
 """
 
 from __future__ import annotations
 
-import collections
 import io
-import pickle
 import struct
 import sys
 import zipfile
@@ -19,6 +17,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from cpanet.checkpoint.restricted import CONTAINERS, Marker, Names, Reader, Refused, refusal, state_dict
 from cpanet.errors import UserError
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -66,11 +65,6 @@ class _Tensor:
         return np.array(view)
 
 
-class _StorageType:
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-
 def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> _Tensor:
     return _Tensor(storage, offset, shape, strides)
 
@@ -79,34 +73,24 @@ def _rebuild_parameter(tensor: _Tensor, *_: Any) -> _Tensor:
     return tensor
 
 
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
+_NAMES: Names = {
+    **CONTAINERS,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    **{("torch", kind): _StorageType(kind) for kind in _DTYPES},
+    **{("torch", kind): Marker(kind) for kind in _DTYPES},
 }
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(Reader):
     def __init__(self, stream: io.BytesIO, load_storage: Callable[[tuple], _Storage]) -> None:
-        super().__init__(stream, encoding="utf-8")
+        super().__init__(stream, _NAMES)
         self._load_storage = load_storage
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise _Refused(f"{module}.{name}") from None
 
     def persistent_load(self, key: Any) -> _Storage:
         if not isinstance(key, tuple) or not key or key[0] != "storage":
             raise ValueError("an unknown kind of reference")
         return self._load_storage(key)
-
-
-class _Refused(Exception):
-    """Names what the whitelist does not know."""
 
 
 def read_pth(path: Path) -> dict[str, np.ndarray]:
@@ -117,17 +101,10 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-        for key in ("state_dict", "model", "net"):
-            if isinstance(content, dict) and isinstance(content.get(key), dict):
-                content = content[key]
-        if not isinstance(content, dict):
-            raise ValueError("it holds no dictionary of tensors")
-        tensors = {str(name): value.array() for name, value in content.items() if isinstance(value, _Tensor)}
-    except _Refused as refused:
-        raise UserError(
-            f"{path}: refused, because loading it would call {refused}. Only files with plain tensors are read: "
-            "save the model's state_dict() instead of the model, or convert it to .safetensors."
-        ) from None
+        found = state_dict(content)
+        tensors = {str(name): value.array() for name, value in found.items() if isinstance(value, _Tensor)}
+    except Refused as refused:
+        raise refusal(path, refused) from None
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged pickle can raise anything
@@ -140,7 +117,7 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
 
 
 def _new_storage(key: tuple, cache: dict[str, _Storage]) -> _Storage:
-    kind = key[1].kind if isinstance(key[1], _StorageType) else ""
+    kind = key[1].name if isinstance(key[1], Marker) else ""
     name, size = str(key[2]), int(key[4])
     if kind not in _DTYPES or not 0 <= size * _DTYPES[kind].itemsize <= _LIMIT:
         raise ValueError(f"a storage of kind {kind or key[1]!r} with {size} elements")

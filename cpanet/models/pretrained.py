@@ -40,7 +40,7 @@ def find_weights(backbone: str, asked: str, cache: Path) -> tuple[Path | None, s
         path = Path(asked).expanduser()
         if not path.is_file():
             raise UserError(
-                f"backbone.weights={asked}: there is no such file. Give a .pth or .safetensors file, or auto."
+                f"backbone.weights={asked}: there is no such file. Give a .safetensors, .pth or .pkl file, or auto."
             )
         return path.resolve(), f"backbone weights from {path}"
     folder = cache / "weights"

@@ -73,8 +73,10 @@ class Progression:
     rows: list[dict[str, Any]] = field(default_factory=list)
     steps: list[list[Any]] = field(default_factory=list)
     untrained: dict[str, Any] | None = None
+    floor: dict[str, Any] | None = None  # prototype comparison without training, on the same episodes
     best: dict[str, Any] | None = None
     last: dict[str, Any] | None = None
+    floor_episodes: list[dict[str, Any]] = field(default_factory=list)
     best_episodes: list[dict[str, Any]] = field(default_factory=list)
     last_episodes: list[dict[str, Any]] = field(default_factory=list)
 
@@ -140,6 +142,7 @@ class Experiment:
         try:
             with loader, stop_signals() as stopped, self._progress_bar() as progress:
                 self._evaluate_untrained()
+                self._evaluate_floor()
                 if not self.epochs:
                     self._evaluate(0)
                 for epoch in range(state.epoch, self.epochs):
@@ -232,9 +235,12 @@ class Experiment:
 
     def _score(self) -> engine.Evaluation:
         with self.average.swapped_in() if self.average is not None else nullcontext():
-            return engine.evaluate(
-                self.model, self.dataset, self.episodes, self._features(), self.config.evaluate.batch_size
-            )
+            return self._evaluated(self.model)
+
+    def _evaluated(self, model: Any) -> engine.Evaluation:
+        return engine.evaluate(
+            model, self.dataset, self.episodes, self._features(), self.config.evaluate.batch_size
+        )
 
     def _evaluate_untrained(self) -> None:
         if self.state.untrained is not None or not self.epochs:
@@ -243,6 +249,19 @@ class Experiment:
         self.state.untrained = scores
         self.state.rows.append(self._row(scores, None))
         console.print(f"untrained network: mIoU {scores['miou']:.4f}, FB-IoU {scores['fb_iou']:.4f}")
+
+    def _evaluate_floor(self) -> None:
+        """What the same features give on the same episodes without any training: what this run has to beat."""
+        state = self.state
+        if state.floor is not None or not self.epochs:
+            return
+        evaluation = self._evaluated(PrototypeFloor(self.model.backbone))
+        state.floor = self._named(0, evaluation)
+        rows = episode_rows("floor", 0, evaluation.results, self.dataset.names, self.dataset.classes)
+        state.floor_episodes = rows
+        console.print(
+            f"training-free floor: mIoU {state.floor['miou']:.4f}, FB-IoU {state.floor['fb_iou']:.4f}"
+        )
 
     def _evaluate(self, epoch: int) -> None:
         state = self.state
@@ -268,7 +287,7 @@ class Experiment:
             + ("  ← best" if better else "")
         )
         self.records.write_metrics(state.rows)
-        self.records.write_episodes([*state.best_episodes, *state.last_episodes])
+        self.records.write_episodes([*state.floor_episodes, *state.best_episodes, *state.last_episodes])
 
     def _named(self, epoch: int, evaluation: engine.Evaluation) -> dict[str, Any]:
         scores = evaluation.scores
@@ -401,6 +420,7 @@ class Experiment:
                 "best": state.best,
                 "last": state.last,
                 "untrained": state.untrained,
+                "floor": state.floor,
                 "config": self.config.model_dump(),
                 "dataset": {
                     "name": self.dataset.name,
@@ -432,12 +452,23 @@ class Experiment:
                 },
             )
         self.board.close()
-        if status == "completed" and state.best is not None and state.untrained is not None:
-            console.print(
-                f"best mIoU {state.best['miou']:.4f} (epoch {state.best['epoch']}), last {state.last['miou']:.4f}; "  # type: ignore[index]
-                f"untrained {state.untrained['miou']:.4f}. {state.iteration} iterations in {state.seconds:.0f} s → "
-                f"{self.records.path}",
-            )
+        if status == "completed":
+            console.print(f"{self._conclusion()}{self.records.path}")
+
+    def _conclusion(self) -> str:
+        """The scores beside what they have to beat; nothing where nothing was trained."""
+        state = self.state
+        if None in (state.best, state.last, state.untrained, state.floor):
+            return ""
+        best, last, untrained, floor = (
+            scores["miou"] for scores in (state.best, state.last, state.untrained, state.floor) if scores
+        )
+        assert state.best is not None
+        below = " [yellow](this run ends below it)[/]" if last < floor else ""
+        return (
+            f"best mIoU {best:.4f} (epoch {state.best['epoch']}), last {last:.4f}; untrained {untrained:.4f}, "
+            f"training-free floor {floor:.4f}{below}. {state.iteration} iterations in {state.seconds:.0f} s → "
+        )
 
     def _write_figures(self) -> None:
         steps = [engine.Step(i, main, aux, main, 0.0, 0.0) for i, main, aux in self.state.steps]

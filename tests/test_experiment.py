@@ -79,6 +79,18 @@ def test_scores_are_those_of_the_episodes(finished):
     assert float(metrics[-1]["miou"]) == result["last"]["miou"]
 
 
+def test_the_floor_is_that_of_the_prototype_method_on_the_same_episodes(finished, tmp_path):
+    config, directory, _ = finished
+    result = json.loads((directory / "result.json").read_text())
+    alone = run(config.model_copy(update={"method": "prototype"}), tmp_path)
+    assert result["floor"]["miou"] == pytest.approx(alone)
+    mine, theirs = (rows(path / "episodes.csv") for path in (directory, tmp_path))
+    counts = ("query", "supports", "inter_fg", "union_fg", "inter_bg", "union_bg")
+    assert [[row[c] for c in counts] for row in mine if row["which"] == "floor"] == [
+        [row[c] for c in counts] for row in theirs if row["which"] == "last"
+    ]
+
+
 def test_tensorboard_shows_the_run(finished):
     _, directory, _ = finished
     events = EventAccumulator(str(directory))

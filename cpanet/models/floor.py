@@ -21,19 +21,23 @@ nn = jt.nn
 class PrototypeFloor(jt.nn.Module):
     """The same interface as :class:`cpanet.models.CPANet` as far as evaluation needs it; nothing is trained.
 
+    ``backbone``: a name, or the backbone of a model, to be shared with it.
     ``stage`` names the features compared: ``f3`` (layer3), ``f2`` (layer2 on layer3's grid) or ``both``.
     """
 
     def __init__(
         self,
-        backbone: str = "vgg16_bn",
+        backbone: str | jt.nn.Module = "vgg16_bn",
         stage: str = "f3",
         weights: str | os.PathLike | None = None,
         seed: int = 0,
     ) -> None:
-        self.backbone_name = backbone
-        self.backbone: Any = build_backbone(backbone)
         self.stage = stage
+        if not isinstance(backbone, str):
+            self.backbone: Any = backbone
+            return
+        self.backbone_name = backbone
+        self.backbone = build_backbone(backbone)
         initialise(self, seed)
         for parameter in self.backbone.parameters():
             parameter.stop_grad()

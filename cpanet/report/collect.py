@@ -20,6 +20,7 @@ from cpanet.report.fingerprint import fingerprint
 COMPLETED, FAILED, UNFINISHED = "completed", "failed", "unfinished"
 KNOWN_ENDS = ("failed", "diverged", "interrupted")
 WHICH = ("best", "last")
+FLOOR = "floor"  # the prototype comparison without training that a run evaluates on its own episodes
 COUNTS = ("inter_fg", "union_fg", "inter_bg", "union_bg")
 LARGEST = 64 * 2**20  # bytes; a record is kilobytes, and a file from elsewhere may be anything
 
@@ -57,6 +58,7 @@ class Run:
     best: Score | None = None
     last: Score | None = None
     untrained: Score | None = None
+    floor: Score | None = None
     episodes: dict[str, Episodes] = field(default_factory=dict)
     metrics: list[dict[str, float | None]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
@@ -86,8 +88,8 @@ class Run:
         return fingerprint(self.config)
 
     def score(self, which: str) -> Score | None:
-        """Scores of the ``best`` or the ``last`` epoch."""
-        return self.best if which == "best" else self.last
+        """Scores of the ``best`` or the ``last`` epoch, or of the ``floor``."""
+        return {"best": self.best, "last": self.last, FLOOR: self.floor}[which]
 
     def fact(self, *path: str) -> Any:
         """A value of ``result.json`` by its keys, None where there is none."""
@@ -144,7 +146,7 @@ def _take_result(run: Run, result: dict[str, Any]) -> None:
     if status == "interrupted" and not result.get("reason"):
         run.reason = "interrupted; resume=true goes on with it"
     run.best, run.last = _score(result, "best"), _score(result, "last")
-    run.untrained = _score(result, "untrained")
+    run.untrained, run.floor = _score(result, "untrained"), _score(result, FLOOR)
     if run.completed and (run.best is None or run.last is None):
         raise Damaged("result.json: a completed run without scores")
 
@@ -168,7 +170,8 @@ def _resolve_duplicates(runs: list[Run]) -> None:
             continue
         run.duplicate_of = original.directory
         run.status, run.reason = original.status, original.reason
-        run.best, run.last, run.untrained = original.best, original.last, original.untrained
+        run.best, run.last = original.best, original.last
+        run.untrained, run.floor = original.untrained, original.floor
         run.episodes, run.metrics, run.result = original.episodes, original.metrics, original.result
 
 
@@ -289,7 +292,7 @@ def _episodes(directory: Path) -> dict[str, Episodes]:
     except (KeyError, ValueError):
         raise Damaged("episodes.csv: damaged, columns or counts are not as written") from None
     found = {}
-    for which in WHICH:
+    for which in (*WHICH, FLOOR):
         entries = sorted(grouped.get(which, ()))
         if entries:
             counts = np.array([counts for _, counts in entries], dtype=np.int64)
@@ -314,7 +317,7 @@ def _check_scores(run: Run) -> None:
     for which, episodes in run.episodes.items():
         score = run.score(which)
         if score is not None and not math.isclose(mean_iou(episodes), score.miou, abs_tol=1e-6):
-            raise Damaged(f"episodes.csv: its mIoU of the {which} epoch is not the one in result.json")
+            raise Damaged(f"episodes.csv: its mIoU of {which} is not the one in result.json")
     if not run.episodes:
         run.notes.append("no episodes.csv: no interval")
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from cpanet.report.arrange import FOUND, Arrangement, Cell, arrange
-from cpanet.report.collect import WHICH, Run, collect
+from cpanet.report.collect import FLOOR, WHICH, Run, collect
 from cpanet.report.fingerprint import covered, fingerprint
+from cpanet.report.floor import has_episodes, seeds_with_floor
 from cpanet.report.labels import MEAN, axis_label, phrase
 from cpanet.report.layout import Source
 from cpanet.report.statistics import Block, Interval, Spread, Unpaired, compare, spread_over_seeds
@@ -66,6 +68,21 @@ class Published:
     comparable: bool
 
 
+@dataclass(frozen=True)
+class Floor:
+    """What the frozen features of a cell's runs give without training, and the cell's distance to it in mIoU."""
+
+    miou: Stat
+    fb_iou: Stat
+    difference: Difference | None
+    below: bool  # the cell's mean mIoU is lower
+
+    @property
+    def scores(self) -> tuple[Stat, Stat]:
+        """What tells one floor from another."""
+        return self.miou, self.fb_iou
+
+
 @dataclass
 class Entry:
     """One cell (or the mean of several) at the best or the last epoch."""
@@ -81,6 +98,7 @@ class Entry:
     miou_difference: Difference | None = None
     fb_iou_difference: Difference | None = None
     relation: str = ""  # reference, same, unpaired: why there is no difference
+    floor: Floor | None = None
     published: dict[str, Published] = field(default_factory=dict)
     footnotes: tuple[int, ...] = ()
 
@@ -155,6 +173,7 @@ class _Builder:
                 entry = self._entry(key, cells, which)
                 entry.footnotes = marks[key]
                 self._compare(entry, cells, groups)
+                entry.floor = self._floor(entry, cells)
                 if which == "best":  # the publications report the best epoch
                     entry.published = self._published(entry, cells, sources)
                 entries[key, which] = entry
@@ -261,6 +280,22 @@ class _Builder:
     def _same_function(self, cells: Sequence[Cell], others: Sequence[Cell]) -> bool:
         mine, theirs = [[_function(cell) for cell in group] for group in (cells, others)]
         return None not in mine and mine == theirs
+
+    def _floor(self, entry: Entry, cells: Sequence[Cell]) -> Floor | None:
+        seeds = seeds_with_floor(cells, entry.seeds)
+        if not seeds or entry.miou is None:
+            return None
+        miou, fb_iou = (
+            _constant(_stat(self._scores(cells, seeds, FLOOR, metric))) for metric in ("miou", "fb_iou")
+        )
+        difference = None
+        if has_episodes(cells):
+            with suppress(Unpaired):
+                found = compare(
+                    [_block(cell, entry.which) for cell in cells], [_block(cell, FLOOR) for cell in cells]
+                )
+                difference = _points(found.miou)
+        return Floor(miou, fb_iou, difference, entry.miou.mean < miou.mean)
 
     # ------------------------------------------------------------------ published values
 
@@ -432,6 +467,11 @@ def _block(cell: Cell, which: str) -> Block:
 def _stat(values: Sequence[float]) -> Stat:
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Stat(float(np.mean(values)), sd, len(values))
+
+
+def _constant(stat: Stat) -> Stat:
+    """Without a deviation where there is none by nature: only random features depend on the seed."""
+    return replace(stat, sd=None) if stat.sd == 0 else stat
 
 
 def _points(interval: Interval) -> Difference:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cpanet.report.collect import WHICH
+from cpanet.report import floor
+from cpanet.report.collect import FLOOR, WHICH
 from cpanet.report.labels import MEAN, axis_label, module_marks, phrase, value_label
-from cpanet.report.summary import Difference, Entry, Published, Stat, Summary
+from cpanet.report.summary import Difference, Entry, Floor, Published, Stat, Summary
 from cpanet.report.values import Key
 
 METRICS = {"miou": "mIoU", "fb_iou": "FB-IoU"}
@@ -24,6 +25,7 @@ EPOCHS = {
     "last": "Last epoch",
 }
 PENDING = "…"
+BELOW = "▼"
 
 
 class Text(NamedTuple):
@@ -44,6 +46,7 @@ class Sheet:
     headers: list[str]
     rows: list[list[Text]]
     keys: list[Key]  # a row's cell, or its row key in a grid
+    floors: list[list[Text]]  # rows of the training-free floor, below the others
 
 
 def sheets(summary: Summary) -> list[Sheet]:
@@ -83,6 +86,11 @@ def remarks(summary: Summary) -> list[str]:
                 "Where a row has one seed, its interval covers the choice of test episodes, not training noise: "
                 "a mark there does not say that another seed would agree."
             )
+    if any(entry.floor for entry in summary.entries.values()):
+        lines.append(
+            "Floor: prototype comparison of the same frozen features on the same test episodes, without any training. "
+            f"Δ floor: above it, with the paired 95 % interval, * where that excludes 0; {BELOW} marks a row below it."
+        )
     for mark, source in zip(_source_marks(summary), summary.sources):
         lines.append(
             f"Published{mark}: {source.source}; in brackets the difference of this table's best epoch."
@@ -112,7 +120,37 @@ def _grid(summary: Summary, which: str, metric: str) -> Sheet:
         headers,
         rows,
         keys,
+        _grid_floors(summary, which, metric),
     )
+
+
+def _grid_floors(summary: Summary, which: str, metric: str) -> list[list[Text]]:
+    """The floor under every column; a row a set of rows that share them."""
+    arrangement, columns = summary.arrangement, summary.columns()
+    stats = {}
+    for row in arrangement.row_keys():
+        entries = [summary.entry(row, column, which) for column in columns]
+        found = tuple(getattr(e.floor, metric) if e and e.floor else None for e in entries)
+        if any(found):
+            stats[row] = found
+    return [
+        [
+            *_floor_labels(summary, arrangement.rows, floor.common(keys, list(stats))),
+            *(Text("" if stat is None else f"{_mean_sd(stat)} ({stat.n})", kind=FLOOR) for stat in found),
+        ]
+        for found, keys in floor.alike(stats).items()
+    ]
+
+
+def _floor_labels(summary: Summary, axes: Sequence[str], key: Key) -> list[Text]:
+    texts: list[str] = []
+    for axis, value in zip(axes, key):
+        if value == "":
+            texts += ["", "", ""] if _as_modules(summary, axis) else [""]
+        else:
+            texts += _labels(summary, [axis], (value,))
+    first, *rest = texts or [""]
+    return [Text(f"{first}, {floor.NAME}" if first else floor.NAME), *(Text(text) for text in rest)]
 
 
 def _list(summary: Summary, which: str) -> Sheet:
@@ -125,6 +163,9 @@ def _list(summary: Summary, which: str) -> Sheet:
     sources = summary.sources if which == "best" else []
     if differences:
         headers += ["Δ mIoU [95 %]", "Δ FB-IoU [95 %]"]
+    floors = {key: f for key in summary.keys if (f := summary.entries[key, which].floor) is not None}
+    if floors:
+        headers.append("Δ floor mIoU [95 %]")
     for mark, _ in zip(_source_marks(summary), sources):
         headers += [f"published{mark} mIoU", f"published{mark} FB-IoU"]
     rows = []
@@ -135,13 +176,43 @@ def _list(summary: Summary, which: str) -> Sheet:
         cells += [_score(entry, metric, False) for metric in METRICS]
         if differences:
             cells += [_difference(entry, metric) for metric in METRICS]
+        if floors:
+            cells.append(_above_floor(entry.floor))
         for source in sources:
             cells += [_published(entry.published.get(source.source), metric) for metric in METRICS]
         rows.append(cells)
     title = EPOCHS[which]
     if summary.arrangement.columns:
         title = f"Every cell, {title[0].lower()}{title[1:]}"
-    return Sheet(title, which, len(labels), headers, rows, list(summary.keys))
+    return Sheet(
+        title,
+        which,
+        len(labels),
+        headers,
+        rows,
+        list(summary.keys),
+        _list_floors(summary, axes, floors, len(headers)),
+    )
+
+
+def _list_floors(
+    summary: Summary, axes: Sequence[str], floors: Mapping[Key, Floor], width: int
+) -> list[list[Text]]:
+    """A row a floor, filled up with empty cells to ``width``."""
+    found = []
+    for (miou, fb_iou), keys in floor.alike({key: f.scores for key, f in floors.items()}).items():
+        shared = floor.common(keys, list(floors))
+        row = _floor_labels(summary, axes, summary.arrangement.part(shared, axes))
+        row += [Text(str(miou.n)), *(Text(_mean_sd(stat), kind=FLOOR) for stat in (miou, fb_iou))]
+        found.append(row + [Text("")] * (width - len(row)))
+    return found
+
+
+def _above_floor(found: Floor | None) -> Text:
+    if found is None or found.difference is None:
+        return Text("")
+    kind = ("up" if found.difference.value > 0 else "down") if found.difference.marked else ""
+    return Text(interval(found.difference), kind=kind)
 
 
 def _source_marks(summary: Summary) -> list[str]:
@@ -197,12 +268,18 @@ def _score(entry: Entry | None, metric: str, alone: bool) -> Text:
             if entry.status == "failed"
             else Text(PENDING, footnotes, "pending")
         )
-    text = f"{stat.mean:.2f}" + ("" if stat.sd is None else f" ± {stat.sd:.2f}")
+    text = _mean_sd(stat)
     if alone:
         difference: Difference | None = getattr(entry, f"{metric}_difference")
         text += f" ({stat.n})" + ("*" if difference and difference.marked else "")
         text += " ≡" if entry.relation == "same" else ""
+    if metric == "miou" and entry.floor is not None and entry.floor.below:
+        text += f" {BELOW}"
     return Text(text, footnotes)
+
+
+def _mean_sd(stat: Stat) -> str:
+    return f"{stat.mean:.2f}" + ("" if stat.sd is None else f" ± {stat.sd:.2f}")
 
 
 def _difference(entry: Entry, metric: str) -> Text:
@@ -247,7 +324,8 @@ def markdown(summary: Summary) -> str:
         right = ["---" if i < sheet.labels else "---:" for i in range(len(sheet.headers))]
         lines = [_md_row([_md(header) for header in sheet.headers]), _md_row(right)]
         lines += [
-            _md_row([_md_cell(cell, i < sheet.labels) for i, cell in enumerate(row)]) for row in sheet.rows
+            _md_row([_md_cell(cell, i < sheet.labels) for i, cell in enumerate(row)])
+            for row in (*sheet.rows, *sheet.floors)
         ]
         parts += [f"## {_md(sheet.title)}", "\n".join(lines)]
     parts += [f"- {_md(line)}" for line in remarks(summary)]
@@ -276,7 +354,7 @@ _TEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "−": r"$-$", "✓": r"\checkmark{}", "–": "--", "…": r"\dots{}", "†": r"\textdagger{}",
     "≡": r"$\equiv$", "Δ": r"$\Delta$", "·": r"$\cdot$", "×": r"$\times$", "→": r"$\rightarrow$", "*": r"$^{*}$",
-    "≥": r"$\geq$", "≤": r"$\leq$", '"': "''",
+    "▼": r"$\blacktriangledown$", "≥": r"$\geq$", "≤": r"$\leq$", '"': "''",
 }  # fmt: skip
 
 
@@ -293,7 +371,8 @@ def latex(summary: Summary) -> str:
             r"\toprule",
             " & ".join(tex(header) for header in sheet.headers) + r" \\",
             r"\midrule",
-            *(" & ".join(tex(cell.text) + _tex_notes(cell) for cell in row) + r" \\" for row in sheet.rows),
+            *(_tex_row(row) for row in sheet.rows),
+            *([r"\midrule", *(_tex_row(row) for row in sheet.floors)] if sheet.floors else []),
             r"\bottomrule",
             r"\end{tabular}",
             "",
@@ -303,6 +382,10 @@ def latex(summary: Summary) -> str:
         ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _tex_row(row: Sequence[Text]) -> str:
+    return " & ".join(tex(cell.text) + _tex_notes(cell) for cell in row) + r" \\"
 
 
 def tex(text: str) -> str:
@@ -329,7 +412,7 @@ def comma_separated(summary: Summary) -> str:
     for metric in METRICS:
         columns += [f"{metric}_mean", f"{metric}_sd"]
         columns += [f"{metric}_difference", f"{metric}_low", f"{metric}_high", f"{metric}_excludes_zero"]
-    columns.append("relation")
+    columns += ["floor_miou", "floor_difference", "floor_low", "floor_high", "below_floor", "relation"]
     for source in summary.sources:
         columns += [f"{source.source}: {m}" for m in METRICS] + [f"{source.source}: comparable"]
     columns.append("remarks")
@@ -353,6 +436,7 @@ def _csv_row(summary: Summary, entry: Entry) -> list:
             row.append(int(difference.marked))
         else:
             row += ["", "", "", ""]
+    row += _csv_floor(entry.floor)
     row.append(entry.relation)
     for source in summary.sources:
         published = entry.published.get(source.source)
@@ -360,6 +444,14 @@ def _csv_row(summary: Summary, entry: Entry) -> list:
         row.append("" if published is None else int(published.comparable))
     row.append("; ".join(summary.footnotes[i - 1] for i in entry.footnotes))
     return row
+
+
+def _csv_floor(found: Floor | None) -> list:
+    if found is None:
+        return ["", "", "", "", ""]
+    difference = found.difference
+    values = (difference.value, difference.low, difference.high) if difference else (None, None, None)
+    return [_number(found.miou.mean), *(_number(value) for value in values), int(found.below)]
 
 
 def _number(value: float | None) -> str:

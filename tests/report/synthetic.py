@@ -18,6 +18,7 @@ from tests.report.configs import resolved
 
 CLASSES = ("Steel_Am", "Steel_Ia", "Steel_Ld", "Steel_Op")
 PER_CLASS = 12
+FLOOR = 0.3  # foreground IoU of the training-free comparison
 
 
 def episodes_of(
@@ -69,9 +70,13 @@ def write_run(
     changes: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     pictures: bool = False,
+    floor: float | None = FLOOR,
     **record: Any,
 ) -> Path:
-    """A finished run around mIoU ``level``, with the configuration ``changes``; ``record`` replaces parts of its result."""
+    """A finished run around mIoU ``level``, with the configuration ``changes``; ``record`` replaces parts of its result.
+
+    ``floor``: around what its training-free comparison lies; None: a run that has not evaluated it.
+    """
     config = resolved(**dict(changes or {}))
     seed = config["seed"]
     (directory / ".hydra").mkdir(parents=True)
@@ -82,10 +87,12 @@ def write_run(
         "best": (16, episodes_of(level, seed, classes=classes)),
         "last": (20, episodes_of(level - 0.02, seed, classes=classes)),
     }
+    floors = {} if floor is None else {"floor": (0, episodes_of(floor, 0, noise=0, classes=classes))}
     result = {
         "status": "completed",
         **{which: scores_of(epoch, rows) for which, (epoch, rows) in evaluations.items()},
         "untrained": scores_of(0, episodes_of(0.05, seed, classes=classes)),
+        **{name: scores_of(*evaluation) for name, evaluation in floors.items()},
         "config": config,
         "dataset": {
             "name": config["data"]["name"],
@@ -108,7 +115,7 @@ def write_run(
     (directory / "result.json").write_text(json.dumps(result))
     lines = [
         {"which": which, "epoch": epoch, **row}
-        for which, (epoch, rows) in evaluations.items()
+        for which, (epoch, rows) in {**evaluations, **floors}.items()
         for row in rows
     ]
     write_csv(directory / "episodes.csv", lines)

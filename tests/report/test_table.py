@@ -22,11 +22,12 @@ def best(summary, *key):
     return summary.entries[key, "best"]
 
 
-def table_rows(text, title):
-    """Cells of the Markdown table under ``title``."""
+def table_rows(text, title, floor=False):
+    """Cells of the Markdown table under ``title``: the rows of runs, or those of the floor."""
     part = text.split(f"## {title}", 1)[1].split("\n## ")[0]
     lines = [line for line in part.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+    return [row for row in rows if row[0].endswith("floor") == floor]
 
 
 class TestRows:
@@ -268,6 +269,66 @@ class TestSameFunction:
         assert same[0] == same[1]
 
 
+class TestFloor:
+    def test_one_row_where_all_share_it(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s")
+        text = markdown(summarise([top]))
+        measured = sweeps.score(top / "ablation=full,seed=0", "floor")
+        for title in ("Best epoch", "Last epoch"):
+            (row,) = table_rows(text, title, floor=True)
+            assert row[:5] == ["floor", "", "", "2", f"{measured:.2f}"]
+
+    def test_a_row_for_every_floor_that_says_whose_it_is(self, tmp_path):
+        top = tmp_path / "s"
+        for backbone, level in (("vgg16", 0.2), ("resnet50", 0.4)):
+            for name in ("cpp", "full"):
+                changes = {"backbone.name": backbone, "ablation": ablation(name)}
+                write_run(top / f"{backbone},{name}", 0.5, changes, floor=level)
+        summary = summarise([top])
+        rows = table_rows(
+            markdown(summary), "Best epoch" if not summary.arrangement.columns else "Every", True
+        )
+        assert {row[0] for row in rows} == {"ResNet-50, floor", "VGG-16, floor"}
+
+    def test_under_the_columns_that_it_belongs_to(self, tmp_path):
+        top = tmp_path / "s"
+        sweeps.multirun(top, "fold=0,1", "shot=1,5")
+        for fold in (0, 1):
+            for shot in (1, 5):
+                changes = {"fold": fold, "shot": shot}
+                write_run(top / f"{fold},{shot}", 0.5, changes, floor=0.2 + 0.1 * fold)
+        rows = table_rows(markdown(summarise([top])), "mIoU, best epoch", floor=True)
+        expected = [sweeps.score(top / f"{fold},1", "floor") for fold in (0, 1)]
+        assert len(rows) == 1
+        assert [float(cell.split()[0]) for cell in rows[0][1:]] == pytest.approx(
+            [*expected, np.mean(expected)], abs=0.01
+        )
+
+    def test_a_row_below_it_is_marked_and_the_others_are_not(self, tmp_path):
+        top = tmp_path / "s"
+        for name, level in (("cpp", 0.15), ("full", 0.5)):
+            write_run(top / name, level, {"ablation": ablation(name)})
+        below, above = table_rows(markdown(summarise([top])), "Last epoch")
+        assert below[4].endswith("▼")
+        assert "▼" not in " ".join(above)
+        assert r"$\blacktriangledown$" in latex(summarise([top]))
+        lines = list(csv.DictReader(io.StringIO(comma_separated(summarise([top])))))
+        assert [line["below_floor"] for line in lines if line["epoch"] == "last"] == ["1", "0"]
+
+    def test_the_interval_above_it_is_paired(self, tmp_path):
+        write_run(tmp_path / "s" / "one", 0.5)
+        (entry,) = [e for e in summarise([tmp_path / "s"]).entries.values() if e.which == "last"]
+        difference = entry.floor.difference
+        assert difference.value == pytest.approx(entry.miou.mean - entry.floor.miou.mean)
+        assert difference.low < difference.value < difference.high
+        assert difference.marked
+        assert not entry.floor.below
+
+    def test_runs_that_have_not_evaluated_it_have_none(self, tmp_path):
+        write_run(tmp_path / "s" / "one", 0.5, floor=None)
+        assert "loor" not in markdown(summarise([tmp_path / "s"])).split("Noise floor")[0]
+
+
 class TestPublished:
     def test_beside_the_measured_with_the_difference(self, tmp_path):
         top = sweeps.modules(tmp_path / "s", ("cpp", "full"))
@@ -356,7 +417,7 @@ class TestFormats:
         assert plain.count("{") == plain.count("}")
         for line in text.splitlines():
             if line.endswith(r"\\") and "&" in line:
-                assert len(re.findall(r"(?<!\\)&", line)) in (7, 9)
+                assert len(re.findall(r"(?<!\\)&", line)) in (8, 10)
 
     def test_markdown_keeps_its_columns_and_its_links_to_itself(self, tmp_path):
         text = markdown(self.hostile(tmp_path))

@@ -1,4 +1,4 @@
-"""Train, evaluate and sweep CPANet. See ``python run.py --help``."""
+"""Train, evaluate, sweep and use CPANet. See ``python run.py --help``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cpanet import config, runtime, sweep
+from cpanet import config, runtime, sweep, tasks
 
 config.register()
 
@@ -16,17 +16,15 @@ config.register()
     version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="config"
 )
 def main(cfg: DictConfig) -> float:
-    """Run one experiment, or one job of a sweep; returns its best mIoU, for Hydra's sweepers."""
+    """Run one task, or one job of a sweep; returns its best mIoU, for Hydra's sweepers."""
     return sweep.run_job(cfg, experiment)
 
 
 def experiment(cfg: DictConfig, directory: Path, resume: bool) -> float:
-    """Check, start Jittor, train and evaluate."""
+    """Check, start Jittor, and do what the task says."""
     checked = config.validate(cfg)
     runtime.prepare(checked.device, verbose=checked.log.verbose, threads=sweep.threads())
-    from cpanet.experiment import run  # here, so that --help and --cfg do not start Jittor
-
-    return run(checked, directory, resume)
+    return tasks.run(checked, directory, resume)
 
 
 if __name__ == "__main__":

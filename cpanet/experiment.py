@@ -354,9 +354,13 @@ class Experiment:
         write_checkpoint(self.records.best, tensors, self._description())
 
     def _description(self) -> dict[str, Any]:
+        split = self.dataset.split(self.config.fold)
+        sides = [max(self.dataset.masks[i].shape) for i in split.train_indices]
         return {
             "config": self.config.model_dump(),
             "classes": list(self.dataset.classes),
+            "train_classes": [self.dataset.classes[c] for c in split.train_classes],
+            "picture_side": int(np.median(sides)),
             "dataset": self.dataset.fingerprint,
         }
 

@@ -25,7 +25,7 @@ GROUPS = {
     "recipe/optimizer": "sgd adamw",
     "recipe/schedule": "poly cosine",
     "device": "auto cpu cuda",
-    "task": "train",
+    "task": "train predict evaluate export",
     "sweep": "modules loss_k backbones protocol folds",
 }
 EVERY_OPTION = [(group, option) for group, names in GROUPS.items() for option in names.split()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cpanet.config.schema import Config
+from cpanet.config.schema import Common
 from cpanet.data import embedded
 from cpanet.data.catalog import EMBEDDED, FSSD12, METAL8, Layout, find_layout
 from cpanet.data.folder import Contents, list_pairs
@@ -40,8 +40,15 @@ def known_problems(values: dict[str, Any]) -> list[str]:
     return problems
 
 
-def check_folder(config: Config) -> None:
+def uses_dataset(task: Any) -> bool:
+    """Whether ``task`` works on a data set's episodes, rather than on pictures that are named."""
+    return task not in ("predict", "export")
+
+
+def check_folder(config: Common) -> None:
     """Look into the data set's folder, names only. Raises UserError where fold or shot do not fit it."""
+    if not uses_dataset(config.task):
+        return
     if config.data.root is None or config.data.name == "embedded":
         return
     root = Path(config.data.root)

@@ -18,6 +18,7 @@ from rich.console import Console
 from cpanet.config.against_data import check_folder
 from cpanet.config.check import validate
 from cpanet.config.choices import announce
+from cpanet.config.inputs import check_inputs
 from cpanet.config.launch import report
 from cpanet.config.naming import claim
 
@@ -42,7 +43,9 @@ class RunDirectory(Callback):
 
     @or_exit
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        check_folder(validate(config))
+        checked = validate(config)
+        check_folder(checked)
+        check_inputs(checked)
         announce(config, Console())
         if not config.resume and not is_typed(config, "hydra.run.dir"):
             directory = claim(Path(config.hydra.run.dir).absolute())

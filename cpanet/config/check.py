@@ -8,14 +8,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from cpanet.config.against_data import known_problems
+from cpanet.config.against_data import known_problems, uses_dataset
 from cpanet.config.keys import nearest, show
-from cpanet.config.schema import Config
+from cpanet.config.schema import TASKS, Common, Config
 from cpanet.errors import UserError
 
 
-def validate(config: DictConfig) -> Config:
-    """``config`` as a :class:`Config`, Hydra's node aside. Raises UserError with every problem at once."""
+def validate(config: DictConfig) -> Any:
+    """``config`` as its task's class, Hydra's node aside: a :class:`Config` where it trains.
+
+    Raises UserError with every problem at once.
+    """
     try:
         values: Any = OmegaConf.to_container(config.copy(), resolve=False)
         for key in ("hydra", "resume"):  # how a run is started, not what it is
@@ -25,12 +28,14 @@ def validate(config: DictConfig) -> Config:
         reason = str(error).splitlines()[0]
         raise UserError(f"the configuration cannot be resolved: {error.full_key}: {reason}.") from error
     problems: list[str] = []
-    checked: Config | None = None
+    checked: Common | None = None
+    schema = TASKS.get(str(values.get("task")), Config)
     try:
-        checked = Config.model_validate(values)
+        checked = schema.model_validate(values)
     except ValidationError as error:
         problems = [_sentence(dict(problem)) for problem in error.errors()]
-    problems += known_problems(values)
+    if uses_dataset(values.get("task")):
+        problems += known_problems(values)
     if problems or checked is None:
         raise UserError(_listed(problems))
     return checked
@@ -66,7 +71,7 @@ def known_keys() -> list[str]:
                 found.append(prefix + name)
         return found
 
-    return walk(Config, "")
+    return list(dict.fromkeys(key for schema in TASKS.values() for key in walk(schema, "")))
 
 
 def _listed(problems: list[str]) -> str:

@@ -50,6 +50,8 @@ def settle(config: DictConfig) -> None:
 
 def announce(config: DictConfig, console: Console) -> None:
     """Say, a line each, what ``auto`` became, why, and how to have it otherwise."""
+    if config.get("task") != "train":
+        return  # a checkpoint settles what matters
     chosen = config.hydra.runtime.choices
     if chosen.get("profile") == "auto":
         _say(console, f"profile=auto → {config.profile}: {_why(config)}")

@@ -31,7 +31,7 @@ def explain(error: Exception, overrides: list[str], loader: Any, config_name: st
         )
     problems: list[str] = []
     with contextlib.suppress(Exception):  # an explanation must not fail where composition did
-        known = _known_keys(loader, config_name)
+        known = _known_keys(loader, config_name, overrides)
         for override in OverridesParser.create().parse_overrides(overrides):
             problem = _problem(override, loader, known)
             if problem:
@@ -75,8 +75,11 @@ def _option_problem(group: str, value: Any, options: list[str]) -> str | None:
     return f"{group} = {show(text)}: no such option.{hint} Options: {', '.join(options)}."
 
 
-def _known_keys(loader: Any, config_name: str | None) -> list[str]:
-    default = loader.load_configuration(config_name, [], RunMode.MULTIRUN)
+def _known_keys(loader: Any, config_name: str | None, overrides: list[str]) -> list[str]:
+    """The keys of the task that was asked for, where there is such a task."""
+    tasks = [f"task={option}" for option in loader.get_group_options("task", ObjectType.CONFIG)]
+    chosen = [text for text in overrides if text in tasks][-1:]
+    default = loader.load_configuration(config_name, chosen, RunMode.MULTIRUN)
     return [key for key in leaves(default) if not key.startswith("hydra.")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import traceback
@@ -17,9 +18,13 @@ from cpanet.signals import of_this_process
 
 PATHS = (
     "resume",
+    "checkpoint",
+    "support",
+    "query",
     "hydra.run.dir",
     "hydra.sweep.dir",
-)  # of directories that this program names, commas and all
+)  # of directories that this program names, commas and all, and of pictures, named by anybody
+PLAIN = re.compile(r"(?=.*[A-Za-z])[\w/.+@%*?-]*", re.ASCII)  # what Hydra reads as a text without quotes
 
 PROCESS_LOST = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError")  # joblib's, submitit's
 
@@ -60,7 +65,7 @@ def launch(main: Callable[[], Any]) -> NoReturn:
 def quote_path(argument: str) -> str:
     """``resume=outputs/fold=0,seed=1`` in quotes for Hydra, for which a comma separates the values of a sweep."""
     key, _, value = argument.partition("=")
-    if key not in PATHS or not set(value) & set(",=") or set(value) & set("'\"$"):
+    if key not in PATHS or PLAIN.fullmatch(value) or set(value) & set("'\"$"):
         return argument
     return f"{key}='{value}'"
 

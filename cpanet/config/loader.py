@@ -26,6 +26,7 @@ from cpanet.config.choices import settle
 from cpanet.config.explain import CompositionError, explain
 from cpanet.config.keys import leaves
 from cpanet.config.naming import latest
+from cpanet.config.of_checkpoint import adopt
 from cpanet.errors import UserError
 
 Number = Union[int, float]
@@ -73,7 +74,11 @@ class ConfigLoader(ConfigLoaderImpl):
         if run_mode == RunMode.RUN:  # a sweep's own configuration is no job: each job settles its own
             try:
                 settle(config)
-            except (UserError, OmegaConfBaseException) as error:
+                if config.get("task") != "train":
+                    adopt(config, overrides)
+            except UserError as error:
+                raise CompositionError(str(error).strip()) from error
+            except OmegaConfBaseException as error:
                 raise CompositionError(str(error).strip().splitlines()[0]) from error
             if config.get("resume"):
                 return resumed(

@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Override, ValueType
 
 from cpanet.errors import UserError
 
+PATHS = ("checkpoint", "support", "query")  # named by their last part
 LONGEST = 120  # characters; file systems allow 255 bytes, and a suffix may follow
 
 
@@ -83,6 +84,8 @@ def _item(override: Override) -> str:
         value = "+".join(str(part).strip("'\"") for part in override.sweep_string_iterator())
     else:
         value = override.get_value_string() if override.is_sweep_override() else _plain(override)
+    if key in PATHS:
+        value = value.rstrip("/").rpartition("/")[2]
     safe = re.sub(r"[^\w.=+~@-]+", "-", value)
     return (
         f"{key}={safe}"

@@ -3,7 +3,7 @@
 (pydantic reads these annotations at run time, on Python 3.9 too: hence ``Optional``.)
 """
 
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal, Optional, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -141,10 +141,10 @@ class Checkpoint(Section):
     every_minutes: Positive
 
 
-class Config(Section):
-    """A run, completely described. Frozen; ``model_dump()`` gives the plain dictionary that records keep."""
+class Common(Section):
+    """What every task has."""
 
-    task: Literal["train"]
+    task: Literal["train", "predict", "evaluate", "export"]
     method: Literal["cpanet", "prototype"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     device: Literal["auto", "cpu", "cuda"]
@@ -161,4 +161,69 @@ class Config(Section):
     train: Train
     evaluate: Evaluate
     log: Log
+
+
+class Config(Common):
+    """A training run, completely described. Frozen; ``model_dump()`` gives the plain dictionary that records keep."""
+
+    task: Literal["train"]
     checkpoint: Checkpoint
+
+
+class UseConfig(Common):
+    """A task that uses a trained network; without a checkpoint the training-free method."""
+
+    checkpoint: Optional[Text]
+
+
+class Predict(Section):
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    tiling: Union[bool, Literal["auto"]]
+    tile: Optional[Annotated[int, Field(ge=32)]]
+    overlap: Annotated[float, Field(ge=0, le=0.75)]
+    min_area: Count
+    category: Optional[Text]
+    batch_size: Annotated[int, Field(ge=1, le=1024)]
+    overlays: bool
+    probabilities: bool
+
+
+class PredictConfig(UseConfig):
+    """Pictures marked from a few annotated ones."""
+
+    task: Literal["predict"]
+    support: Optional[Text]
+    query: Optional[Text]
+    predict: Predict
+
+
+class EvaluateDraws(Evaluate):
+    episode_seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+
+
+class EvaluateConfig(UseConfig):
+    """A checkpoint tested on any data set, fold and number of shots."""
+
+    task: Literal["evaluate"]
+    evaluate: EvaluateDraws
+
+
+class Export(Section):
+    dynamic: bool
+    opset: Annotated[int, Field(ge=13, le=21)]
+    check: bool
+
+
+class ExportConfig(UseConfig):
+    """A checkpoint written as ONNX."""
+
+    task: Literal["export"]
+    export: Export
+
+
+TASKS: dict[str, type[Common]] = {
+    "train": Config,
+    "predict": PredictConfig,
+    "evaluate": EvaluateConfig,
+    "export": ExportConfig,
+}

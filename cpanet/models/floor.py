@@ -58,7 +58,7 @@ class PrototypeFloor(jt.nn.Module):
         grid leaves a zero prototype, to which nothing is similar.
         """
         batch, shot, _, h, w = features.shape
-        chosen = self._chosen(features.reshape(batch * shot, -1, h, w)).reshape(batch, shot, -1, h * w)
+        chosen = self.chosen(features.reshape(batch * shot, -1, h, w)).reshape(batch, shot, -1, h * w)
         flat = masks.reshape(batch * shot, 1, *masks.shape[2:])
         parts = []
         for label in (1, 0):
@@ -69,7 +69,7 @@ class PrototypeFloor(jt.nn.Module):
     def decode(self, features, prototypes, size: tuple[int, int]):
         """Query features (B, C, h, w), prototypes (B, 2, C') → logits (B, 2, H, W): background 0, cosine difference."""
         batch, _, h, w = features.shape
-        query = _unit(self._chosen(features).reshape(batch, -1, h * w), 1)
+        query = _unit(self.chosen(features).reshape(batch, -1, h * w), 1)
         similarity = jt.matmul(_unit(prototypes, 2), query)
         difference = (similarity[:, 0] - similarity[:, 1]).reshape(batch, 1, h, w)
         return enlarge(jt.concat([jt.zeros_like(difference), difference], dim=1), size)
@@ -81,7 +81,7 @@ class PrototypeFloor(jt.nn.Module):
         _, prototypes = self.encode_supports(supports.reshape(batch, shot, *supports.shape[1:]), support_mask)
         return self.decode(self.features(query), prototypes, (int(query.shape[2]), int(query.shape[3])))
 
-    def _chosen(self, features):
+    def chosen(self, features):
         middle = self.backbone.channels_f3
         return {"f3": features[:, :middle], "f2": features[:, middle:], "both": features}[self.stage]
 

@@ -1,0 +1,169 @@
+"""What a checkpoint is, without loading it: what was trained, on what, at what size. Imports no Jittor."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from cpanet.checkpoint import names
+from cpanet.checkpoint.files import FORMAT, READERS
+from cpanet.errors import UserError
+
+SUFFIXES = (".safetensors", *READERS)
+PAPER_SIZE = 200  # pixels; of files that do not say
+PREFIX = "model."
+_BLOCKS_TO_DEPTH = {6: 50, 23: 101, 36: 152}  # of layer3
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Description:
+    """A checkpoint, described.
+
+    ``path``: the file with the weights, None for a run of the training-free method. ``config``: the configuration that
+    it records, or as much as its tensors tell. ``classes``: those it was trained on, None where it does not say.
+    ``picture_side``: median longer side of the training pictures in pixels, None where it does not say. ``notes``:
+    what was assumed.
+    """
+
+    path: Path | None
+    config: dict[str, Any]
+    classes: tuple[str, ...] | None = None
+    picture_side: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square that the network sees, in pixels."""
+        return int(self.config["data"]["image_size"])
+
+
+def describe(path: Path | str) -> Description:
+    """The checkpoint at ``path``, a file or a run's directory (its best epoch; its last where there is no best).
+
+    Raises UserError where there is none, or where it is no CPANet.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _describe_run(path)
+    if not path.is_file():
+        raise UserError(
+            f"checkpoint={path}: there is no such file or directory. Give a run's directory or a file."
+        )
+    if path.suffix not in SUFFIXES:
+        raise UserError(
+            f"checkpoint={path}: weights are read from {', '.join(SUFFIXES)} files and run directories."
+        )
+    if path.suffix != ".safetensors":
+        return _from_tensors(
+            path, {name: tensor.shape for name, tensor in READERS[path.suffix](path).items()}
+        )
+    shapes, metadata = _header(path)
+    if metadata.get("format") != FORMAT:
+        return _from_tensors(path, shapes)
+    return _from_record(path, json.loads(metadata["state"]))
+
+
+def _describe_run(directory: Path) -> Description:
+    for name in ("best", "last"):
+        file = directory / "checkpoints" / f"{name}.safetensors"
+        if file.is_file():
+            return describe(file)
+    config = _result(directory).get("config")
+    if isinstance(config, dict) and config.get("method") == "prototype":
+        return Description(None, config)
+    held = "jobs of a sweep: give one of them" if list(directory.glob("*/checkpoints")) else "no checkpoint"
+    raise UserError(f"checkpoint={directory} holds {held}. Give the directory of a run, or a file.")
+
+
+def _result(directory: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _header(path: Path) -> tuple[Shapes, dict[str, str]]:
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            shapes = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
+            return shapes, dict(file.metadata() or {})
+    except (SafetensorError, ValueError, TypeError, OSError) as error:
+        raise UserError(f"checkpoint={path}: damaged or not a safetensors file ({error}).") from None
+
+
+def _from_record(path: Path, state: Mapping[str, Any]) -> Description:
+    config = state.get("config")
+    if not isinstance(config, dict):
+        raise UserError(f"checkpoint={path}: damaged, it records no configuration.")
+    classes, side = state.get("train_classes"), state.get("picture_side")
+    return Description(
+        path,
+        config,
+        tuple(map(str, classes)) if isinstance(classes, list) else _published_classes(config),
+        side if isinstance(side, int) else None,
+    )
+
+
+def _published_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Training classes of a published data set's fold, for checkpoints that do not list them."""
+    from cpanet.data.catalog import EMBEDDED, FSSD12, METAL8
+
+    layouts = {layout.name: layout for layout in (FSSD12, METAL8, EMBEDDED)}
+    layout, fold = layouts.get(str(config.get("data", {}).get("name"))), config.get("fold")
+    if layout is None or not isinstance(fold, int) or not 0 <= fold < len(layout.folds):
+        return None
+    return tuple(name for name in layout.classes if name not in layout.folds[fold])
+
+
+def _from_tensors(path: Path, shapes: Shapes) -> Description:
+    """Backbone, width and modules by names and shapes: files with weights and nothing else."""
+    own = {n[len(PREFIX) :]: s for n, s in shapes.items() if n.startswith(PREFIX)} or dict(shapes)
+    if names.looks_released(own):
+        renamed = ((names.from_released(name), shape) for name, shape in own.items())
+        own = {name: shape for name, shape in renamed if name is not None}
+    backbone, width = _backbone(own), own.get("down_query.weight", (0,))[0]
+    if backbone is None or not width:
+        raise UserError(
+            f"checkpoint={path}: not the weights of a whole CPANet (no "
+            f"{'backbone' if backbone is None else 'head'} among its {len(shapes)} tensors). "
+            "ImageNet weights belong to backbone.weights."
+        )
+    modules = {part: any(name.startswith(f"{part}.") for name in own) for part in ("cpp", "sa", "ssa")}
+    on = [part for part, there in modules.items() if there]
+    return Description(
+        path,
+        {
+            "method": "cpanet",
+            "backbone": {"name": backbone},
+            "ablation": {"name": "full" if len(on) == 3 else "_".join(on) or "none", **modules},
+            "model": {"width": int(width)},
+            "data": {"image_size": PAPER_SIZE},
+        },
+        notes=[
+            f"{path.name} holds weights alone: {backbone}, {width} channels by its tensors; trained at "
+            f"{PAPER_SIZE}×{PAPER_SIZE} pixels is assumed (data.image_size=…), on which classes is not known"
+        ],
+    )
+
+
+def _backbone(shapes: Shapes) -> str | None:
+    """The backbone that the tensors belong to."""
+    stem = shapes.get("backbone.layer0.0.weight")
+    if stem is None:
+        return None
+    if "backbone.layer1.0.conv1.weight" not in shapes:
+        return "vgg16_bn" if "backbone.layer0.1.running_mean" in shapes else "vgg16"
+    blocks = {int(m[1]) for name in shapes if (m := re.match(r"backbone\.layer3\.(\d+)\.", name))}
+    depth = _BLOCKS_TO_DEPTH.get(len(blocks))
+    if depth is None:
+        return None
+    return f"resnet{depth}" + ("" if tuple(stem)[-1] == 7 else "_deep")

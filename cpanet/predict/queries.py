@@ -1,0 +1,87 @@
+"""The pictures of ``query=…``, and the names that their results get. Names only; nothing is read."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from cpanet.data.check import printable
+from cpanet.data.folder import IMAGES, MASKS, natural_key
+from cpanet.data.images import IMAGE_SUFFIXES
+from cpanet.errors import UserError
+
+
+class Query(NamedTuple):
+    """A picture: where it is, its path below what was asked for, and its results' path without a suffix."""
+
+    path: Path
+    name: str
+    output: str
+
+
+def find_queries(query: str | None) -> list[Query]:
+    """Every picture that ``query`` means, in natural order: a folder and all below it, a file, or a pattern.
+
+    Hidden files are left out, and so are the masks of a data set (``GT/`` beside ``Images/``). Results keep the
+    sub-folders, so that equal names in different folders stay apart; where two pictures of a folder differ in their
+    suffix alone, their results keep that too. Raises UserError where there is no picture.
+    """
+    if not query:
+        raise UserError(
+            'query = null: give the pictures to mark: query=DIR, or a pattern in quotes: query="DIR/*.jpg".'
+        )
+    root, files = _files(query)
+    pictures = [f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES and not _is_mask(f)]
+    if not pictures:
+        what = "matches" if files else ("holds" if Path(query).is_dir() else "matches")
+        raise UserError(
+            f"query={printable(query)} {what} no pictures ({', '.join(IMAGE_SUFFIXES)}). Give a folder or a pattern."
+        )
+    names = sorted((os.path.relpath(f, root).replace(os.sep, "/") for f in pictures), key=natural_key)
+    stems = Counter(os.path.splitext(name)[0].casefold() for name in names)
+    return [
+        Query(Path(root, name), name, stem if stems[stem.casefold()] == 1 else name)
+        for name, stem in ((name, os.path.splitext(name)[0]) for name in names)
+    ]
+
+
+def _files(query: str) -> tuple[str, list[str]]:
+    """The folder that names are below, and the files."""
+    if os.path.isdir(query):
+        return query, _below(query)
+    if os.path.isfile(query):
+        return os.path.dirname(query) or ".", [query]
+    if not glob.has_magic(query):
+        raise UserError(f"query={printable(query)} does not exist. Give a folder, a picture or a pattern.")
+    fixed = []
+    for part in query.split("/")[:-1]:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    root = "/".join(fixed) or ("/" if query.startswith("/") else ".")
+    found = [match for match in glob.glob(query, recursive=True) if os.path.isfile(match)]
+    folders = [match for match in glob.glob(query, recursive=True) if os.path.isdir(match)]
+    return root, list(dict.fromkeys(found + [f for folder in folders for f in _below(folder)]))
+
+
+def _below(folder: str) -> list[str]:
+    found = []
+    for top, children, files in os.walk(folder, followlinks=False):
+        children[:] = [c for c in children if not c.startswith(".")]
+        found += [os.path.join(top, f) for f in files if not f.startswith(".")]
+    return found
+
+
+def _is_mask(path: str) -> bool:
+    folder = os.path.dirname(path)
+    return os.path.basename(folder) == MASKS and os.path.isdir(os.path.join(os.path.dirname(folder), IMAGES))
+
+
+def truth_of(query: Query) -> Path | None:
+    """The mask of a picture that lies in a data set: ``GT/NAME.png`` beside ``Images/NAME.jpg``."""
+    folder = query.path.parent
+    path = folder.parent / MASKS / f"{query.path.stem}.png"
+    return path if folder.name == IMAGES and path.is_file() else None

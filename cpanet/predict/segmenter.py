@@ -1,0 +1,299 @@
+"""``cpanet.load(path).fit(support_images, support_masks).predict(images)``: NumPy in and out, in scikit-learn's manners."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Union
+
+import cv2
+import numpy as np
+
+from cpanet.checkpoint.description import Description, describe
+from cpanet.data import transforms
+from cpanet.data.transforms import canvas_shape
+from cpanet.errors import UserError
+from cpanet.predict.tiling import Blend, Tile, Tiling, is_tiled, support_windows, tiles
+
+if TYPE_CHECKING:
+    from cpanet.predict.network import Network
+
+DEFAULT_SIZE = 200  # pixels, the paper's; of the training-free method, which has no training to take it from
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+class NotFittedError(ValueError, AttributeError):
+    """A prediction was asked for before ``fit`` (both classes, as scikit-learn's error of the same name)."""
+
+
+class Segmenter:
+    """Marks in any picture the defect that a few annotated pictures show.
+
+    Parameters
+    ----------
+    checkpoint: a run's directory (its best epoch), a ``.safetensors`` or a released ``.pth`` file; None: the training-free
+        prototype comparison.
+    threshold: probability above which a pixel counts as defect.
+    tiling: ``"auto"`` cuts pictures up that are more than twice as large as a tile, True all that are larger, False none.
+    tile: side of a tile in pixels; None: that of the training pictures, else of the largest support.
+    overlap: of neighbouring tiles, a fraction of their side.
+    image_size: side in pixels of the square that the network sees; None: what it was trained with.
+    batch_size: pictures or tiles that go through the network at a time.
+    device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    backbone, weights, seed: of the training-free comparison alone.
+
+    Attributes
+    ----------
+    ``prototype_``: what ``fit`` learnt, float32; ``n_supports_``: K; ``tile_``: side of a tile in pixels.
+
+    Pictures are uint8 RGB (H, W, 3) or grey (H, W), of any size, in a list or an array (N, …); masks are (H, W): bool,
+    0 and 1, or 0 and 255.
+    """
+
+    def __init__(
+        self,
+        checkpoint: PathLike | None = None,
+        *,
+        threshold: float = 0.5,
+        tiling: Tiling = "auto",
+        tile: int | None = None,
+        overlap: float = 0.25,
+        image_size: int | None = None,
+        batch_size: int = 4,
+        device: str = "auto",
+        backbone: str = "vgg16_bn",
+        weights: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.threshold = threshold
+        self.tiling = tiling
+        self.tile = tile
+        self.overlap = overlap
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.device = device
+        self.backbone = backbone
+        self.weights = weights
+        self.seed = seed
+        self._network: Network | None = None
+        self._description: Description | None = None
+
+    # ------------------------------------------------------------------ scikit-learn's manners
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name (``deep`` changes nothing: none of them is an estimator)."""
+        return {name: getattr(self, name) for name in self._parameters()}
+
+    def set_params(self, **params: Any) -> Segmenter:
+        """Change arguments; what belongs to the network is loaded anew at the next ``fit``. Returns self."""
+        for name, value in params.items():
+            if name not in self._parameters():
+                raise ValueError(f"there is no parameter {name!r}; there are {', '.join(self._parameters())}")
+            if name not in ("threshold", "tiling", "overlap") and getattr(self, name) != value:
+                self._network = self._description = None
+                self.__dict__.pop("prototype_", None)
+            setattr(self, name, value)
+        return self
+
+    @classmethod
+    def _parameters(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self).__init__).parameters
+        typed = [f"{k}={v!r}" for k, v in self.get_params().items() if v != defaults[k].default]
+        return f"{type(self).__name__}({', '.join(typed)})"
+
+    # ------------------------------------------------------------------ use
+
+    @property
+    def description(self) -> Description | None:
+        """What the checkpoint says of itself; None for the training-free comparison. Loads no weights."""
+        if self._description is None and self.checkpoint is not None:
+            self._description = describe(os.fspath(self.checkpoint))
+        return self._description
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of the square that the network sees."""
+        if self.image_size is not None:
+            return self.image_size
+        return DEFAULT_SIZE if self.description is None else self.description.image_size
+
+    def load(self) -> Segmenter:
+        """Load the network now rather than at the first ``fit``; returns self. Raises UserError where it cannot be had."""
+        self._net()
+        return self
+
+    def fit(self, support_images: Sequence[np.ndarray], support_masks: Sequence[np.ndarray]) -> Segmenter:
+        """Learn the defect from K ≥ 1 pictures and their masks: their prototypes, averaged. Returns self.
+
+        A support much larger than a tile is looked at in windows around its defect, at the tiles' scale.
+        Raises ValueError for pictures or masks that are not what the class says, and for a mask without defect.
+        """
+        images = _pictures(support_images)
+        masks = _masks(support_masks, images)
+        network = self._net()
+        recorded = None if self.description is None else self.description.picture_side
+        self.tile_ = self.tile or recorded or max(max(mask.shape) for mask in masks)
+        prepared = [
+            transforms.test(image[w.window], mask[w.window], self.size)
+            for image, mask in zip(images, masks)
+            for w in self._windows(mask)
+        ]
+        self.prototype_ = network.encode([image for image, _ in prepared], [mask for _, mask in prepared])
+        self.n_supports_ = len(images)
+        return self
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The defect in every picture: bool (H, W), where its probability exceeds ``threshold``."""
+        return [probability > self.threshold for probability in self.predict_proba(images)]
+
+    def predict_proba(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The probability of defect at every pixel of every picture: float32 (H, W) in 0–1.
+
+        (Of the training-free comparison: a logistic function of the cosine difference, 0.5 where both are equal.)
+        """
+        self._check_fitted()
+        pictures = _pictures(images)
+        small = [i for i, picture in enumerate(pictures) if not self._is_tiled(picture)]
+        results: dict[int, np.ndarray] = {}
+        differences = self._differences(pictures[i] for i in small)
+        for i, difference in zip(small, differences):
+            results[i] = logistic(_at_size(difference, *pictures[i].shape[:2]))
+        for i, picture in enumerate(pictures):
+            if i not in results:
+                results[i] = self._tiled(picture)
+        return [results[i] for i in range(len(pictures))]
+
+    def similarity(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Cosine of the prototype and the feature at every pixel, float32 (H, W) in −1–1; pictures are never tiled."""
+        self._check_fitted()
+        pictures = _pictures(images)
+        canvases = (self._canvas(picture) for picture in pictures)
+        found = self._net().similarities(canvases, self.prototype_)
+        size = (self.size, self.size)
+        return [
+            _at_size(cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR), *picture.shape[:2])
+            for picture, grid in zip(pictures, found)
+        ]
+
+    def tiles_of(self, height: int, width: int) -> list[Tile]:
+        """The tiles that a picture of this size is cut into; one that is the whole of it where it is not cut up."""
+        self._check_fitted()
+        if is_tiled(height, width, self.tile_, self.tiling):
+            return tiles(height, width, self.tile_, self.overlap)
+        return [Tile(0, 0, height, width)]
+
+    # ------------------------------------------------------------------ parts
+
+    def _net(self) -> Network:
+        if self._network is None:
+            from cpanet import runtime
+
+            if self.size % 8 or self.size < 32:
+                raise UserError(f"image_size={self.size}: must be a multiple of 8, at least 32.")
+            description = self.description
+            runtime.prepare(self.device)
+            from cpanet.predict.network import Network
+
+            if description is None:
+                self._network = Network.untrained(
+                    self.backbone, self.weights, self.seed, self.size, self.batch_size
+                )
+            else:
+                self._network = Network.of(description, self.size, self.batch_size)
+        return self._network
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "prototype_"):
+            raise NotFittedError(
+                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with support images and their "
+                "masks before using it."
+            )
+
+    def _windows(self, mask: np.ndarray) -> list[Tile]:
+        if is_tiled(mask.shape[0], mask.shape[1], self.tile_, self.tiling):
+            return support_windows(mask == 1, self.tile_)
+        return [Tile(0, 0, mask.shape[0], mask.shape[1])]
+
+    def _is_tiled(self, picture: np.ndarray) -> bool:
+        return is_tiled(picture.shape[0], picture.shape[1], self.tile_, self.tiling)
+
+    def _canvas(self, picture: np.ndarray) -> np.ndarray:
+        return transforms.test(picture, np.zeros(picture.shape[:2], np.uint8), self.size)[0]
+
+    def _differences(self, pictures: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        return self._net().differences((self._canvas(picture) for picture in pictures), self.prototype_)
+
+    def _tiled(self, picture: np.ndarray) -> np.ndarray:
+        height, width = picture.shape[:2]
+        parts = self.tiles_of(height, width)
+        blend = Blend(height, width, self.overlap)
+        for tile, difference in zip(parts, self._differences(picture[t.window] for t in parts)):
+            blend.add(tile, logistic(_at_size(difference, tile.height, tile.width)))
+        return blend.mean()
+
+
+def load(checkpoint: PathLike | None, **parameters: Any) -> Segmenter:
+    """The network of a checkpoint, ready to ``fit``: ``cpanet.load("outputs/fold=2").fit(images, masks).predict(others)``.
+
+    ``parameters``: those of :class:`Segmenter`. Raises :class:`cpanet.errors.UserError` where the checkpoint cannot be read.
+    """
+    return Segmenter(checkpoint, **parameters).load()
+
+
+def logistic(difference: np.ndarray) -> np.ndarray:
+    """Probability of the foreground from the difference of the two logits, float32; exact at 0 and without overflow."""
+    return (0.5 * (1.0 + np.tanh(0.5 * difference))).astype(np.float32)
+
+
+def _at_size(canvas: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The picture's part of a canvas (S, S), bilinear at the picture's own size (height, width)."""
+    h, w = canvas_shape(height, width, canvas.shape[0])
+    part = canvas[:h, :w]
+    if (h, w) == (height, width):
+        return part
+    return cv2.resize(np.ascontiguousarray(part), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _pictures(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """uint8 RGB (H, W, 3) each."""
+    if isinstance(images, np.ndarray) and images.ndim < 3:
+        raise ValueError("give a list of pictures, even where it is one: [picture]")
+    if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] == 3:
+        raise ValueError("give a list of pictures, even where it is one: [picture]")
+    pictures = []
+    for number, image in enumerate(images):
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+            raise ValueError(
+                f"picture {number} is {image.dtype} {image.shape}; pictures are uint8, RGB (H, W, 3) or grey (H, W)"
+            )
+        if min(image.shape[:2]) < 8:
+            raise ValueError(
+                f"picture {number} is {image.shape[1]}×{image.shape[0]}; each side needs 8 pixels"
+            )
+        pictures.append(np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image)
+    if not pictures:
+        raise ValueError("no pictures were given")
+    return pictures
+
+
+def _masks(masks: Sequence[np.ndarray], images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """uint8 (H, W) {0, 1} each, of the size of its picture."""
+    if len(masks) != len(images):
+        raise ValueError(f"{len(images)} pictures and {len(masks)} masks: every picture needs one")
+    found = []
+    for number, (mask, image) in enumerate(zip(masks, images)):
+        mask = np.asarray(mask)
+        if mask.shape != image.shape[:2]:
+            raise ValueError(f"mask {number} is {mask.shape}, its picture {image.shape[:2]}")
+        if mask.dtype != bool and not set(np.unique(mask).tolist()) <= {0, 1, 255}:
+            raise ValueError(f"mask {number} holds other values than 0 and 1, or 0 and 255")
+        if not mask.any():
+            raise ValueError(f"mask {number} marks no pixel: there is nothing to learn from it")
+        found.append((mask != 0).astype(np.uint8))
+    return found

@@ -1,0 +1,157 @@
+"""The annotated pictures of ``support=DIR``: found by their names, read by the project's reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cpanet.data.check import MaskRule, Problem, binarise, printable, raise_problems, shorten
+from cpanet.data.folder import IMAGES, MASKS, Contents, list_folder, list_pairs
+from cpanet.data.images import (
+    IMAGE_SUFFIXES,
+    Refused,
+    decode_grey,
+    decode_image,
+    read_header,
+)
+from cpanet.errors import UserError
+
+MASK_ENDS = ("_mask", "-mask", ".mask", "_gt", "_GT")
+RULE = "Images/ and GT/ with the same names, or in one folder NAME.jpg with NAME.png or NAME_mask.png"
+
+
+class SupportFile(NamedTuple):
+    """An image and its mask."""
+
+    image: Path
+    mask: Path
+
+
+class Supports(NamedTuple):
+    """K supports: images uint8 RGB (H, W, 3), masks uint8 (H, W) {0, 1}; ``category``: the name of their class, if any."""
+
+    names: list[str]
+    images: list[np.ndarray]
+    masks: list[np.ndarray]
+    category: str | None
+
+
+def find_supports(support: str | None) -> tuple[list[SupportFile], str | None]:
+    """The pairs below ``support``, in natural order, and the class's name. No image is read.
+
+    In the layout of a data set: ``Images/`` and ``GT/``, in the folder itself or in that of the one class it holds.
+    Otherwise pairs in the folder: ``NAME.jpg`` belongs to ``NAME_mask.png`` (also ``-mask``, ``.mask``, ``_gt``), or to
+    ``NAME.png`` where the picture itself is no PNG. Raises UserError where there are none, or a picture has no mask.
+    """
+    if not support:
+        raise UserError(f"support = null: give the annotated pictures: support=DIR, with {RULE}.")
+    root = Path(support)
+    if not root.is_dir():
+        what = "is no folder" if root.exists() else "does not exist"
+        raise UserError(f"support={printable(support)} {what}. Give the folder of the annotated pictures.")
+    classes = [name for name in list_folder(root) if (root / name / IMAGES).is_dir()]
+    if (root / IMAGES).is_dir():
+        return _in_layout(root.parent, root.name), root.name
+    if len(classes) > 1:
+        raise UserError(
+            f"support={printable(support)} holds {len(classes)} classes ({shorten(classes)}), and one prediction marks "
+            f"one of them. Give its folder: support={printable(str(root / classes[0]))}."
+        )
+    if classes:
+        return _in_layout(root, classes[0]), classes[0]
+    return _in_one_folder(root), None
+
+
+def _in_layout(root: Path, name: str) -> list[SupportFile]:
+    contents = Contents()
+    pairs = list_pairs(root, 0, name, name, contents)
+    raise_problems("support", root / name, contents.problems)
+    if not pairs:
+        raise UserError(
+            f"support={printable(str(root / name))}: {IMAGES}/ holds no pictures with masks in {MASKS}/."
+        )
+    return [SupportFile(pair.image, pair.mask) for pair in pairs]
+
+
+def _in_one_folder(root: Path) -> list[SupportFile]:
+    files = [name for name in list_folder(root) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    masks = _masks_by_stem(files)
+    used = set(masks.values())
+    images = [name for name in files if name not in used]
+    problems = [
+        Problem(
+            printable(name),
+            "missing mask",
+            f"there is no {Path(name).stem}.png or {Path(name).stem}_mask.png",
+        )
+        for name in images
+        if Path(name).stem not in masks
+    ]
+    stems = [Path(name).stem for name in images]
+    problems += [
+        Problem(printable(name), "duplicated name", "another picture would have the same mask")
+        for name in images
+        if stems.count(Path(name).stem) > 1
+    ]
+    raise_problems("support", root, problems)
+    if not images:
+        raise UserError(f"support={printable(str(root))} holds no annotated pictures. Needed: {RULE}.")
+    return [SupportFile(root / name, root / masks[Path(name).stem]) for name in images]
+
+
+def _masks_by_stem(files: list[str]) -> dict[str, str]:
+    """The mask of every picture's stem. A name that says it is a mask wins over a PNG of the picture's own name."""
+    pngs = [name for name in files if name.lower().endswith(".png")]
+    others = {Path(name).stem for name in files if name not in pngs}
+    named: dict[str, str] = {}
+    for name in pngs:
+        stem = Path(name).stem
+        end = next((e for e in MASK_ENDS if stem.endswith(e) and len(stem) > len(e)), None)
+        if end is not None and any(Path(f).stem == stem[: -len(end)] for f in files):
+            named[stem[: -len(end)]] = name
+    same = {Path(n).stem: n for n in pngs if Path(n).stem in others and Path(n).stem not in named}
+    return {**same, **named}
+
+
+def read_supports(support: str | None, mask_threshold: int | None = None) -> Supports:
+    """All supports, decoded. Raises UserError with every problem of every file at once."""
+    files, category = find_supports(support)
+    rule = MaskRule(mask_threshold, lenient=False)
+    found = Supports([], [], [], category)
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            image, mask = read_pair(file, rule)
+        except _At as at:
+            problems.append(Problem(printable(at.path.name), at.refused.rule, at.refused.detail))
+            continue
+        found.names.append(file.image.name)
+        found.images.append(image)
+        found.masks.append(mask)
+    raise_problems("support", support or "", problems)
+    return found
+
+
+class _At(Exception):
+    def __init__(self, path: Path, refused: Refused) -> None:
+        super().__init__(str(refused))
+        self.path, self.refused = path, refused
+
+
+def read_pair(file: SupportFile, rule: MaskRule) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 RGB (H, W, 3) and mask uint8 (H, W) {0, 1}; raises for the one of both that cannot be used."""
+    path = file.image
+    try:
+        header = read_header(path)
+        image = decode_image(path.read_bytes())
+        path = file.mask
+        if read_header(path) != header:
+            raise Refused("size mismatch", f"is not of its picture's size, {header.width}×{header.height}")
+        mask, _ = binarise(decode_grey(path.read_bytes()), rule)
+    except Refused as refused:
+        raise _At(path, refused) from None
+    except OSError as error:
+        raise _At(path, Refused("unreadable file", f"cannot be read ({error.strerror})")) from None
+    return image, mask

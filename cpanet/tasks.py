@@ -1,0 +1,20 @@
+"""``task=…``: the module that does it. Imported when it is asked for, so that ``--help`` and ``--cfg`` start nothing."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from cpanet.config.schema import Common
+
+MODULES = {
+    "train": "cpanet.experiment",
+    "predict": "cpanet.predict.task",
+    "evaluate": "cpanet.evaluate",
+    "export": "cpanet.export.task",
+}
+
+
+def run(config: Common, directory: Path, resume: bool = False) -> float:
+    """Do ``config.task`` into ``directory``; returns the mIoU that came out, not-a-number where none does."""
+    return float(importlib.import_module(MODULES[config.task]).run(config, directory, resume))

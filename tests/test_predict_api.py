@@ -1,0 +1,191 @@
+"""``cpanet.load(path).fit(images, masks).predict(images)``: NumPy in and out, scikit-learn's manners."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import cpanet
+from cpanet import engine
+from cpanet.checkpoint import describe
+from cpanet.data import load_dataset, test_episodes
+from cpanet.errors import UserError
+from cpanet.features import ImageFeatures
+from cpanet.predict import NotFittedError, Segmenter
+from tests.checkpoints import trained_run
+from tests.datasets import picture
+
+
+@pytest.fixture(scope="module")
+def run():
+    return trained_run()
+
+
+@pytest.fixture(scope="module")
+def fitted(run):
+    images, masks = zip(*(picture(i) for i in range(3)))
+    return cpanet.load(run).fit(images, masks)
+
+
+def test_importing_starts_nothing():
+    code = "import sys, cpanet; cpanet.load; sys.exit('jittor' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_masks_come_out_in_the_size_of_each_picture(fitted):
+    sizes = [(40, 40), (33, 57), (8, 90), (100, 31)]
+    pictures = [
+        np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8) for i, size in enumerate(sizes)
+    ]
+    probabilities = fitted.predict_proba(pictures)
+    masks = fitted.predict(pictures)
+    assert [p.shape for p in probabilities] == [m.shape for m in masks] == sizes
+    for probability, mask in zip(probabilities, masks):
+        assert probability.dtype == np.float32
+        assert mask.dtype == bool
+        assert 0 <= probability.min() <= probability.max() <= 1
+        np.testing.assert_array_equal(mask, probability > 0.5)
+
+
+@pytest.mark.parametrize("method", ["cpanet", "prototype"])
+def test_the_same_masks_as_the_evaluation(run, method):
+    dataset = load_dataset("embedded")
+    episode = test_episodes(dataset, 0, 3, 0)[7]
+    segmenter = (
+        cpanet.load(run)
+        if method == "cpanet"
+        else cpanet.load(None, backbone="vgg16", weights="random", image_size=32)
+    )
+    segmenter.set_params(tiling=False)
+    segmenter.fit([dataset.images[i] for i in episode.supports], [dataset.masks[i] for i in episode.supports])
+    found = segmenter.predict_proba([dataset.images[episode.query]])[0]
+    model = segmenter._net().model
+    features = ImageFeatures(model, dataset, [episode.query, *episode.supports], 32)
+    ((_, difference),) = engine.predict_episodes(model, [episode], features, 1)
+    at_canvas = segmenter._canvas(dataset.images[episode.query])
+    mine = next(iter(segmenter._net().differences([at_canvas], segmenter.prototype_)))
+    np.testing.assert_allclose(mine, difference, atol=1e-5)
+    # the evaluation enlarges with corners aligned, as the released code does: the same but for half a pixel
+    mask = engine.prediction(dataset, episode, difference)
+    assert np.mean((found > 0.5) == mask) > 0.97
+
+
+def test_one_support_or_several_and_their_order(run):
+    images, masks = zip(*(picture(i) for i in range(3)))
+    segmenter = cpanet.load(run)
+    one = segmenter.fit(images[:1], masks[:1]).prototype_
+    two = segmenter.fit(images[1:2], masks[1:2]).prototype_
+    both = segmenter.fit(images[:2], masks[:2]).prototype_
+    np.testing.assert_allclose(both, (one + two) / 2, atol=1e-5)
+    turned = segmenter.fit(images[1::-1], masks[1::-1]).prototype_
+    np.testing.assert_allclose(turned, both, atol=1e-6)
+    assert segmenter.n_supports_ == 2
+
+
+def test_masks_as_truth_values_as_one_and_as_255_are_the_same(run):
+    image, mask = picture(1)
+    segmenter = cpanet.load(run)
+    prototypes = [segmenter.fit([image], [m]).prototype_ for m in (mask, mask * 255, mask == 1)]
+    np.testing.assert_array_equal(prototypes[0], prototypes[1])
+    np.testing.assert_array_equal(prototypes[0], prototypes[2])
+
+
+def test_grey_pictures_are_pictures(fitted):
+    grey = picture(5)[0][..., 0]
+    as_rgb = np.repeat(grey[..., None], 3, axis=2)
+    np.testing.assert_array_equal(fitted.predict_proba([grey])[0], fitted.predict_proba([as_rgb])[0])
+
+
+def test_many_pictures_are_those_one_by_one(fitted):
+    pictures = [picture(i)[0] for i in range(7)]
+    together = fitted.predict_proba(pictures)
+    for picture_, probability in zip(pictures, together):
+        np.testing.assert_allclose(fitted.predict_proba([picture_])[0], probability, atol=1e-5)
+
+
+def test_similarity_is_a_cosine_in_the_size_of_the_picture(fitted):
+    (similarity,) = fitted.similarity([picture(2, 30, 50)[0]])
+    assert similarity.shape == (30, 50)
+    assert -1.001 <= similarity.min() <= similarity.max() <= 1.001
+
+
+# ---------------------------------------------------------------------- scikit-learn's manners
+
+
+def test_fit_returns_self_and_predict_needs_it(run):
+    image, mask = picture(0)
+    segmenter = Segmenter(run)
+    for method in (segmenter.predict, segmenter.predict_proba, segmenter.similarity):
+        with pytest.raises(NotFittedError, match="not fitted yet"):
+            method([image])
+    assert segmenter.fit([image], [mask]) is segmenter
+    assert issubclass(NotFittedError, ValueError)
+
+
+def test_parameters_are_those_of_the_constructor(run):
+    segmenter = Segmenter(run, threshold=0.3, tiling=False)
+    parameters = segmenter.get_params()
+    assert parameters["checkpoint"] == run
+    assert (parameters["threshold"], parameters["tiling"]) == (0.3, False)
+    assert Segmenter(**parameters).get_params() == parameters  # what scikit-learn's clone does
+    assert "threshold=0.3" in repr(segmenter)
+    assert segmenter.set_params(threshold=0.9) is segmenter
+    assert segmenter.threshold == 0.9
+    with pytest.raises(ValueError, match="no parameter 'treshold'"):
+        segmenter.set_params(treshold=1)
+
+
+def test_a_higher_threshold_marks_less(fitted):
+    image = picture(3)[0]
+    probability = fitted.predict_proba([image])[0]
+    between = float(np.quantile(probability, 0.75))
+    try:
+        assert fitted.set_params(threshold=between).predict([image])[0].mean() == pytest.approx(
+            0.25, abs=0.05
+        )
+    finally:
+        fitted.set_params(threshold=0.5)
+
+
+IMAGE, MASK = picture(0)
+MISTAKES = [
+    ([IMAGE], [MASK, MASK], "1 pictures and 2 masks"),
+    ([], [], "no pictures"),
+    (IMAGE, [MASK], "give a list of pictures"),
+    ([IMAGE / 255], [MASK], "picture 0 is float64"),
+    ([IMAGE], [MASK[:20]], r"mask 0 is \(20, 40\)"),
+    ([IMAGE], [MASK * 7], "mask 0 holds other values"),
+    ([IMAGE], [MASK * 0], "mask 0 marks no pixel"),
+    ([IMAGE[:4]], [MASK[:4]], "each side needs 8"),
+]
+
+
+@pytest.mark.parametrize(("images", "masks", "message"), MISTAKES)
+def test_what_is_no_support_is_named(fitted, images, masks, message):
+    with pytest.raises(ValueError, match=message):
+        fitted.fit(images, masks)
+
+
+# ---------------------------------------------------------------------- checkpoints
+
+
+def test_a_checkpoint_describes_itself(run):
+    description = describe(run)
+    assert description.path == run / "checkpoints" / "best.safetensors"
+    assert description.image_size == 32
+    assert description.picture_side == 200
+    assert len(description.classes) == 8
+    assert "Steel_Am" not in description.classes  # of fold 0, which it was tested on
+
+
+def test_where_there_is_no_checkpoint(tmp_path):
+    for path, message in (
+        (tmp_path / "none", "no such file"),
+        (tmp_path, "holds no checkpoint"),
+        (__file__, "weights are read from"),
+    ):
+        with pytest.raises(UserError, match=message):
+            cpanet.load(path)

@@ -24,7 +24,7 @@ def experiment(cfg: DictConfig, directory: Path, resume: bool) -> float:
     """Check, start Jittor, and do what the task says."""
     checked = config.validate(cfg)
     runtime.prepare(checked.device, verbose=checked.log.verbose, threads=sweep.threads())
-    return tasks.run(checked, directory, resume)
+    return tasks.run(checked, directory, resume, shared=sweep.of_several())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 
 from cpanet.data import Batch, DefectDataset, Episode
-from cpanet.features import ImageFeatures
+from cpanet.features import FeatureBatch, ImageFeatures
 from cpanet.losses import CROSS_ENTROPY, LossTerms
 from cpanet.metrics import Counts, Scores, episode_counts, predicted, summarise
 from cpanet.recipe import WeightAverage, set_learning_rate
@@ -54,16 +54,15 @@ class Objective(NamedTuple):
     clip_grad_norm: float | None = None
 
 
-def train_step(model: Any, optimizer: Any, batch: Batch, objective: Objective) -> tuple[Any, Any, Any]:
+def train_step(
+    model: Any, optimizer: Any, batch: Batch | FeatureBatch, objective: Objective
+) -> tuple[Any, Any, Any]:
     """One update. Returns main, auxiliary (or None) and total loss, not yet fetched from the device."""
-    main, auxiliary = model.losses(
-        jt.array(batch.query),
-        jt.array(batch.query_mask),
-        jt.array(batch.support),
-        jt.array(batch.support_mask),
-        objective.k,
-        objective.terms,
-    )
+    features = jt.array(batch.query), jt.array(batch.support)
+    if not isinstance(batch, FeatureBatch):
+        features = model.episode_features(*features)
+    masks = jt.array(batch.query_mask), jt.array(batch.support_mask)
+    main, auxiliary = model.losses_of_features(*features, *masks, objective.k, objective.terms)
     total = main if auxiliary is None else main + objective.k * auxiliary
     # launched before the backward pass exists: what no gradient needs is then freed first, a tenth of the peak memory
     total.sync()
@@ -78,7 +77,7 @@ def train_step(model: Any, optimizer: Any, batch: Batch, objective: Objective) -
 def train_epoch(
     model: Any,
     optimizer: Any,
-    batches: Iterable[Batch],
+    batches: Iterable[Batch | FeatureBatch],
     objective: Objective,
     rate: Callable[[int], float],
     iteration: int,

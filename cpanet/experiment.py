@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
 from itertools import islice
 from multiprocessing import current_process
 from pathlib import Path
@@ -25,7 +25,7 @@ from cpanet.config import Config
 from cpanet.config.recorded import differences
 from cpanet.data.embedded import default_cache
 from cpanet.errors import UserError
-from cpanet.features import FeatureCache, ImageFeatures
+from cpanet.features import FeatureBatch, FeatureCache, ImageFeatures, TrainingFeatures
 from cpanet.losses import LossTerms
 from cpanet.models import CPANet, Protocol, PrototypeFloor
 from cpanet.models.pretrained import find_weights, instructions
@@ -40,7 +40,9 @@ from cpanet.records import RunDirectory, TensorBoard, environment_facts, git_com
 from cpanet.records.run_directory import episode_rows
 from cpanet.signals import of_this_process
 
+# what the runs of a process share
 FEATURES = FeatureCache()
+TRAINING_FEATURES = TrainingFeatures()
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -81,14 +83,15 @@ class Progression:
     last_episodes: list[dict[str, Any]] = field(default_factory=list)
 
 
-def run(config: Config, directory: Path, resume: bool = False) -> float:
+def run(config: Config, directory: Path, resume: bool = False, shared: bool = False) -> float:
     """Train and evaluate as ``config`` says, into ``directory``; returns the best mIoU on the unseen classes.
 
     ``resume``: go on from the directory's checkpoint, where there is one, to the same end to the last digit.
+    ``shared``: other runs of this process may be alike; what the backbone makes of training images is kept for them.
     Raises :class:`UserError` for what the user can put right, :class:`cpanet.engine.Diverged` for a loss that is not
     finite, :class:`Interrupted` after Ctrl-C or SIGTERM; ``result.json`` then says so in ``status`` and ``reason``.
     """
-    experiment = Experiment(config, directory)
+    experiment = Experiment(config, directory, shared)
     if resume:
         experiment.resume()
     return experiment.run()
@@ -97,7 +100,7 @@ def run(config: Config, directory: Path, resume: bool = False) -> float:
 class Experiment:
     """A run and everything it holds while it lasts."""
 
-    def __init__(self, config: Config, directory: Path) -> None:
+    def __init__(self, config: Config, directory: Path, shared: bool = False) -> None:
         self.config = config
         self.device = runtime.prepare(config.device)
         section = config.data
@@ -118,6 +121,9 @@ class Experiment:
         self.records = RunDirectory(directory)
         self.state = Progression()
         self.started = time.perf_counter()
+        # a GPU makes features faster than they are copied; a backbone in training mode makes new ones every time
+        eligible = shared and self.device.device == "cpu" and config.protocol.backbone_mode == "eval"
+        self.shared = TRAINING_FEATURES if eligible else None
 
     # ------------------------------------------------------------------ the run
 
@@ -127,18 +133,7 @@ class Experiment:
         self.board = TensorBoard(self.records.path, purge_step=state.iteration or None)
         self._announce()
         status, reason = "failed", None
-        loader = data.EpisodeLoader(
-            self.dataset,
-            config.fold,
-            config.shot,
-            config.seed,
-            config.train.batch_size,
-            config.data.image_size,
-            workers=config.data.workers,
-            sampling=config.recipe.sampling,
-        )
-        self.batches_per_epoch = min(loader.batches, config.train.iterations_per_epoch or loader.batches)
-        self.total_iterations = self.batches_per_epoch * self.epochs
+        loader = self._loader()
         try:
             with loader, stop_signals() as stopped, self._progress_bar() as progress:
                 self._evaluate_untrained()
@@ -167,13 +162,56 @@ class Experiment:
         assert state.best is not None
         return float(state.best["miou"])
 
-    def _train(self, loader: Any, epoch: int, progress: Any, stopped: Any) -> None:
+    def _loader(self) -> data.EpisodeLoader:
+        config = self.config
+        batches = len(self.dataset.split(config.fold).train_indices) // config.train.batch_size
+        self.batches_per_epoch = min(batches, config.train.iterations_per_epoch or batches)
+        self.total_iterations = self.batches_per_epoch * self.epochs
+        workers = config.data.workers
+        if self.shared is not None:
+            self.shared.choose(self._origin_of_batches())
+            if self.shared.complete(config.seed, self.epochs, self.batches_per_epoch):
+                workers = 0  # there is nothing left for them to do
+        return data.EpisodeLoader(
+            self.dataset,
+            config.fold,
+            config.shot,
+            config.seed,
+            config.train.batch_size,
+            config.data.image_size,
+            workers=workers,
+            sampling=config.recipe.sampling,
+        )
+
+    def _origin_of_batches(self) -> tuple:
+        """What training batches behind the backbone depend on, besides seed, epoch and position."""
+        config = self.config
+        return (
+            config.backbone.name,
+            self.backbone_source if self.backbone_source == "random" else self.backbone_weights,
+            self.dataset.fingerprint,
+            config.fold,
+            config.shot,
+            config.train.batch_size,
+            config.data.image_size,
+            config.recipe.sampling,
+        )
+
+    def _batches(self, loader: data.EpisodeLoader, epoch: int) -> Iterator[data.Batch | FeatureBatch]:
+        start, stop = self.state.batch, self.batches_per_epoch
+        if self.shared is None:
+            return islice(loader.epoch(epoch, start), stop - start)
+        return self.shared.epoch(
+            self.model, self.config.seed, epoch, start, stop, partial(loader.epoch, epoch)
+        )
+
+    def _train(self, loader: data.EpisodeLoader, epoch: int, progress: Any, stopped: Any) -> None:
         config, state = self.config, self.state
         model, recipe = self.model, config.recipe
         objective = engine.Objective(
             config.loss.k, LossTerms(recipe.loss.dice, recipe.loss.focal_gamma), recipe.clip_grad_norm
         )
-        batches = islice(loader.epoch(epoch, start=state.batch), self.batches_per_epoch - state.batch)
+        batches = self._batches(loader, epoch)
         task = progress.add_task(
             f"epoch {epoch + 1}/{self.epochs}",
             total=self.batches_per_epoch,
@@ -512,7 +550,7 @@ class Experiment:
             yield progress
 
 
-@functools.lru_cache(maxsize=2)  # the runs of a process share decoded images; 1 and 5 shots are read apart
+@lru_cache(maxsize=2)  # the runs of a process share decoded images; 1 and 5 shots are read apart
 def load_dataset(
     name: str, root: str | None, mask_threshold: int | None, min_images: int, folds: int | None
 ) -> data.DefectDataset:

@@ -1,13 +1,14 @@
-"""Backbone features of test images: the backbone is frozen, so each image goes through it once."""
+"""What the frozen backbone makes of images: each test image goes through it once, and in a sweep each training image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from cpanet.data import DefectDataset, Episode, transforms
+from cpanet.data import Batch, DefectDataset, Episode, transforms
 from cpanet.runtime import jt
 
 
@@ -59,3 +60,66 @@ class FeatureCache:
             self._features = ImageFeatures(model, dataset, indices, size)
             self._key = key
         return self._features
+
+
+class FeatureBatch(NamedTuple):
+    """A training batch behind the backbone: query (B, C, h, w) and support features (B, K, C, h, w) float32, masks
+    uint8 {0, 1, 255 = ignored} (B, S, S) and (B, K, S, S)."""
+
+    query: np.ndarray
+    query_mask: np.ndarray
+    support: np.ndarray
+    support_mask: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self)
+
+
+class TrainingFeatures:
+    """Training batches behind the backbone, for the runs of one process that are alike in all that comes before the head.
+
+    The rows of a table meet, seed by seed, the same augmented images, and the backbone is frozen: what it makes of
+    them is computed by the first of these runs. Kept in host memory up to ``limit`` bytes; batches beyond are
+    computed anew in every run.
+    """
+
+    def __init__(self, limit: int = 512 * 2**20) -> None:
+        self._limit = limit
+        self._key: Hashable = None
+        self._kept: dict[tuple[int, int, int], FeatureBatch] = {}
+        self._bytes = 0
+
+    def choose(self, key: Hashable) -> None:
+        """``key``: whatever identifies a run's batches but for seed, epoch and position. Another one starts afresh."""
+        if key != self._key:
+            self._key, self._kept, self._bytes = key, {}, 0
+
+    def complete(self, seed: int, epochs: int, batches: int) -> bool:
+        """Whether every batch of such a run is there."""
+        return all((seed, e, b) in self._kept for e in range(epochs) for b in range(batches))
+
+    def epoch(
+        self,
+        model: Any,
+        seed: int,
+        epoch: int,
+        start: int,
+        stop: int,
+        source: Callable[[int], Iterator[Batch]],
+    ) -> Iterator[FeatureBatch]:
+        """Batches ``start`` to ``stop`` of an epoch; ``source(position)`` gives their images from a position on."""
+        position = start
+        while position < stop and (kept := self._kept.get((seed, epoch, position))) is not None:
+            yield kept
+            position += 1
+        if position == stop:
+            return
+        for batch in islice(source(position), stop - position):
+            query, support = model.episode_features(jt.array(batch.query), jt.array(batch.support))
+            made = FeatureBatch(query.numpy(), batch.query_mask, support.numpy(), batch.support_mask)
+            if self._bytes + made.nbytes <= self._limit:
+                self._kept[seed, epoch, position] = made
+                self._bytes += made.nbytes
+            yield made
+            position += 1

@@ -15,6 +15,10 @@ MODULES = {
 }
 
 
-def run(config: Common, directory: Path, resume: bool = False) -> float:
-    """Do ``config.task`` into ``directory``; returns the mIoU that came out, not-a-number where none does."""
-    return float(importlib.import_module(MODULES[config.task]).run(config, directory, resume))
+def run(config: Common, directory: Path, resume: bool = False, shared: bool = False) -> float:
+    """Do ``config.task`` into ``directory``; returns the mIoU that came out, not-a-number where none does.
+
+    ``shared``: other jobs of this process may need what this one computes; only training makes use of it.
+    """
+    options = {"shared": shared} if config.task == "train" else {}
+    return float(importlib.import_module(MODULES[config.task]).run(config, directory, resume, **options))

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas
 import pytest
 
+from cpanet.checkpoint.files import read_checkpoint
 from tests.hydra_app import REPO, run_here
 from tests.sweep_runs import TINY, only, results, without_clock
 from tests.test_resume import Stop, killed_after  # noqa: F401 (a fixture)
@@ -53,13 +55,37 @@ def test_a_sweep_that_died_gets_the_table_of_one_that_did_not(
 
 
 def test_a_job_of_a_sweep_has_the_numbers_of_the_single_run(undisturbed: Path, tmp_path: Path) -> None:
-    """Nothing that the runs of a process share may leak from one into the next."""
+    """What the runs of a process share (test images' and training images' features) changes no digit of any of them."""
     single = ("ablation=full", "seed=1", "train.epochs=2", *TINY, f"hydra.run.dir={tmp_path}/run")
     assert run_here(tmp_path, *single) == 0
     for table in ("metrics.csv", "episodes.csv"):
         assert (tmp_path / "run" / table).read_bytes() == (
             undisturbed / "ablation=full,seed=1" / table
         ).read_bytes()
+    weights = "checkpoints/best.safetensors"
+    mine, theirs = (
+        read_checkpoint(p / weights)[0] for p in (tmp_path / "run", undisturbed / "ablation=full,seed=1")
+    )
+    assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_training_images_go_through_the_backbone_once_a_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cpanet.experiment as experiment
+    from cpanet.models import CPANet
+
+    passes = []
+    original = CPANet.episode_features
+
+    def counted(self: CPANet, query: Any, support: Any) -> Any:
+        passes.append(tuple(query.shape))
+        return original(self, query, support)
+
+    monkeypatch.setattr(CPANet, "episode_features", counted)
+    monkeypatch.setattr(experiment, "TRAINING_FEATURES", experiment.TrainingFeatures())
+    assert run_here(tmp_path, "-m", "ablation=cpp,ssa,full", "seed=0,1", *TINY) == 0
+    assert len(passes) == 2 * 2  # two steps of two seeds, for three rows
 
 
 def test_a_diverging_job_is_marked_and_the_others_have_their_rows(
@@ -123,8 +149,8 @@ def test_memory_does_not_grow_over_twenty_jobs(tmp_path: Path) -> None:
 
     run = experiment.run
 
-    def measured(*arguments: Any) -> float:
-        score = run(*arguments)
+    def measured(*arguments: Any, **options: Any) -> float:
+        score = run(*arguments, **options)
         after.append(
             {
                 "resident": int(Path("/proc/self/statm").read_text().split()[1])

@@ -132,7 +132,7 @@ class CPANet(jt.nn.Module):
 
         Images are normalised RGB; in the mask 1 is defect and everything else is not; H and W are multiples of 8.
         """
-        query_features, support_features = self._episode_features(query, support)
+        query_features, support_features = self.episode_features(query, support)
         _, prototype = self.encode_supports(support_features, support_mask)
         return self.decode(query_features, prototype, _size(query))
 
@@ -145,9 +145,21 @@ class CPANet(jt.nn.Module):
         cross-entropy belong to the recipe and enter both. The auxiliary loss is None where
         SA is off or k is 0: it is then not computed at all.
         """
-        query_features, support_features = self._episode_features(query, support)
+        query_features, support_features = self.episode_features(query, support)
+        return self.losses_of_features(query_features, support_features, query_mask, support_mask, k, terms)
+
+    def losses_of_features(
+        self,
+        query_features,
+        support_features,
+        query_mask,
+        support_mask,
+        k: float = 0.4,
+        terms: LossTerms = CROSS_ENTROPY,
+    ):
+        """:meth:`losses` of what :meth:`episode_features` gives."""
         shots, prototype = self.encode_supports(support_features, support_mask)
-        size = _size(query)
+        size = _size(query_mask)
         main = segmentation_loss(self.decode(query_features, prototype, size), query_mask, terms)
         if self.sa is None or k == 0:
             return main, None
@@ -165,7 +177,8 @@ class CPANet(jt.nn.Module):
             total = loss if total is None else total + loss
         return total / len(shots)
 
-    def _episode_features(self, query, support):
+    def episode_features(self, query, support):
+        """query (B, 3, H, W), support (B, K, 3, H, W) → features (B, C_b, h, w) and (B, K, C_b, h, w), no gradient."""
         batch, shot = support.shape[:2]
         _check_size(query)
         images = support.reshape(batch * shot, *support.shape[2:])

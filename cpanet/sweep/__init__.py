@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from cpanet.sweep.job import run_job, threads
+from cpanet.sweep.job import of_several, run_job, threads
 
-__all__ = ["run_job", "threads"]
+__all__ = ["of_several", "run_job", "threads"]

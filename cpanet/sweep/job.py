@@ -33,6 +33,11 @@ def run_job(config: DictConfig, experiment: Experiment) -> float:
     return _Job(config, directory, Path(hydra.sweep.dir).absolute(), int(hydra.job.num)).run(experiment)
 
 
+def of_several() -> bool:
+    """Whether this run is one of a sweep's."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def threads() -> int | None:
     """CPU threads that the launcher grants a job (``cpus_per_task``); None where it does not say."""
     return HydraConfig.get().launcher.get("cpus_per_task") if HydraConfig.initialized() else None

@@ -1,0 +1,84 @@
+"""Features that the runs of a process share: what is kept, how much of it, and when it is let go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from cpanet.data import Batch
+from cpanet.features import TrainingFeatures
+from cpanet.runtime import jt
+
+
+class Backbone:
+    """Doubles images; counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def episode_features(self, query, support):
+        self.passes += 1
+        return query * 2, support * 2
+
+
+def images(start: int) -> Iterator[Batch]:
+    for position in range(start, 10):
+        array = np.full((1, 3, 8, 8), position, np.float32)
+        mask = np.full((1, 8, 8), position, np.uint8)
+        yield Batch(array, mask, array[:, None], mask[:, None], ())
+
+
+def epoch(features: TrainingFeatures, model: Backbone, start: int = 0, stop: int = 4, seed: int = 0) -> list:
+    return [b.query[0, 0, 0, 0] for b in features.epoch(model, seed, 0, start, stop, images)]
+
+
+@pytest.fixture
+def features() -> TrainingFeatures:
+    jt.flags.use_cuda = 0
+    return TrainingFeatures()
+
+
+def test_the_second_run_computes_nothing(features):
+    features.choose("a")
+    assert epoch(features, Backbone()) == [0, 2, 4, 6]
+    second = Backbone()
+    assert epoch(features, second) == [0, 2, 4, 6]
+    assert second.passes == 0
+    assert features.complete(0, 1, 4)
+
+
+def test_seeds_are_apart(features):
+    features.choose("a")
+    epoch(features, Backbone())
+    other = Backbone()
+    epoch(features, other, seed=1)
+    assert other.passes == 4
+    assert not features.complete(2, 1, 1)
+
+
+def test_a_run_that_begins_in_the_middle_and_one_that_goes_further(features):
+    features.choose("a")
+    assert epoch(features, Backbone(), start=2) == [4, 6]
+    model = Backbone()
+    assert epoch(features, model, stop=6) == [0, 2, 4, 6, 8, 10]
+    again = Backbone()
+    assert epoch(features, again, stop=6) == [0, 2, 4, 6, 8, 10]
+    assert again.passes == 0
+
+
+def test_runs_that_see_other_images_start_afresh(features):
+    features.choose("a")
+    epoch(features, Backbone())
+    features.choose("b")
+    assert not features.complete(0, 1, 1)
+
+
+def test_no_more_is_kept_than_the_limit():
+    one = next(TrainingFeatures().epoch(Backbone(), 0, 0, 0, 1, images)).nbytes
+    features = TrainingFeatures(limit=2 * one)
+    epoch(features, Backbone())
+    model = Backbone()
+    assert epoch(features, model) == [0, 2, 4, 6]
+    assert model.passes == 2

@@ -76,7 +76,7 @@ def learn(settings: config.Config, options: argparse.Namespace, console: Console
             if iou >= options.target:
                 break
             model.train()
-        _, _, total = engine.train_step(model, optimizer, batch, objective)
+        total = engine.train_step(model, optimizer, batch, objective).total
         loss = float(total.item())
     return rows
 

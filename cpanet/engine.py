@@ -10,15 +10,32 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 
 from cpanet.data import Batch, DefectDataset, Episode
+from cpanet.errors import UserError
 from cpanet.features import FeatureBatch, ImageFeatures
 from cpanet.losses import CROSS_ENTROPY, LossTerms
 from cpanet.metrics import Counts, Scores, episode_counts, predicted, summarise
-from cpanet.recipe import WeightAverage, set_learning_rate
+from cpanet.recipe import WeightAverage, gradient_sum, set_learning_rate
 from cpanet.runtime import jt
 
 
-class Diverged(RuntimeError):
-    """The loss is not finite; the message names the iteration."""
+class Diverged(UserError):
+    """Loss or gradient is not finite; the message names the iteration."""
+
+    def __init__(self, what: str, iteration: int) -> None:
+        super().__init__(
+            f"the {what} at iteration {iteration}. Lower recipe.optimizer.lr, set recipe.clip_grad_norm, "
+            "or run python -m cpanet.doctor if it happens from the start."
+        )
+        self.iteration = iteration
+
+
+class Losses(NamedTuple):
+    """One update's losses and the sum of its gradients, not yet fetched from the device."""
+
+    main: Any
+    auxiliary: Any  # or None
+    total: Any
+    gradients: Any
 
 
 class Step(NamedTuple):
@@ -54,10 +71,8 @@ class Objective(NamedTuple):
     clip_grad_norm: float | None = None
 
 
-def train_step(
-    model: Any, optimizer: Any, batch: Batch | FeatureBatch, objective: Objective
-) -> tuple[Any, Any, Any]:
-    """One update. Returns main, auxiliary (or None) and total loss, not yet fetched from the device."""
+def train_step(model: Any, optimizer: Any, batch: Batch | FeatureBatch, objective: Objective) -> Losses:
+    """One update."""
     features = jt.array(batch.query), jt.array(batch.support)
     if not isinstance(batch, FeatureBatch):
         features = model.episode_features(*features)
@@ -68,10 +83,11 @@ def train_step(
     total.sync()
     optimizer.zero_grad()
     optimizer.backward(total)
+    gradients = gradient_sum(optimizer)
     if objective.clip_grad_norm is not None:
         optimizer.clip_grad_norm(objective.clip_grad_norm)
     optimizer.step()
-    return main, auxiliary, total
+    return Losses(main, auxiliary, total, gradients)
 
 
 def train_epoch(
@@ -91,7 +107,7 @@ def train_epoch(
     records agree, and a second call goes on with the same iterator.
 
     A step's losses are fetched only after the next step has been launched, so that the device never waits for the
-    host; the last one is fetched at the end. Raises :class:`Diverged` for a loss that is not finite.
+    host; the last one is fetched at the end. Raises :class:`Diverged` for a loss or gradient that is not finite.
     """
     model.train()
     pending = None
@@ -125,15 +141,15 @@ class _Clock:
         return now - last
 
 
-def _fetch(iteration: int, losses: tuple, lr: float, clock: _Clock) -> Step:
-    main, auxiliary, total = (None if loss is None else float(loss.item()) for loss in losses)
+def _fetch(iteration: int, losses: Losses, lr: float, clock: _Clock) -> Step:
+    main, auxiliary, total, gradients = (None if loss is None else float(loss.item()) for loss in losses)
     assert main is not None
     assert total is not None
+    assert gradients is not None
     if not math.isfinite(total):
-        raise Diverged(
-            f"the loss is {total} at iteration {iteration}. Lower recipe.optimizer.lr, set recipe.clip_grad_norm, "
-            "or run python -m cpanet.doctor if it happens from the start."
-        )
+        raise Diverged(f"loss is {total}", iteration)
+    if not math.isfinite(gradients):
+        raise Diverged("gradient is not finite", iteration)
     return Step(iteration, main, auxiliary, total, lr, clock.lap())
 
 
@@ -143,24 +159,33 @@ def evaluate(
     episodes: Sequence[Episode],
     features: ImageFeatures,
     batch_size: int,
+    before_each: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Every episode once, ``batch_size`` of them at a time; the backbone's features come from ``features``."""
+    """Every episode once, ``batch_size`` of them at a time; the backbone's features come from ``features``.
+
+    ``before_each`` is called before each batch; what it raises ends the evaluation.
+    """
     results = [
         EpisodeResult(episode, episode_counts(difference, dataset.masks[episode.query]))
-        for episode, difference in predict_episodes(model, episodes, features, batch_size)
+        for episode, difference in predict_episodes(model, episodes, features, batch_size, before_each)
     ]
     scores = summarise([r.counts for r in results], [r.episode.class_index for r in results])
     return Evaluation(results, scores)
 
 
 def predict_episodes(
-    model: Any, episodes: Sequence[Episode], features: ImageFeatures, batch_size: int
+    model: Any,
+    episodes: Sequence[Episode],
+    features: ImageFeatures,
+    batch_size: int,
+    before_each: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Episode, np.ndarray]]:
     """Each episode with its logit difference (S, S) float32: foreground minus background, on the test canvas."""
     model.eval()
     size = (features.size, features.size)
     with jt.no_grad():
         for start in range(0, len(episodes), batch_size):
+            before_each()
             chunk = episodes[start : start + batch_size]
             # the last batch is filled up, so that every batch has one shape and nothing is compiled twice
             padded = [*chunk, *[chunk[-1]] * (batch_size - len(chunk))] if start else chunk

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -16,9 +15,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cpanet import data, engine, runtime
+from cpanet import data, engine, runtime, watch
 from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
 from cpanet.checkpoint.weights import MODEL_PREFIX, assign, load_backbone_weights, model_tensors
 from cpanet.config import Config
@@ -26,6 +26,7 @@ from cpanet.config.recorded import differences
 from cpanet.data.embedded import default_cache
 from cpanet.errors import UserError
 from cpanet.features import FeatureBatch, FeatureCache, ImageFeatures, TrainingFeatures
+from cpanet.files import CannotWrite
 from cpanet.losses import LossTerms
 from cpanet.models import CPANet, Protocol, PrototypeFloor
 from cpanet.models.pretrained import find_weights, instructions
@@ -38,7 +39,7 @@ from cpanet.recipe import (
 )
 from cpanet.records import RunDirectory, TensorBoard, environment_facts, git_commit, pictures
 from cpanet.records.run_directory import episode_rows
-from cpanet.signals import of_this_process
+from cpanet.signals import stop_signals
 
 # what the runs of a process share
 FEATURES = FeatureCache()
@@ -46,8 +47,17 @@ TRAINING_FEATURES = TrainingFeatures()
 console = Console(highlight=False, soft_wrap=True)
 
 
+def say(text: str, style: str = "") -> None:
+    """A line for the terminal; names of files and classes in it are taken as they are."""
+    console.print(text, style=style, markup=False)
+
+
 class Damaged(UserError):
     """A checkpoint that cannot be read."""
+
+
+class OtherRun(UserError):
+    """A checkpoint of another configuration or of other data."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -74,6 +84,7 @@ class Progression:
     seconds: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
     steps: list[list[Any]] = field(default_factory=list)
+    warnings: dict[str, str] = field(default_factory=dict)
     untrained: dict[str, Any] | None = None
     floor: dict[str, Any] | None = None  # prototype comparison without training, on the same episodes
     best: dict[str, Any] | None = None
@@ -120,6 +131,7 @@ class Experiment:
         self.epochs = 0 if self.optimizer is None else config.train.epochs
         self.records = RunDirectory(directory)
         self.state = Progression()
+        self.stopped: Callable[[], bool] = lambda: False
         self.started = time.perf_counter()
         # a GPU makes features faster than they are copied; a backbone in training mode makes new ones every time
         eligible = shared and self.device.device == "cpu" and config.protocol.backbone_mode == "eval"
@@ -129,36 +141,48 @@ class Experiment:
 
     def run(self) -> float:
         """The whole of it; see :func:`run`."""
+        with self._loader() as loader, stop_signals(say) as self.stopped:
+            return self._run(loader)
+
+    def _run(self, loader: data.EpisodeLoader) -> float:
         config, state = self.config, self.state
+        self.records.create()
         self.board = TensorBoard(self.records.path, purge_step=state.iteration or None)
         self._announce()
         status, reason = "failed", None
-        loader = self._loader()
         try:
-            with loader, stop_signals() as stopped, self._progress_bar() as progress:
+            with self._progress_bar() as progress:
                 self._evaluate_untrained()
                 self._evaluate_floor()
                 if not self.epochs:
                     self._evaluate(0)
                 for epoch in range(state.epoch, self.epochs):
-                    self._train(loader, epoch, progress, stopped)
+                    self._train(loader, epoch, progress)
                     if (epoch + 1) % config.evaluate.every == 0 or epoch + 1 == self.epochs:
                         self._evaluate(epoch + 1)
+                    state.epoch, state.batch = epoch + 1, 0
                     self.save_checkpoint()
             status = "completed"
         except KeyboardInterrupt as error:
             status = "interrupted"
-            if isinstance(error, Interrupted):  # after a second Ctrl-C there is no time left
+            if isinstance(error, Interrupted):
                 self.save_checkpoint()
             raise
+        except engine.Diverged as error:
+            kept = self._keep_batch(loader, error.iteration)
+            status, reason = "diverged", f"{error} {kept}"
+            error.args = (reason,)
+            raise
+        except CannotWrite as error:
+            error.args = (f"{error} Then go on with: python run.py resume={self.records.path}",)
+            reason = str(error)
+            raise
         except Exception as error:
-            status = "diverged" if isinstance(error, engine.Diverged) else "failed"
             reason = describe(error)
             raise
         finally:
             self._finish(status, reason)
-        if stopped():  # asked for while the last epoch was evaluated: this run is complete, a sweep ends here
-            raise Interrupted
+        self._stop_if_asked()  # after the last epoch: this run is complete, a sweep ends here
         assert state.best is not None
         return float(state.best["miou"])
 
@@ -205,7 +229,7 @@ class Experiment:
             self.model, self.config.seed, epoch, start, stop, partial(loader.epoch, epoch)
         )
 
-    def _train(self, loader: data.EpisodeLoader, epoch: int, progress: Any, stopped: Any) -> None:
+    def _train(self, loader: data.EpisodeLoader, epoch: int, progress: Any) -> None:
         config, state = self.config, self.state
         model, recipe = self.model, config.recipe
         objective = engine.Objective(
@@ -219,7 +243,9 @@ class Experiment:
             loss=float("nan"),
         )
         while state.batch < self.batches_per_epoch:
-            pause = Pause(stopped, 60 * config.checkpoint.every_minutes)
+            pause = Pause(
+                self.stopped, 60 * config.checkpoint.every_minutes, config.checkpoint.every_iterations
+            )
             for step in engine.train_epoch(
                 model,
                 self.optimizer,
@@ -235,12 +261,14 @@ class Experiment:
                 state.steps.append([step.iteration, step.main, step.auxiliary])
                 self.board.step(step)
                 progress.update(task, advance=1, loss=step.total)
-            if stopped():
-                raise Interrupted
+            self._stop_if_asked()
             if state.batch < self.batches_per_epoch:
                 self.save_checkpoint()
         progress.remove_task(task)
-        state.epoch, state.batch = epoch + 1, 0
+
+    def _stop_if_asked(self) -> None:
+        if self.stopped():
+            raise Interrupted
 
     def _rate(self, iteration: int) -> float:
         recipe = self.config.recipe
@@ -277,7 +305,12 @@ class Experiment:
 
     def _evaluated(self, model: Any) -> engine.Evaluation:
         return engine.evaluate(
-            model, self.dataset, self.episodes, self._features(), self.config.evaluate.batch_size
+            model,
+            self.dataset,
+            self.episodes,
+            self._features(),
+            self.config.evaluate.batch_size,
+            before_each=self._stop_if_asked,
         )
 
     def _evaluate_untrained(self) -> None:
@@ -317,6 +350,9 @@ class Experiment:
         recent = [main for _, main, _ in state.steps[-self.batches_per_epoch :]]
         loss = float(np.mean(recent)) if recent else None
         state.rows.append(self._row(scores, loss))
+        defect = sum(int(np.count_nonzero(self.dataset.masks[e.query] == 1)) for e in self.episodes)
+        self._warn("one class", watch.one_class([result.counts for result in evaluation.results], defect))
+        self._warn("not moving", watch.not_moving([main for _, main, _ in state.steps]))
         self.board.evaluation(state.iteration, scores["miou"], scores["fb_iou"], scores["class_iou"])
         self._show_overlays(epoch)
         trained = "" if loss is None else f"epoch {epoch}/{self.epochs}: loss {loss:.4f}, "
@@ -326,6 +362,12 @@ class Experiment:
         )
         self.records.write_metrics(state.rows)
         self.records.write_episodes([*state.floor_episodes, *state.best_episodes, *state.last_episodes])
+
+    def _warn(self, kind: str, warning: str | None) -> None:
+        """Once in a run for each kind; ``result.json`` keeps it, with the iteration."""
+        if warning is not None and kind not in self.state.warnings:
+            self.state.warnings[kind] = f"after iteration {self.state.iteration} {warning}"
+            say(f"Warning: {self.state.warnings[kind]}", "yellow")
 
     def _named(self, epoch: int, evaluation: engine.Evaluation) -> dict[str, Any]:
         scores = evaluation.scores
@@ -386,6 +428,17 @@ class Experiment:
             self.records.last.replace(self.records.previous)
         write_checkpoint(self.records.last, tensors, {**self._description(), "progression": asdict(state)})
 
+    def _keep_batch(self, loader: data.EpisodeLoader, iteration: int) -> str:
+        """Write the batch that broke the training, which can be made again, and say where it is."""
+        batch = next(loader.epoch(*divmod(iteration, self.batches_per_epoch)))
+        arrays = {name: getattr(batch, name) for name in ("query", "query_mask", "support", "support_mask")}
+        names = [[self.dataset.names[i] for i in (e.query, *e.supports)] for e in batch.episodes]
+        try:
+            write_checkpoint(self.records.diverged, arrays, {"iteration": iteration, "episodes": names})
+        except CannotWrite:
+            return f"Its batch could not be kept; its images are {names}."
+        return f"Its batch is kept in {self.records.diverged}."
+
     def _write_best(self) -> None:
         with self.average.swapped_in() if self.average is not None else nullcontext():
             tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(self.model).items()}
@@ -413,7 +466,7 @@ class Experiment:
             try:
                 self.restore(path)
             except Damaged as error:
-                console.print(f"[yellow]{error}[/]")
+                say(str(error), "yellow")
                 continue
             state = self.state
             console.print(
@@ -421,15 +474,22 @@ class Experiment:
             )
             return
         if self.records.last.exists() or self.records.previous.exists():
-            console.print("[yellow]no checkpoint can be read: starting at the beginning[/]")
+            raise UserError(
+                f"no checkpoint in {self.records.checkpoints} can be read. Remove that folder to start at the beginning."
+            )
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint that :meth:`save_checkpoint` wrote."""
         try:
             tensors, saved = read_checkpoint(path)
-        except UserError as error:
-            raise Damaged(str(error)) from error
-        self._check_origin(path, saved)
+            progression = Progression(**saved["progression"])
+            self._check_origin(path, saved["config"], saved["dataset"])
+        except OtherRun:
+            raise
+        except (UserError, KeyError, TypeError) as error:  # the latter: a header with other content
+            raise Damaged(
+                str(error) if isinstance(error, UserError) else f"{path}: damaged header."
+            ) from error
 
         def part(prefix: str) -> dict[str, np.ndarray]:
             return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
@@ -438,27 +498,66 @@ class Experiment:
         restore_optimizer(self.optimizer, part("optimizer."))
         if self.average is not None:
             self.average.restore(part("average."))
-        self.state = Progression(**saved["progression"])
+        self.state = progression
 
-    def _check_origin(self, path: Path, saved: dict[str, Any]) -> None:
-        conflicts = differences(saved["config"], self.config.model_dump())
+    def _check_origin(self, path: Path, config: dict[str, Any], dataset: str) -> None:
+        conflicts = differences(config, self.config.model_dump())
         if conflicts:
-            raise UserError(
+            raise OtherRun(
                 f"{path} belongs to another configuration: {'; '.join(conflicts)}. "
                 "Start it again in a directory of its own."
             )
-        if saved.get("dataset", self.dataset.fingerprint) != self.dataset.fingerprint:
-            raise UserError(
+        if dataset != self.dataset.fingerprint:
+            raise OtherRun(
                 f"{path} was trained on other images: {self.dataset.root} has changed since. Restore them, or start anew."
             )
 
     def _finish(self, status: str, reason: str | None) -> None:
         state = self.state
         state.seconds += time.perf_counter() - self.started
+        # where the disk is full already, that is the error to tell
+        with suppress(CannotWrite) if status == "failed" else nullcontext():
+            self._write_result(status, reason)
+        if status == "completed":
+            try:
+                self._write_figures()
+            except OSError as error:  # everything that counts has been written
+                say(f"Warning: the figures cannot be written: {error}", "yellow")
+        if state.best is not None and state.last is not None:
+            self.board.hyperparameters(
+                hyperparameters(self.config),
+                {
+                    f"hparam/{which}_{name}": scores[key]
+                    for which, scores in (("best", state.best), ("last", state.last))
+                    for key, name in (("miou", "mIoU"), ("fb_iou", "FB-IoU"))
+                },
+            )
+        self.board.close()
+        if status == "completed":
+            console.print(f"{self._conclusion()}{escape(str(self.records.path))}")
+
+    def _conclusion(self) -> str:
+        """The scores beside what they have to beat; nothing where nothing was trained."""
+        state = self.state
+        if None in (state.best, state.last, state.untrained, state.floor):
+            return ""
+        best, last, untrained, floor = (
+            scores["miou"] for scores in (state.best, state.last, state.untrained, state.floor) if scores
+        )
+        assert state.best is not None
+        below = " [yellow](this run ends below it)[/]" if last < floor else ""
+        return (
+            f"best mIoU {best:.4f} (epoch {state.best['epoch']}), last {last:.4f}; untrained {untrained:.4f}, "
+            f"training-free floor {floor:.4f}{below}. {state.iteration} iterations in {state.seconds:.0f} s → "
+        )
+
+    def _write_result(self, status: str, reason: str | None) -> None:
+        state = self.state
         self.records.write_result(
             {
                 "status": status,
                 "reason": reason,
+                "warnings": list(state.warnings.values()),
                 "best": state.best,
                 "last": state.last,
                 "untrained": state.untrained,
@@ -482,35 +581,6 @@ class Experiment:
                 "peak_memory_mb": round(peak_memory_mb(), 1),
             }
         )
-        if status == "completed":
-            self._write_figures()
-        if state.best is not None and state.last is not None:
-            self.board.hyperparameters(
-                hyperparameters(self.config),
-                {
-                    f"hparam/{which}_{name}": scores[key]
-                    for which, scores in (("best", state.best), ("last", state.last))
-                    for key, name in (("miou", "mIoU"), ("fb_iou", "FB-IoU"))
-                },
-            )
-        self.board.close()
-        if status == "completed":
-            console.print(f"{self._conclusion()}{self.records.path}")
-
-    def _conclusion(self) -> str:
-        """The scores beside what they have to beat; nothing where nothing was trained."""
-        state = self.state
-        if None in (state.best, state.last, state.untrained, state.floor):
-            return ""
-        best, last, untrained, floor = (
-            scores["miou"] for scores in (state.best, state.last, state.untrained, state.floor) if scores
-        )
-        assert state.best is not None
-        below = " [yellow](this run ends below it)[/]" if last < floor else ""
-        return (
-            f"best mIoU {best:.4f} (epoch {state.best['epoch']}), last {last:.4f}; untrained {untrained:.4f}, "
-            f"training-free floor {floor:.4f}{below}. {state.iteration} iterations in {state.seconds:.0f} s → "
-        )
 
     def _write_figures(self) -> None:
         steps = [engine.Step(i, main, aux, main, 0.0, 0.0) for i, main, aux in self.state.steps]
@@ -533,7 +603,7 @@ class Experiment:
             )
         )
         for note in self.dataset.notes:
-            console.print(f"note: {note}")
+            say(f"note: {note}")
 
     @contextmanager
     def _progress_bar(self) -> Iterator[Progress]:
@@ -571,11 +641,11 @@ def build_model(config: Config) -> tuple[Any, Path | None]:
     if path is None and config.backbone.weights != "random":
         if config.profile == "paper":
             raise UserError(f"{sentence}. {instructions(config.backbone.name, cache)}")
-        console.print(
-            f"[yellow]{sentence}; going on with random features. Its numbers say nothing about the paper's.[/]"
+        say(
+            f"{sentence}; going on with random features. Its numbers say nothing about the paper's.", "yellow"
         )
     else:
-        console.print(sentence)
+        say(sentence)
     if config.method == "prototype":
         return PrototypeFloor(config.backbone.name, weights=path, seed=config.seed), path
     protocol = config.protocol.model_dump(exclude={"name"})
@@ -631,45 +701,21 @@ def describe(error: BaseException) -> str:
     """``error`` in one line, for ``result.json`` and tables."""
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else ""
-    return (
-        text
-        if isinstance(error, (UserError, engine.Diverged))
-        else f"{type(error).__name__}: {text}".rstrip(": ")
-    )
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 class Pause:
-    """Whether training should pause: when asked to stop, or ``seconds`` after the start, but not before a step."""
+    """Whether training should pause: when asked to stop, or ``seconds`` or ``steps`` after the start.
 
-    def __init__(self, stopped: Callable[[], bool], seconds: float) -> None:
-        self._stopped = stopped
+    Not before a step has been taken, unless asked to stop.
+    """
+
+    def __init__(self, stopped: Callable[[], bool], seconds: float, steps: int | None = None) -> None:
+        self._stopped, self._most = stopped, steps
         self._due = time.monotonic() + seconds
         self._steps = -1
 
     def __call__(self) -> bool:
         self._steps += 1
-        return self._stopped() or (self._steps > 0 and time.monotonic() > self._due)
-
-
-@contextmanager
-def stop_signals() -> Iterator[Any]:
-    """Turn the first Ctrl-C or SIGTERM into a flag that the loop asks for; the second ends the process at once."""
-    asked = False
-
-    def ask(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        console.print("stopping after this step; once more to stop at once")
-
-    kept = {}
-    with suppress(ValueError):  # not in the main thread: signals stay as they are
-        kept = {
-            number: signal.signal(number, of_this_process(ask)) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+        enough = time.monotonic() > self._due or self._steps == self._most
+        return self._stopped() or (self._steps > 0 and enough)

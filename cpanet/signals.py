@@ -1,12 +1,17 @@
-"""Signal handlers that stay in the process that set them."""
+"""Signal handlers that stay in the process that set them, and stopping a run by one."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Callable
 
 Handler = Callable[[int, Any], Any]
+SA_RESETHAND = 0x80000000
 
 
 def of_this_process(handler: Handler) -> Handler:
@@ -25,3 +30,54 @@ def of_this_process(handler: Handler) -> Handler:
             os.kill(os.getpid(), number)
 
     return handle
+
+
+@contextmanager
+def stop_signals(say: Callable[[str], None] = print) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a flag that the loop asks for; a second Ctrl-C ends the process at once.
+
+    At once, also in the middle of a kernel that takes seconds, during which no handler of Python's runs: the first
+    signal makes the system itself take the second one.
+    """
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if not asked:
+            asked = True
+            say("stopping after this step; Ctrl-C to stop at once")
+
+    kept = {}
+    with suppress(ValueError):  # not in the main thread: signals stay as they are
+        kept = {
+            number: signal.signal(number, of_this_process(ask)) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        once_only(signal.SIGINT)
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+class _SigAction(ctypes.Structure):
+    """``struct sigaction`` of Linux's C libraries."""
+
+    _fields_ = (
+        ("handler", ctypes.c_void_p),
+        ("mask", ctypes.c_ulong * (1024 // (8 * ctypes.sizeof(ctypes.c_ulong)))),
+        ("flags", ctypes.c_int),
+        ("restorer", ctypes.c_void_p),
+    )
+
+
+def once_only(number: int) -> bool:
+    """Let the handler of ``number`` take the next signal only; whether that could be had."""
+    if not sys.platform.startswith("linux"):
+        return False
+    library, action = ctypes.CDLL(None, use_errno=True), _SigAction()
+    if library.sigaction(number, None, ctypes.byref(action)) != 0:
+        return False
+    action.flags = ctypes.c_int(action.flags | SA_RESETHAND).value
+    return bool(library.sigaction(number, ctypes.byref(action), None) == 0)

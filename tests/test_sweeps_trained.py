@@ -95,7 +95,7 @@ def test_a_diverging_job_is_marked_and_the_others_have_their_rows(
     command = ("-m", rates, "recipe.clip_grad_norm=null", "train.iterations_per_epoch=4", *TINY)
     assert run_here(tmp_path, *command) == 1
     said = capfd.readouterr()
-    assert "1 of 4 jobs failed:\n  recipe.optimizer.lr=1e+30: the loss is" in said.err
+    assert "1 of 4 jobs failed:\n  recipe.optimizer.lr=1e+30: the gradient is" in said.err
     sweep = only(tmp_path / "outputs")
     assert results(sweep)["recipe.optimizer.lr=1e+30"]["status"] == "diverged"
     table = (sweep / "table.md").read_text().split("## Last epoch")[0].splitlines()

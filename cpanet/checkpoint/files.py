@@ -34,7 +34,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     tensors, metadata = _read_safetensors(Path(path))
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (no {FORMAT!r} in its header).")
-    return tensors, json.loads(metadata["state"])
+    try:
+        state = json.loads(metadata["state"])
+    except (KeyError, ValueError):
+        state = None
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: damaged (its header holds no state). Fetch or write it again.")
+    return tensors, state
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:

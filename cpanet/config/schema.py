@@ -139,6 +139,7 @@ class Log(Section):
 
 class Checkpoint(Section):
     every_minutes: Positive
+    every_iterations: Optional[Count]
 
 
 class Common(Section):

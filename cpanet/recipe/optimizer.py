@@ -18,6 +18,12 @@ def build_optimizer(model: Any, config: Any) -> Any:
     return jt.nn.SGD(groups, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
+def gradient_sum(optimizer: Any) -> Any:
+    """Sum of all gradients after ``backward``: one number, finite only where every one of them is."""
+    sums = [g.sum() for group in optimizer.param_groups for g in group["grads"]]
+    return jt.concat(sums).sum()
+
+
 def set_learning_rate(optimizer: Any, rate: float) -> None:
     """Give every group ``rate`` times its own scale (1 for the comparison layers, 10 for the decoder's in the paper)."""
     optimizer.lr = rate

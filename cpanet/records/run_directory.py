@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cpanet
-from cpanet.files import write_atomically
+from cpanet.files import CannotWrite, remove_leftovers, write_atomically
 
 
 class RunDirectory:
@@ -26,8 +26,17 @@ class RunDirectory:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.figures = path / "figures"
-        for folder in (self.path, self.checkpoints, self.figures):
-            folder.mkdir(parents=True, exist_ok=True)
+
+    def create(self) -> None:
+        """Make the folders; what a killed run began to write in them is removed."""
+        try:
+            for folder in (self.path, self.checkpoints, self.figures):
+                folder.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(folder)
+        except OSError as error:
+            raise CannotWrite(
+                f"{self.path} cannot be written ({error.strerror or error}). Free space or mend the folder."
+            ) from error
 
     @property
     def best(self) -> Path:
@@ -41,6 +50,11 @@ class RunDirectory:
     def previous(self) -> Path:
         """The ``last`` before this one, for the case that this one is damaged."""
         return self.checkpoints / "previous.safetensors"
+
+    @property
+    def diverged(self) -> Path:
+        """The batch of a loss or gradient that was not finite."""
+        return self.path / "diverged_batch.safetensors"
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """``metrics.csv`` anew from all rows."""

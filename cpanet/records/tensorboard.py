@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
+
+from cpanet.records.events import Events
 
 
 class TensorBoard:
     """Events in the run directory itself, so that TensorBoard shows the run under the directory's name."""
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        self._writer = SummaryWriter(logdir=str(folder), purge_step=purge_step, flush_secs=10)
+        self._writer = Events(folder, purge_step)
 
     def step(self, step: Any) -> None:
         """Losses, learning rate and step time of a training step."""
@@ -35,12 +36,12 @@ class TensorBoard:
 
     def picture(self, tag: str, picture: np.ndarray, iteration: int) -> None:
         """An RGB picture, uint8 (H, W, 3)."""
-        self._writer.add_image(tag, picture, iteration, dataformats="HWC")
+        self._writer.add_image(tag, picture, iteration)
 
     def hyperparameters(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """One row of the HParams tab, written into the run itself."""
         for summary in hparams(dict(values), dict(metrics)):
-            self._writer.file_writer.add_summary(summary)
+            self._writer.add_summary(summary)
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, 0)
 

@@ -46,7 +46,7 @@ def run_recorded(cwd: Path, *arguments: str, experiment: Any = None) -> tuple[in
     """
     jobs: list[tuple[Any, Path]] = []
 
-    def record(checked: Any, run_dir: Path, resume: bool = False) -> float:
+    def record(checked: Any, run_dir: Path, resume: bool = False, shared: bool = False) -> float:
         jobs.append((checked, run_dir))
         return experiment(checked, run_dir) if experiment else 0.5
 

@@ -148,6 +148,7 @@ class Experiment:
         config, state = self.config, self.state
         self.records.create()
         self.board = TensorBoard(self.records.path, purge_step=state.iteration or None)
+        self.board.hyperparameters(hyperparameters(config), time.time())
         self._announce()
         status, reason = "failed", None
         try:
@@ -353,7 +354,7 @@ class Experiment:
         defect = sum(int(np.count_nonzero(self.dataset.masks[e.query] == 1)) for e in self.episodes)
         self._warn("one class", watch.one_class([result.counts for result in evaluation.results], defect))
         self._warn("not moving", watch.not_moving([main for _, main, _ in state.steps]))
-        self.board.evaluation(state.iteration, scores["miou"], scores["fb_iou"], scores["class_iou"])
+        self.board.evaluation(state.iteration, scores, state.best or scores)
         self._show_overlays(epoch)
         trained = "" if loss is None else f"epoch {epoch}/{self.epochs}: loss {loss:.4f}, "
         console.print(
@@ -407,8 +408,9 @@ class Experiment:
 
     def _show_overlays(self, epoch: int) -> None:
         for i, panel in enumerate(self._panels(min(self.config.log.overlays, len(self.episodes)))):
+            name = panel.caption.replace(": ", "/")
             self.board.picture(
-                f"episodes/{i + 1} {panel.caption}", pictures.strip(panel), self.state.iteration
+                f"episodes/{i + 1}/{name}", pictures.captioned_strip(panel), self.state.iteration
             )
 
     # ------------------------------------------------------------------ records
@@ -523,16 +525,7 @@ class Experiment:
                 self._write_figures()
             except OSError as error:  # everything that counts has been written
                 say(f"Warning: the figures cannot be written: {error}", "yellow")
-        if state.best is not None and state.last is not None:
-            self.board.hyperparameters(
-                hyperparameters(self.config),
-                {
-                    f"hparam/{which}_{name}": scores[key]
-                    for which, scores in (("best", state.best), ("last", state.last))
-                    for key, name in (("miou", "mIoU"), ("fb_iou", "FB-IoU"))
-                },
-            )
-        self.board.close()
+        self.board.close(status == "completed", time.time())
         if status == "completed":
             console.print(f"{self._conclusion()}{escape(str(self.records.path))}")
 
@@ -678,17 +671,17 @@ def build_training(config: Config, model: Any) -> tuple[Any, Any]:
 def hyperparameters(config: Config) -> dict[str, Any]:
     """What TensorBoard's HParams tab shows as columns."""
     return {
-        "method": config.method,
         "backbone": config.backbone.name,
         "ablation": config.ablation.name,
         "k": config.loss.k,
-        "data": config.data.name,
         "fold": config.fold,
         "shot": config.shot,
         "seed": config.seed,
+        "data": config.data.name,
         "profile": config.profile,
         "recipe": config.recipe.name,
         "protocol": config.protocol.name,
+        "method": config.method,
     }
 
 

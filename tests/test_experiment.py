@@ -7,7 +7,6 @@ import json
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cpanet import engine
 from cpanet.checkpoint import load_weights, read_checkpoint
@@ -89,27 +88,6 @@ def test_the_floor_is_that_of_the_prototype_method_on_the_same_episodes(finished
     assert [[row[c] for c in counts] for row in mine if row["which"] == "floor"] == [
         [row[c] for c in counts] for row in theirs if row["which"] == "last"
     ]
-
-
-def test_tensorboard_shows_the_run(finished):
-    _, directory, _ = finished
-    events = EventAccumulator(str(directory))
-    events.Reload()
-    tags = events.Tags()
-    wanted = {
-        "train/loss",
-        "train/loss_main",
-        "train/loss_auxiliary",
-        "train/learning_rate",
-        "train/step_seconds",
-    }
-    assert wanted | {"test/mIoU", "test/FB-IoU", "hparam/best_mIoU", "hparam/last_FB-IoU"} <= set(
-        tags["scalars"]
-    )
-    assert len(events.Scalars("train/loss")) == 4
-    assert sum(tag.startswith("test_class/") for tag in tags["scalars"]) == 4
-    assert any(tag.startswith("episodes/") for tag in tags["images"])
-    assert "_hparams_/session_start_info" in events.summary_metadata
 
 
 def test_the_best_checkpoint_is_a_model(finished):

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from cpanet.files import write_atomically
+from cpanet.metrics import count
 
 TRUTH = (64, 220, 90)
 PREDICTION = (235, 60, 60)
@@ -52,6 +53,19 @@ def strip(panel: Panel, height: int = 200) -> np.ndarray:
     scaled = [cv2.resize(p, (max(1, round(p.shape[1] * height / p.shape[0])), height)) for p in parts]
     gap = np.full((height, 4, 3), 255, np.uint8)
     return np.concatenate([scaled[0], gap, scaled[1], gap, scaled[2]], axis=1)
+
+
+def captioned_strip(panel: Panel, height: int = 200, bar: int = 24) -> np.ndarray:
+    """:func:`strip` below a line that says what its three pictures show, and the episode's IoU."""
+    counts = count(panel.prediction, panel.truth.astype(np.uint8))
+    iou = counts.inter_fg / max(counts.union_fg, 1)
+    words = f"support, mask green | query, truth green | prediction red, IoU {iou:.2f}"
+    letters = (cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+    picture = strip(panel, height)
+    narrow = max(0, cv2.getTextSize(words, *letters)[0][0] + 8 - picture.shape[1])
+    picture = np.pad(picture, ((bar, 0), (0, narrow), (0, 0)), constant_values=255)
+    cv2.putText(picture, words, (4, bar - 8), letters[0], letters[1], (30, 30, 30), letters[2], cv2.LINE_AA)
+    return picture
 
 
 def save_grid(path: Path, panels: Sequence[Panel]) -> None:

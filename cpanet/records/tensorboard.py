@@ -1,4 +1,4 @@
-"""TensorBoard events: few tags, grouped, and an HParams entry that makes runs comparable."""
+"""TensorBoard events: few tags in three groups, pictures with captions, a row of the HParams tab."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX.summary import hparams
+from tensorboardX.proto.api_pb2 import Status
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
 from cpanet.records.events import Events
 
@@ -18,6 +20,17 @@ class TensorBoard:
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
         self._writer = Events(folder, purge_step)
 
+    def hyperparameters(self, values: Mapping[str, Any], began: float) -> None:
+        """This run's row of the HParams tab, from its start (``began``, seconds since 1970) on.
+
+        Without a list of columns: TensorBoard takes such a list from one of the runs, but draws it up itself where
+        there is none, with the values that occur, what differs between runs first.
+        """
+        start = SessionStartInfo(start_time_secs=began)
+        for name, value in values.items():
+            setattr(start.hparams[name], "string_value" if isinstance(value, str) else "number_value", value)
+        self._add_hparams("session_start_info", session_start_info=start)
+
     def step(self, step: Any) -> None:
         """Losses, learning rate and step time of a training step."""
         self._writer.add_scalar("train/loss", step.total, step.iteration)
@@ -27,24 +40,28 @@ class TensorBoard:
         self._writer.add_scalar("train/learning_rate", step.lr, step.iteration)
         self._writer.add_scalar("train/step_seconds", step.seconds, step.iteration)
 
-    def evaluation(self, iteration: int, miou: float, fb_iou: float, class_iou: Mapping[str, float]) -> None:
-        """Scores of an evaluation, fractions."""
-        self._writer.add_scalar("test/mIoU", miou, iteration)
-        self._writer.add_scalar("test/FB-IoU", fb_iou, iteration)
-        for name, value in class_iou.items():
+    def evaluation(self, iteration: int, scores: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+        """Scores of an evaluation, and those of the best one so far, as ``result.json`` holds them; fractions."""
+        for key, name in (("miou", "mIoU"), ("fb_iou", "FB-IoU")):
+            self._writer.add_scalar(f"test/{name}", scores[key], iteration)
+            self._writer.add_scalar(f"test/{name}_best", best[key], iteration)
+        for name, value in scores["class_iou"].items():
             self._writer.add_scalar(f"test_class/{name}", value, iteration)
 
     def picture(self, tag: str, picture: np.ndarray, iteration: int) -> None:
         """An RGB picture, uint8 (H, W, 3)."""
         self._writer.add_image(tag, picture, iteration)
 
-    def hyperparameters(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """One row of the HParams tab, written into the run itself."""
-        for summary in hparams(dict(values), dict(metrics)):
-            self._writer.add_summary(summary)
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, 0)
-
-    def close(self) -> None:
-        """Flush and close."""
+    def close(self, completed: bool, ended: float) -> None:
+        """Say how the run ended and when (seconds since 1970), flush and close."""
+        status = Status.Value("STATUS_SUCCESS" if completed else "STATUS_FAILURE")
+        self._add_hparams(
+            "session_end_info", session_end_info=SessionEndInfo(status=status, end_time_secs=ended)
+        )
         self._writer.close()
+
+    def _add_hparams(self, tag: str, **content: Any) -> None:
+        data = HParamsPluginData(version=0, **content).SerializeToString()
+        plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=data)
+        value = Summary.Value(tag=f"_hparams_/{tag}", metadata=SummaryMetadata(plugin_data=plugin))
+        self._writer.add_summary(Summary(value=[value]))

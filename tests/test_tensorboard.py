@@ -145,7 +145,7 @@ def test_the_pages_in_a_browser(address, tmp_path):
     if program is None:
         pytest.skip("no Chromium here (apt-get install chromium, or set CHROMIUM)")
     wanted = {
-        "scalars": ("seed=3", "ablation=cpp,shot=2", "test/mIoU", "train/loss"),
+        "scalars": ("seed=3", "ablation=cpp,shot=2", "test/mIoU", "test/FB-IoU", "train"),
         "images": ("episodes/1/", "episodes/2/"),
         "hparams": ("ablation", "shot", "seed", "test/mIoU", "test/FB-IoU"),
     }

@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> float:
 def experiment(cfg: DictConfig, directory: Path, resume: bool) -> float:
     """Check, start Jittor, and do what the task says."""
     checked = config.validate(cfg)
-    runtime.prepare(checked.device, verbose=checked.log.verbose, threads=sweep.threads())
+    runtime.prepare(checked.device, checked.log.verbose, sweep.threads(), checked.precision)
     return tasks.run(checked, directory, resume, shared=sweep.of_several())
 
 

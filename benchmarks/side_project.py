@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, count, repeat
 from typing import Any
 
 import numpy as np
 
 from benchmarks.workload import LEARNING_RATE, Workload
 from cpanet import runtime
-from cpanet.data import Batch, DefectDataset, Episode
+from cpanet.data import Batch, DefectDataset, Episode, EpisodeLoader, load_dataset
 from cpanet.metrics import Counts
 from tests.oracle import recipe_state
 
@@ -56,7 +56,23 @@ def outputs(workload: Workload) -> dict[str, np.ndarray]:
 
 
 def training_step(workload: Workload) -> Callable[[], float]:
-    """A step of the project's own training loop, given the same batch for ever; returns the main loss.
+    """A step of the project's own training loop, given the same batch for ever; returns the main loss."""
+    inputs = workload.inputs()
+    batch = Batch(inputs.query, inputs.query_label, inputs.support, inputs.support_label, ())
+    return _step(workload, repeat(batch))
+
+
+def loaded_training_step(workload: Workload, workers: int) -> Callable[[], float]:
+    """A step on augmented episodes of the embedded data set, prepared by ``workers`` processes; the main loss."""
+    dataset = load_dataset("embedded")
+    loader = EpisodeLoader(
+        dataset, 0, workload.shot, workload.seed, workload.batch, workload.size, workers=workers
+    )
+    return _step(workload, chain.from_iterable(loader.epoch(epoch) for epoch in count()))
+
+
+def _step(workload: Workload, batches: Iterable[Batch]) -> Callable[[], float]:
+    """Steps of the project's own training loop on ``batches``.
 
     The loop hands over a step's loss once it has launched the next step: calls are a step apart all the same.
     """
@@ -67,12 +83,11 @@ def training_step(workload: Workload) -> Callable[[], float]:
     settings = Optimizer(
         name="sgd", lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4, head_lr_multiplier=10.0
     )
-    model, inputs = _model(workload), workload.inputs()
-    batch = Batch(inputs.query, inputs.query_label, inputs.support, inputs.support_label, ())
+    model = _model(workload)
     steps = engine.train_epoch(
         model,
         build_optimizer(model, settings),
-        repeat(batch),
+        batches,
         engine.Objective(k=workload.k),
         lambda iteration: LEARNING_RATE,
         iteration=0,

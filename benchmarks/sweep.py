@@ -1,7 +1,8 @@
-"""A sweep: several quick runs in one process against the same runs in a process each.
+"""A sweep: the rows of a table in one process against the same runs in a process each.
 
-python -m benchmarks.sweep                          8 seeds of a quick run
-python -m benchmarks.sweep --runs 2 profile=tiny    fewer, smaller
+python -m benchmarks.sweep                              the 8 combinations of the modules, quick runs
+python -m benchmarks.sweep --rows cpp,full profile=tiny fewer, smaller
+python -m benchmarks.sweep --axis seed --rows 0,1,2     runs that share less
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import measure
-from benchmarks.startup import DEFAULT, timed
+from benchmarks.startup import DEFAULT, ONE_ITERATION, timed
 from cpanet import runtime
 from cpanet.errors import UserError
+
+MODULES = ("none", "cpp", "sa", "ssa", "cpp_sa", "sa_ssa", "cpp_ssa", "full")
 
 
 def arguments() -> argparse.Namespace:
@@ -25,26 +28,25 @@ def arguments() -> argparse.Namespace:
         prog="python -m benchmarks.sweep", description="Time a sweep in one process and in several."
     )
     options.add_argument("overrides", nargs="*", help=f"for run.py; default: {' '.join(DEFAULT)}")
-    options.add_argument("--runs", type=int, default=8, help="seeds 0, 1, …")
+    options.add_argument("--axis", default="ablation", help="what varies from run to run")
+    options.add_argument("--rows", default=",".join(MODULES), metavar="A,B,…", help="the values it takes")
     options.add_argument("--out", metavar="FILE", help="where the JSON goes")
     return options.parse_args()
 
 
-def together(overrides: list[str], runs: int) -> float:
-    """Seconds of ``run.py -m seed=0,1,…``."""
-    seeds = ",".join(map(str, range(runs)))
+def together(overrides: list[str], axis: str, rows: list[str]) -> float:
+    """Seconds of ``run.py -m AXIS=A,B,…``."""
     with tempfile.TemporaryDirectory(prefix="cpanet-benchmark-") as folder:
-        return timed(
-            [sys.executable, "run.py", "-m", *overrides, f"seed={seeds}", f"hydra.sweep.dir={folder}"]
-        )
+        swept = f"{axis}={','.join(rows)}"
+        return timed([sys.executable, "run.py", "-m", *overrides, swept, f"hydra.sweep.dir={folder}"])
 
 
-def apart(overrides: list[str], runs: int) -> list[float]:
+def apart(overrides: list[str], axis: str, rows: list[str]) -> list[float]:
     """Seconds of each of the same runs as a command of its own."""
     seconds = []
-    for seed in range(runs):
+    for row in rows:
         with tempfile.TemporaryDirectory(prefix="cpanet-benchmark-") as folder:
-            command = [sys.executable, "run.py", *overrides, f"seed={seed}", f"hydra.run.dir={folder}/run"]
+            command = [sys.executable, "run.py", *overrides, f"{axis}={row}", f"hydra.run.dir={folder}/run"]
             seconds.append(timed(command))
     return seconds
 
@@ -55,17 +57,20 @@ def main() -> int:
     try:
         with console.status("") as status:
             status.update("warming the caches")
-            apart(overrides, 1)
-            status.update(f"{options.runs} runs in one process")
-            one = together(overrides, options.runs)
-            status.update(f"{options.runs} runs in {options.runs} processes")
-            each = apart(overrides, options.runs)
+            rows = options.rows.split(",")
+            apart([*overrides, *ONE_ITERATION], options.axis, rows)  # every row has operators of its own
+            status.update(f"{len(rows)} runs in one process")
+            one = together(overrides, options.axis, rows)
+            status.update(f"{len(rows)} runs in {len(rows)} processes")
+            each = apart(overrides, options.axis, rows)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     record = {
         **measure.header("sweep", "cpu"),
         "overrides": overrides,
+        "axis": options.axis,
+        "rows": rows,
         "versions": runtime.versions(),
         "one_process_seconds": one,
         "separate_seconds": each,

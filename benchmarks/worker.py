@@ -31,10 +31,15 @@ def check(side: ModuleType, workload: Workload, to: str) -> dict[str, Any]:
     return {}
 
 
-def steps(side: ModuleType, workload: Workload, warmup: int, repeats: int) -> dict[str, Any]:
-    """Seconds of each of ``repeats`` training steps after ``warmup`` others, and the memory they took."""
+def steps(
+    side: ModuleType, workload: Workload, warmup: int, repeats: int, workers: int | None = None
+) -> dict[str, Any]:
+    """Seconds of each of ``repeats`` training steps after ``warmup`` others, and the memory they took.
+
+    ``workers``: on episodes that this many processes augment meanwhile; None: on the same batch for ever.
+    """
     idle = memory.resident()
-    step = side.training_step(workload)
+    step = side.training_step(workload) if workers is None else side.loaded_training_step(workload, workers)
     for _ in range(warmup):
         step()
     memory.reset_peak()

@@ -566,6 +566,7 @@ class Experiment:
                 },
                 "backbone_weights": self.backbone_source,
                 "device": self.device.gpu or self.device.device,
+                "precision": self.device.precision,
                 "versions": environment_facts(),
                 "git_commit": git_commit(),
                 "seed": self.config.seed,

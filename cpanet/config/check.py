@@ -9,9 +9,11 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from cpanet.config.against_data import known_problems, uses_dataset
+from cpanet.config.choices import device_for
 from cpanet.config.keys import nearest, show
 from cpanet.config.schema import TASKS, Common, Config
 from cpanet.errors import UserError
+from cpanet.runtime import precision
 
 
 def validate(config: DictConfig) -> Any:
@@ -34,6 +36,11 @@ def validate(config: DictConfig) -> Any:
         checked = schema.model_validate(values)
     except ValidationError as error:
         problems = [_sentence(dict(problem)) for problem in error.errors()]
+    else:
+        try:
+            precision.resolve(checked.precision, device_for(checked.device))
+        except UserError as error:
+            problems = [str(error)]
     if uses_dataset(values.get("task")):
         problems += known_problems(values)
     if problems or checked is None:

@@ -19,8 +19,13 @@ def profile_for(device: str) -> str:
 
     An explicit ``device=cuda`` is taken at its word; the runtime stops the run where there is none.
     """
+    return "paper" if device_for(device) == "cuda" else "quick"
+
+
+def device_for(device: str) -> str:
+    """What ``device=auto`` stands for here."""
     usable = device == "cuda" or (device == "auto" and probe_cuda().usable)
-    return "paper" if usable else "quick"
+    return "cuda" if usable else "cpu"
 
 
 def recipe_for(profile: str, device: str) -> str:

@@ -149,6 +149,7 @@ class Common(Section):
     method: Literal["cpanet", "prototype"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"]
     fold: Annotated[int, Field(ge=0)]
     shot: Count
     profile: Literal["paper", "quick", "tiny"]

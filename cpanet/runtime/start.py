@@ -18,6 +18,7 @@ import numpy as np
 import cpanet
 from cpanet.errors import UserError
 from cpanet.runtime import onednn, quiet, toolchain
+from cpanet.runtime import precision as precisions
 from cpanet.runtime.cuda import CudaReport, probe_cuda
 from cpanet.runtime.environment import jittor_environment, wants_onednn
 from cpanet.runtime.home import cache_folder, choose_home, import_lock, own_folder, user_home
@@ -36,6 +37,7 @@ class Runtime:
     onednn: Path | None
     cache_home: Path
     gpu: str | None = None
+    precision: str = "fp32"
 
 
 _runtime: Runtime | None = None
@@ -46,30 +48,51 @@ def current() -> Runtime | None:
     return _runtime
 
 
-def prepare(device: str = "auto", verbose: bool = False, threads: int | None = None) -> Runtime:
+def prepare(
+    device: str = "auto", verbose: bool = False, threads: int | None = None, precision: str | None = None
+) -> Runtime:
     """Starts Jittor on ``device`` ("auto", "cpu" or "cuda") and returns what was chosen.
 
     May be called again: "auto" keeps what is there, another device is switched to where Jittor was built for
     it. ``verbose`` lets Jittor's log through, ``threads`` bounds the CPU kernels (else OMP_NUM_THREADS, else
-    the CPUs that the process may use). UserError, with the remedy, for a missing compiler or headers, a cache
+    the CPUs that the process may use), ``precision`` is one of :data:`cpanet.runtime.precision.PRECISIONS` (None:
+    as it is, at the start the device's own). UserError, with the remedy, for a missing compiler or headers, a cache
     that cannot be written, or a device that cannot be had.
     """
     global _runtime
     if device not in DEVICES:
         raise UserError(f"Unknown device: {device!r}. Choose one of {', '.join(DEVICES)}.")
     if _runtime is None:
-        _runtime = _start(device, verbose, threads)
+        _runtime = _start(device, verbose, threads, precision)
     else:
         _runtime = _switch(_runtime, device)
         if threads is not None:
             set_threads(threads)
+    if precision is not None:
+        _runtime = _at(_runtime, precisions.resolve(precision, _runtime.device))
     return _runtime
 
 
-def _start(device: str, verbose: bool, threads: int | None) -> Runtime:
+def _at(runtime: Runtime, precision: str) -> Runtime:
+    """The running Jittor at another precision."""
+    import jittor
+
+    if runtime.device == "cuda":
+        if "fp32" in (precision, runtime.precision) and precision != runtime.precision:
+            raise UserError(
+                f"precision={precision}: CUDA's libraries run at {runtime.precision} in this process already. "
+                "Ask for it in a new process."
+            )
+        jittor.flags.use_tensorcore = precisions.LEVELS[precision]
+    return replace(runtime, precision=precision)
+
+
+def _start(device: str, verbose: bool, threads: int | None, precision: str | None) -> Runtime:
     report = CudaReport(False, "device=cpu was asked for") if device == "cpu" else probe_cuda()
     if device == "cuda" and not report.usable:
         raise UserError(f"device=cuda cannot be used: {report.reason}. Put that right, or use device=cpu.")
+    wanted = precisions.resolve(precision or "auto", "cuda" if report.usable else "cpu")
+    os.environ.update(precisions.environment(wanted))
     compiler = toolchain.find_compiler(os.environ)
     headers = toolchain.find_headers()
     home = choose_home(os.environ)
@@ -119,6 +142,7 @@ def _start(device: str, verbose: bool, threads: int | None) -> Runtime:
         onednn=library if wants_onednn(os.environ) else None,
         cache_home=cache,
         gpu=report.gpu if chosen == "cuda" else None,
+        precision=wanted if chosen == "cuda" else precisions.DEFAULT["cpu"],
     )
 
 
@@ -135,8 +159,8 @@ def _switch(runtime: Runtime, device: str) -> Runtime:
         )
     jittor.flags.use_cuda = 1 if device == "cuda" else 0
     if device == "cuda":
-        return replace(runtime, device="cuda", why_not_cuda="", gpu=probe_cuda().gpu)
-    return replace(runtime, device="cpu", why_not_cuda="device=cpu was asked for", gpu=None)
+        return replace(runtime, device="cuda", why_not_cuda="", gpu=probe_cuda().gpu, precision="tf32")
+    return replace(runtime, device="cpu", why_not_cuda="device=cpu was asked for", gpu=None, precision="fp32")
 
 
 def _import_jittor(home: Path, verbose: bool, announce: Callable[[], None]) -> Any:

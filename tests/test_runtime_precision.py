@@ -1,0 +1,45 @@
+"""Precisions: what a device offers, what is refused, what a run records."""
+
+from __future__ import annotations
+
+import pytest
+
+from cpanet.errors import UserError
+from cpanet.runtime import prepare
+from cpanet.runtime.precision import LEVELS, environment, resolve
+from tests.hydra_app import run_here
+from tests.sweep_runs import TINY
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", "fp32"), ("cuda", "tf32")])
+def test_auto_is_the_devices_own(device, expected):
+    assert resolve("auto", device) == expected
+
+
+@pytest.mark.parametrize("precision", LEVELS)
+def test_cuda_offers_all_and_a_cpu_one(precision):
+    assert resolve(precision, "cuda") == precision
+    if precision == "fp32":
+        assert resolve(precision, "cpu") == "fp32"
+    else:
+        with pytest.raises(UserError, match=f"precision={precision} cannot be had on device=cpu"):
+            resolve(precision, "cpu")
+
+
+def test_float32_on_cuda_is_not_tf32_in_disguise():
+    assert environment("fp32") == {"NVIDIA_TF32_OVERRIDE": "0"}
+    assert environment("tf32") == {}
+
+
+def test_a_running_jittor_keeps_its_precision_and_takes_another():
+    if prepare().device == "cuda":
+        pytest.skip("a CPU is needed")
+    assert prepare(precision="fp32").precision == "fp32"
+    with pytest.raises(UserError, match="precision=fp16 cannot be had on device=cpu"):
+        prepare(precision="fp16")
+
+
+def test_an_impossible_precision_is_refused_before_anything_is_written(tmp_path, capfd):
+    assert run_here(tmp_path, *TINY, "precision=bf16") == 2
+    assert "precision=bf16 cannot be had on device=cpu, which offers fp32" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ from typing import Any
 _NO_INFLUENCE = (
     "profile",
     "log",
-    "checkpoint",
+    "checkpoint.every_minutes",
     "ablation.name",
     "protocol.name",
     "recipe.name",

@@ -58,6 +58,7 @@ class Sweep(Callback):
         overrides = [*_parse(_params(config)), *typed]
         _name_jobs(config, overrides)
         jobs = _compose_jobs(config, overrides)
+        _refuse_tasks(jobs)
         announce(config, Console())
         directory = _directory(config)
         planned = _plan(config, jobs)
@@ -187,6 +188,13 @@ def _compose_jobs(config: DictConfig, overrides: Sequence[Override]) -> list[Com
     if refusal is not None and not any(checked for _, _, checked in composed):
         raise refusal
     return composed
+
+
+def _refuse_tasks(jobs: Sequence[Composed]) -> None:
+    """What a sweep compares are scores: training and evaluation have them."""
+    for _, _, checked in jobs:
+        if checked is not None and checked.task not in ("train", "evaluate"):
+            raise UserError(f"task={checked.task} runs once a command, not in a sweep. Leave -m out.")
 
 
 def _is_grid(config: DictConfig) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from multiprocessing import current_process
 from pathlib import Path
@@ -24,6 +24,7 @@ from cpanet.checkpoint.weights import MODEL_PREFIX, assign, load_backbone_weight
 from cpanet.config import Config
 from cpanet.config.recorded import differences
 from cpanet.data.embedded import default_cache
+from cpanet.data.memory import dataset_of
 from cpanet.errors import UserError
 from cpanet.features import FeatureBatch, FeatureCache, ImageFeatures, TrainingFeatures
 from cpanet.files import CannotWrite
@@ -114,10 +115,7 @@ class Experiment:
     def __init__(self, config: Config, directory: Path, shared: bool = False) -> None:
         self.config = config
         self.device = runtime.prepare(config.device)
-        section = config.data
-        self.dataset = load_dataset(
-            section.name, section.root, section.mask_threshold, config.shot + 1, section.folds
-        )
+        self.dataset = dataset_of(config.data, config.shot)
         self.episodes = data.test_episodes(
             self.dataset, config.fold, config.shot, config.evaluate.episode_seed, config.evaluate.episodes
         )
@@ -612,20 +610,6 @@ class Experiment:
             disable=current_process().name != "MainProcess",  # jobs side by side share one terminal
         ) as progress:
             yield progress
-
-
-@lru_cache(maxsize=2)  # the runs of a process share decoded images; 1 and 5 shots are read apart
-def load_dataset(
-    name: str, root: str | None, mask_threshold: int | None, min_images: int, folds: int | None
-) -> data.DefectDataset:
-    """The data set of a ``data`` section, in memory."""
-    return data.load_dataset(
-        name,
-        Path(root) if root else None,
-        mask_threshold=mask_threshold,
-        min_images=min_images,
-        folds=folds,
-    )
 
 
 def build_model(config: Config) -> tuple[Any, Path | None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cpanet.errors import UserError
+from tests.datasets import write_folder
 from tests.hydra_app import compose, run_process, run_recorded
 from tests.shared import shared
 
@@ -139,11 +140,7 @@ def test_a_folder_is_looked_at_before_anything_is_written(
 ) -> None:
     root, here = tmp_path / "mine", tmp_path / "here"
     here.mkdir()
-    for name in ("dent", "hole", "rust"):
-        for kind, suffix in (("Images", "jpg"), ("GT", "png")):
-            (root / name / kind).mkdir(parents=True)
-            for number in range(4):
-                (root / name / kind / f"{number}.{suffix}").touch()
+    write_folder(root, ("dent", "hole", "rust"), per_class=4)
     mine = ("data=folder", f"data.root={root}")
     for typed, said in (
         ("fold=3", "has folds 0, 1, 2"),

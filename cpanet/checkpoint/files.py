@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from cpanet.errors import UserError
 from cpanet.files import write_atomically
 
 FORMAT = "cpanet/1"
+SAFETENSORS = ".safetensors"
 READERS = {".pth": read_pth, ".pt": read_pth, ".pkl": read_pkl}  # PyTorch's and Jittor's files
 
 
@@ -49,25 +52,43 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     :class:`UserError` for anything else.
     """
     path = Path(path)
+    _check_name(path)
+    return _read_safetensors(path)[0] if path.suffix == SAFETENSORS else READERS[path.suffix](path)
+
+
+def check_file(path: Path) -> None:
+    """Raises UserError where :func:`read_tensors` would, as cheaply as the format allows."""
+    _check_name(path)
+    if path.suffix == SAFETENSORS:
+        with _opened(path):  # its header says how long the file is
+            pass
+    else:
+        READERS[path.suffix](path)
+
+
+def _check_name(path: Path) -> None:
+    known = f"{', '.join((SAFETENSORS, *READERS))} files"
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file.")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)[0]
-    if path.suffix in READERS:
-        return READERS[path.suffix](path)
-    raise UserError(
-        f"{path}: weights are read from .safetensors, .pth, .pt and .pkl files, not {path.suffix or 'this'!r}. "
-        "Convert it, or give it its right name."
-    )
+        raise UserError(f"{path}: there is no such file. Weights are read from {known}.")
+    if path.suffix not in (SAFETENSORS, *READERS):
+        raise UserError(
+            f"{path}: weights are read from {known}, not {path.suffix or 'this'!r}. Convert it, or give it its right name."
+        )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(str(path), framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            yield file
     except (SafetensorError, ValueError, TypeError) as error:
         raise UserError(
             f"{path}: damaged or not a safetensors file ({error}). Fetch or write it again."
         ) from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Give another file.") from None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""What the data set rules out: folds it lacks, shots for which a class is too small. No image is decoded."""
+"""What the data set rules out: folds it lacks, shots for which a class is too small, images that cannot be used."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cpanet.config.schema import Common
 from cpanet.data import embedded
 from cpanet.data.catalog import EMBEDDED, FSSD12, METAL8, Layout, find_layout
 from cpanet.data.folder import Contents, list_pairs
+from cpanet.data.memory import dataset_of
 from cpanet.errors import UserError
 
 PUBLISHED = {layout.name: layout for layout in (FSSD12, METAL8, EMBEDDED)}
@@ -63,6 +64,15 @@ def check_folder(config: Common) -> None:
     problems += _shot_problems(config.shot, sizes)
     if problems:
         raise UserError("\n  ".join(problems))
+
+
+def read_images(config: Common) -> None:
+    """Decode the data set of a run that is about to start, which then finds it in memory.
+
+    Raises UserError with everything that is wrong with it.
+    """
+    if uses_dataset(config.task) and config.data.name != "embedded":  # which is made by this project itself
+        dataset_of(config.data, config.shot)
 
 
 def _fold_problems(fold: Any, layout: Layout) -> list[str]:

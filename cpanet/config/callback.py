@@ -5,8 +5,10 @@ For a sweep see ``cpanet.sweep.callback``.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
@@ -15,12 +17,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from rich.console import Console
 
-from cpanet.config.against_data import check_folder
+from cpanet.config.against_data import check_folder, read_images
 from cpanet.config.check import validate
 from cpanet.config.choices import announce
 from cpanet.config.inputs import check_inputs
 from cpanet.config.launch import report
 from cpanet.config.naming import claim
+from cpanet.errors import UserError
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
@@ -41,14 +44,21 @@ def or_exit(hook: Hook) -> Hook:
 class RunDirectory(Callback):
     """Checks a configuration before anything is written, and gives each run a directory of its own."""
 
+    def __init__(self) -> None:
+        self.made: list[Path] = []  # folders of a run, innermost first
+
     @or_exit
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         checked = validate(config)
         check_folder(checked)
         check_inputs(checked)
+        read_images(checked)
         announce(config, Console())
         if not config.resume and not is_typed(config, "hydra.run.dir"):
-            directory = claim(Path(config.hydra.run.dir).absolute())
+            wanted = Path(config.hydra.run.dir).absolute()
+            self.made = [] if wanted.parent.exists() else [wanted.parent]
+            directory = claim(wanted)
+            self.made.insert(0, directory)
             with read_write(config), open_dict(config):
                 config.hydra.run.dir = str(directory)
 
@@ -56,7 +66,24 @@ class RunDirectory(Callback):
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         job_return: JobReturn = kwargs["job_return"]
         if job_return.status is JobStatus.FAILED:  # before Hydra adds its own words to the error
-            raise job_return._return_value
+            error = job_return._return_value
+            if isinstance(error, UserError):
+                remove_unused(self.made)
+            raise error
+
+
+def remove_unused(folders: Sequence[Path]) -> None:
+    """Remove what a run that was refused leaves behind: folders with nothing but the configuration and an empty log."""
+    for folder in folders:
+        found = [path for path in folder.rglob("*") if path.is_file()]
+        if any(path.parent.name != ".hydra" and path.name != "run.log" for path in found):
+            return
+        with contextlib.suppress(OSError):
+            for path in found:
+                path.unlink()
+            for inner in (folder / ".hydra", folder):
+                if inner.is_dir():
+                    inner.rmdir()
 
 
 def is_typed(config: DictConfig, key: str) -> bool:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from cpanet.checkpoint.files import check_file
 from cpanet.config.schema import Common, PredictConfig, UseConfig
 from cpanet.errors import UserError
 
 
 def check_inputs(config: Common) -> None:
-    """Raises UserError for a checkpoint, supports or queries that are not given or not there."""
+    """Raises UserError for weights, a checkpoint, supports or queries that are not given, not there or damaged."""
+    if config.backbone.weights not in ("auto", "random"):
+        check_file(Path(config.backbone.weights).expanduser())
     if not isinstance(config, UseConfig):
         return
     if config.checkpoint is None and config.method != "prototype":

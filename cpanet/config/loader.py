@@ -71,6 +71,7 @@ class ConfigLoader(ConfigLoaderImpl):
             raise
         except Exception as error:  # composing runs no code but resolvers: what fails here is what was typed
             raise explain(error, overrides, self, config_name) from error
+        refuse_names(overrides)
         if run_mode == RunMode.RUN:  # a sweep's own configuration is no job: each job settles its own
             try:
                 settle(config)
@@ -101,6 +102,19 @@ class ConfigLoader(ConfigLoaderImpl):
     def _parse_overrides_and_create_caching_repo(self, config_name: Any, overrides: Any) -> Any:
         parsed, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
         return [as_choice(override, repo) for override in parsed], repo
+
+
+NAMES = {"ablation.name": "ablation", "protocol.name": "protocol", "recipe.name": "recipe"}
+
+
+def refuse_names(overrides: list[str]) -> None:
+    """Raises CompositionError for a key that says what a group chose and, set by itself, would change nothing."""
+    for text in overrides:
+        group = NAMES.get(text.lstrip("+~").split("=")[0])
+        if group is not None:
+            raise CompositionError(
+                f"{text}: {group}.name only says what was chosen. To choose: {group}=OPTION."
+            )
 
 
 def resumed(

@@ -81,8 +81,8 @@ def binarise(grey: np.ndarray, rule: MaskRule) -> tuple[np.ndarray, str]:
 def _explain_values(values: np.ndarray) -> str:
     if 0 in values and 255 in values:
         return (
-            f"holds {len(values)} grey values, not only 0 and 255: drawn with soft edges or saved lossily? "
-            "data.mask_threshold=127 takes everything above 127 as defect"
+            f"holds {len(values)} grey values; defect is 255 and the rest 0, so soft edges (antialiasing, lossy "
+            "saving) belong to neither. data.mask_threshold=127 takes everything above 127 as defect, the rest as none"
         )
     few = ", ".join(str(v) for v in values[:5]) + (" …" if len(values) > 5 else "")
     return (

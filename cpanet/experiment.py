@@ -23,6 +23,7 @@ from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
 from cpanet.checkpoint.weights import MODEL_PREFIX, assign, load_backbone_weights, model_tensors
 from cpanet.config import Config
 from cpanet.config.recorded import differences
+from cpanet.config.schema import Common
 from cpanet.data.embedded import default_cache
 from cpanet.data.memory import dataset_of
 from cpanet.errors import UserError
@@ -612,7 +613,7 @@ class Experiment:
             yield progress
 
 
-def build_model(config: Config) -> tuple[Any, Path | None]:
+def build_model(config: Common) -> tuple[Any, Path | None]:
     """The model of ``config`` with its backbone weights, and the file that these came from (None: random)."""
     cache = default_cache()
     path, sentence = find_weights(config.backbone.name, config.backbone.weights, cache)

@@ -11,7 +11,8 @@ from cpanet.errors import UserError
 
 def check_inputs(config: Common) -> None:
     """Raises UserError for weights, a checkpoint, supports or queries that are not given, not there or damaged."""
-    if config.backbone.weights not in ("auto", "random"):
+    trained = isinstance(config, UseConfig) and config.checkpoint is not None and config.method == "cpanet"
+    if not trained and config.backbone.weights not in ("auto", "random"):
         check_file(Path(config.backbone.weights).expanduser())
     if not isinstance(config, UseConfig):
         return

@@ -14,7 +14,7 @@ from cpanet.config.keys import leaves, show
 from cpanet.errors import UserError
 
 # How a command works, never taken from a checkpoint.
-OWN = ("task", "checkpoint", "device", "evaluate", "log", "data.workers", "resume")
+OWN = ("task", "checkpoint", "device", "precision", "evaluate", "log", "data.workers", "resume")
 # What the weights decide: anything else would not fit them.
 FIXED = ("method", "backbone.name", "ablation.cpp", "ablation.ssa", "model.width")
 # Keys that groups of other names set.

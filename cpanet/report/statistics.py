@@ -37,7 +37,7 @@ class Interval(NamedTuple):
 
 
 class Differences(NamedTuple):
-    """Of mIoU and FB-IoU, row minus reference."""
+    """Of mIoU and FB-IoU, row minus reference; or the two scores themselves."""
 
     miou: Interval
     fb_iou: Interval
@@ -105,6 +105,34 @@ def compare(
             )._replace(seeds=len(common))
             for m in range(2)
         )
+    )
+
+
+def estimate(row: Sequence[Block], resamples: int = RESAMPLES, seed: int = 0) -> Differences:
+    """The scores of ``row`` themselves (``difference``), with 95 % intervals: as :func:`compare`, against nothing.
+
+    Over test episodes, and over seeds where there are several. Raises :class:`Unpaired` where the seeds met other episodes.
+    """
+    seeds = _seeds(row) if row else []
+    if not seeds:
+        raise Unpaired("no seed that finished on every fold")
+    (chosen, _) = _seed_draws(np.random.default_rng(seed), (seeds, seeds), resamples, paired=True)
+    observed, total, episodes_only = np.zeros(2), np.zeros((resamples, 2)), np.zeros((resamples, 2))
+    by_seed = np.zeros((len(seeds), 2))
+    for number, block in enumerate(row, 1):
+        weights = _episode_draws(_same_episodes(block, block).keys, resamples, (seed, number))
+        scores = _all_scores(block, seeds, weights) / len(row)
+        observed += scores[:, 0].mean(axis=0)
+        total += _pick(scores[:, 1:], chosen)
+        episodes_only += scores[:, 1:].mean(axis=0)
+        by_seed += scores[:, 0]
+    of_seeds = np.var(by_seed, axis=0, ddof=1) / len(seeds) if len(seeds) > 1 else np.zeros(2)
+    intervals = [
+        _interval(observed[m], total[:, m], float(np.var(episodes_only[:, m])), of_seeds[m], len(seeds) - 1)
+        for m in range(2)
+    ]
+    return Differences(
+        *(i._replace(low=max(0.0, i.low), high=min(1.0, i.high), seeds=len(seeds)) for i in intervals)
     )
 
 

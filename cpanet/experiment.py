@@ -233,7 +233,7 @@ class Experiment:
         config, state = self.config, self.state
         model, recipe = self.model, config.recipe
         objective = engine.Objective(
-            config.loss.k, LossTerms(recipe.loss.dice, recipe.loss.focal_gamma), recipe.clip_grad_norm
+            config.loss.k, LossTerms(**recipe.loss.model_dump()), recipe.clip_grad_norm
         )
         batches = self._batches(loader, epoch)
         task = progress.add_task(
@@ -638,6 +638,7 @@ def build_model(config: Common) -> tuple[Any, Path | None]:
         dropout=config.recipe.dropout,
         seed=config.seed,
         head_init=config.recipe.init.head,
+        door=config.recipe.features,
     )
     if path is not None:
         load_backbone_weights(model, path)

@@ -14,10 +14,12 @@ class LossTerms:
     """What is added to or changed in the paper's cross-entropy; the defaults change nothing.
 
     dice: weight of a soft Dice term. focal_gamma: exponent γ of the focal weight (1−p)^γ on the cross-entropy.
+    foreground: weight of a defect pixel in the cross-entropy's mean, a sound pixel's being 1.
     """
 
     dice: float = 0.0
     focal_gamma: float = 0.0
+    foreground: float = 1.0
 
 
 CROSS_ENTROPY = LossTerms()
@@ -26,7 +28,7 @@ CROSS_ENTROPY = LossTerms()
 def segmentation_loss(logits, target, terms: LossTerms = CROSS_ENTROPY):
     """logits (N, 2, H, W), target (N, H, W) in {0, 1, 255} → scalar."""
     difference, defect, valid = _prepare(logits, target)
-    loss = _cross_entropy(difference, defect, valid, terms.focal_gamma)
+    loss = _cross_entropy(difference, defect, valid, terms.focal_gamma, terms.foreground)
     if terms.dice:
         loss = loss + terms.dice * _dice(difference, defect, valid)
     return loss
@@ -42,11 +44,13 @@ def _prepare(logits, target):
     return logits[:, 1] - logits[:, 0], (target == 1).float32(), valid
 
 
-def _cross_entropy(difference, defect, valid, gamma: float):
+def _cross_entropy(difference, defect, valid, gamma: float, foreground: float):
     """With two classes it depends on the logits' difference d alone: softplus(d) − defect·d."""
     pixel = _softplus(difference) - defect * difference
     if gamma:
         pixel = pixel * (1.0 - jt.exp(-pixel)).maximum(1e-6).pow(gamma)
+    if foreground != 1.0:
+        valid = valid * (1.0 + (foreground - 1.0) * defect)
     return (pixel * valid).sum() / valid.sum().maximum(1.0)
 
 

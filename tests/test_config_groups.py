@@ -24,6 +24,7 @@ GROUPS = {
     "recipe": "paper fast",
     "recipe/optimizer": "sgd adamw",
     "recipe/schedule": "poly cosine",
+    "recipe/loss": "plain dice weighted",
     "device": "auto cpu cuda",
     "task": "train predict evaluate export",
     "sweep": "modules loss_k backbones protocol folds",

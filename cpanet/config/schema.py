@@ -95,12 +95,13 @@ class Schedule(Section):
 
 
 class Init(Section):
-    head: Literal["released", "kaiming_normal"]
+    head: Literal["released", "kaiming_normal", "prototype"]
 
 
 class LossTerms(Section):
     dice: NonNegative
     focal_gamma: NonNegative
+    foreground: Positive
 
 
 class Average(Section):
@@ -112,6 +113,7 @@ class Recipe(Section):
     optimizer: Optimizer
     schedule: Schedule
     init: Init
+    features: Literal["plain", "rms", "position", "standard"]
     clip_grad_norm: Optional[Positive]
     dropout: bool
     loss: LossTerms

@@ -11,6 +11,7 @@ from typing import Any
 from cpanet.losses import CROSS_ENTROPY, LossTerms, segmentation_loss
 from cpanet.models.backbones import build_backbone
 from cpanet.models.cpp import CrossPositionProxy, masked_average
+from cpanet.models.door import pass_door
 from cpanet.models.dropout import ChannelDropout, DropoutSource, scale_channels
 from cpanet.models.initial import initialise
 from cpanet.models.protocol import CORRECTED, Protocol
@@ -38,6 +39,7 @@ class CPANet(jt.nn.Module):
     protocol: corrected or released behaviour.
     dropout: False sets every dropout rate to 0.
     head_init: how the head's weights start, see :func:`cpanet.models.initial.initialise`.
+    door: how features are normalised before the head, see :func:`cpanet.models.door.pass_door`.
     seed: of the head's (and, without ``weights``, the backbone's) initialisation and of the dropout masks.
     """
 
@@ -53,10 +55,12 @@ class CPANet(jt.nn.Module):
         dropout: bool = True,
         seed: int = 0,
         head_init: str = "released",
+        door: str = "plain",
     ) -> None:
         self.width = width
         self.protocol = protocol
         self.seed = seed
+        self.door = door
         self.dropout_source = DropoutSource(seed)
         rate = 1.0 if dropout else 0.0
         self.backbone_name = backbone
@@ -90,7 +94,7 @@ class CPANet(jt.nn.Module):
 
     def encode_support(self, features, mask):
         """features (N, C_b, h, w), mask (N, H, W) with 1 = defect → support feature (N, C, h, w), prototype (N, C)."""
-        feature = self.drop(nn.relu(self.down_supp(features)))
+        feature = self.drop(nn.relu(self.down_supp(pass_door(features, self.door))))
         small = enlarge((mask == 1).float32().unsqueeze(1), tuple(feature.shape[2:]))
         if self.cpp is None:
             return feature, masked_average(feature, small)
@@ -110,7 +114,7 @@ class CPANet(jt.nn.Module):
 
     def decode(self, features, prototype, size: tuple[int, int]):
         """Query features (B, C_b, h, w), prototype (B, C), size (H, W) → logits (B, 2, H, W)."""
-        query = self.drop(nn.relu(self.down_query(features)))
+        query = self.drop(nn.relu(self.down_query(pass_door(features, self.door))))
         kernel = self.compare1.weight
         # the prototype is the same at every position: its half of the 1×1 convolution is one vector an episode
         constant = jt.matmul(prototype, kernel[:, : self.width].reshape(self.width, self.width).t())

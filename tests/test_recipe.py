@@ -1,0 +1,90 @@
+"""What a recipe may choose beside the optimiser: the door to the head, how the head starts, what a defect pixel weighs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cpanet.losses import LossTerms, cross_entropy, segmentation_loss
+from cpanet.models import CPANet
+from cpanet.models.door import DOORS, pass_door
+from cpanet.runtime import jt
+
+SIZE = 32
+
+
+def through(features: np.ndarray, door: str) -> np.ndarray:
+    return pass_door(jt.array(features), door).numpy()
+
+
+@pytest.fixture(scope="module")
+def features() -> np.ndarray:
+    return np.random.default_rng(0).random((2, 6, 4, 3)).astype(np.float32)
+
+
+def test_the_papers_door_hands_features_through_exactly(features):
+    np.testing.assert_array_equal(through(features, "plain"), features)
+
+
+@pytest.mark.parametrize("door", DOORS[1:])
+def test_a_door_makes_the_head_indifferent_to_the_scale_of_features(features, door):
+    np.testing.assert_allclose(through(features * 50, door), through(features, door), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_looks_at_each_image_alone(features, door):
+    np.testing.assert_allclose(through(features, door)[1:], through(features[1:], door), rtol=1e-5)
+
+
+def test_what_each_door_makes_equal(features):
+    position = through(features, "position")
+    np.testing.assert_allclose((position**2).mean(1), 1, rtol=1e-4)
+    standard = through(features, "standard")
+    np.testing.assert_allclose(standard.mean((2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose((standard**2).mean((1, 2, 3)), 1, rtol=1e-4)
+
+
+def scene(defect: np.ndarray) -> np.ndarray:
+    """Features (1, 768, 4, 4): one direction where ``defect`` (4, 4), another elsewhere."""
+    directions = np.random.default_rng(5).standard_normal((2, 768)).astype(np.float32)
+    chosen = np.where(defect[None] == 1, directions[0][:, None, None], directions[1][:, None, None])
+    return np.maximum(chosen, 0)[None].astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("cpp", "ssa", "width"), [(True, True, 64), (False, True, 64), (True, False, 128), (False, False, 64)]
+)
+def test_untrained_it_marks_what_looks_like_the_support(cpp, ssa, width):
+    model = CPANet(
+        "vgg16",
+        cpp=cpp,
+        sa=False,
+        ssa=ssa,
+        width=width,
+        dropout=False,
+        head_init="prototype",
+        door="position",
+    )
+    model.eval()
+    support, query = np.zeros((4, 4)), np.zeros((4, 4))
+    support[:2, :2], query[2:, 1:] = 1, 1
+    mask = np.kron(support, np.ones((8, 8))).astype(np.uint8)
+    _, prototype = model.encode_supports(jt.array(scene(support)[None]), jt.array(mask[None, None]))
+    logits = model.decode(jt.array(scene(query)), prototype, (SIZE, SIZE)).numpy()[0]
+    difference = logits[1] - logits[0]
+    at_grid = difference[np.ix_([0, 10, 21, 31], [0, 10, 21, 31])]
+    assert at_grid[query == 1].min() > at_grid[query == 0].max()
+
+
+def test_a_defect_pixel_can_weigh_as_much_as_several_sound_ones():
+    rng = np.random.default_rng(1)
+    logits = rng.standard_normal((1, 2, 4, 4)).astype(np.float32)
+    target = (rng.random((1, 4, 4)) > 0.7).astype(np.uint8)
+    target[:, 0] = 255
+    found = segmentation_loss(jt.array(logits), jt.array(target), LossTerms(foreground=3.0)).item()
+    d, t = (logits[:, 1] - logits[:, 0])[target != 255], target[target != 255]
+    pixel = np.log1p(np.exp(d)) - t * d
+    weight = np.where(t == 1, 3.0, 1.0)
+    np.testing.assert_allclose(found, (pixel * weight).sum() / weight.sum(), rtol=1e-5)
+    plain = cross_entropy(jt.array(logits), jt.array(target)).item()
+    np.testing.assert_allclose(plain, pixel.mean(), rtol=1e-5)

@@ -51,7 +51,10 @@ MISTAKES = [
     ("recipe.optimizer.momentum=1", "recipe.optimizer.momentum = 1"),
     ("recipe.schedule.warmup_iterations=-1", "recipe.schedule.warmup_iterations = -1"),
     ("recipe.average.ema=1", "recipe.average.ema = 1"),
-    ("recipe.init.head=zeros", 'recipe.init.head = "zeros": must be one of released, kaiming_normal, prototype'),
+    (
+        "recipe.init.head=zeros",
+        'recipe.init.head = "zeros": must be one of released, kaiming_normal, prototype',
+    ),
     ("checkpoint.every_minutes=0", "checkpoint.every_minutes = 0"),
     # values of another type
     ("seed=one", 'seed = "one": must be a valid integer'),

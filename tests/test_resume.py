@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,36 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cpanet.checkpoint.files import read_checkpoint
 from cpanet.errors import UserError
-from tests.hydra_app import compose
-from tests.sweep_runs import TINY
-
-# two epochs of three iterations, evaluated after each; a checkpoint after every iteration
-RUN = (
-    *TINY,
-    "train.epochs=2",
-    "train.iterations_per_epoch=3",
-    "recipe.average.ema=0.9",
-    "recipe.dropout=true",
-)
-OFTEN = "checkpoint.every_minutes=1e-9"
-SAME = ("metrics.csv", "episodes.csv")
-Experiment: Any = pytest.importorskip("cpanet.experiment")
-
-
-def train(directory: Path, *overrides: str, resume: bool = False) -> float:
-    return Experiment.run(compose(*RUN, *overrides), directory, resume)
-
-
-def assert_same_end(a: Path, b: Path) -> None:
-    for name in SAME:
-        assert (a / name).read_bytes() == (b / name).read_bytes(), name
-    for name in ("last", "best"):
-        one, _ = read_checkpoint(a / "checkpoints" / f"{name}.safetensors")
-        other, _ = read_checkpoint(b / "checkpoints" / f"{name}.safetensors")
-        assert one.keys() == other.keys()
-        assert [key for key in one if not np.array_equal(one[key], other[key])] == []
+from cpanet.runtime import jt
+from tests.whole_runs import OFTEN, Experiment, assert_same_end, train
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +119,64 @@ def test_a_checkpoint_of_another_configuration_is_refused(undisturbed: Path) -> 
     with pytest.raises(UserError, match="seed = 1"):
         train(undisturbed, "seed=1", resume=True)
     assert (undisturbed / "result.json").read_bytes() == before
+
+
+def test_a_signal_in_an_evaluation_is_obeyed_there(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, evaluations = Experiment.engine.evaluate, 0
+
+    def signalled(*arguments: Any, **options: Any) -> Any:
+        nonlocal evaluations
+        evaluations += 1
+        if evaluations == 3:  # untrained, floor, first epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(Experiment.engine, "evaluate", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path)
+    assert not (tmp_path / "metrics.csv").exists()
+    monkeypatch.undo()
+    train(tmp_path, resume=True)
+    assert_same_end(undisturbed, tmp_path)
+
+
+def test_no_random_state_of_the_process_has_a_say(
+    killed_after: Any, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every random number comes from a generator made of seed, epoch and position: there is no other state to keep."""
+    killed_after(2, False)
+    with pytest.raises(Stop):
+        train(tmp_path, OFTEN)
+    monkeypatch.undo()
+    random.seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    jt.set_global_seed(99)
+    train(tmp_path, resume=True)
+    assert_same_end(undisturbed, tmp_path)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_the_number_of_workers_changes_nothing(workers: int, undisturbed: Path, tmp_path: Path) -> None:
+    train(tmp_path, f"data.workers={workers}")
+    assert_same_end(undisturbed, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "saves"), [("every_iterations=2", 4), ("every_minutes=1e-9", 6), ("every_minutes=9", 2)]
+)
+def test_checkpoints_come_by_iterations_and_by_minutes(
+    setting: str, saves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = Experiment.write_checkpoint, []
+
+    def counting(path: Path, *content: Any) -> None:
+        written.append(path.name)
+        write(path, *content)
+
+    monkeypatch.setattr(Experiment, "write_checkpoint", counting)
+    train(tmp_path, f"checkpoint.{setting}")
+    assert written.count("last.safetensors") == saves
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"last.safetensors", "previous.safetensors", "best.safetensors"}

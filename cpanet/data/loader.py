@@ -156,6 +156,8 @@ class _Worker:
             pass_fds=fds,
             start_new_session=True,
         )
+        assert self.process.stdin is not None
+        os.set_blocking(self.process.stdin.fileno(), False)
         self.pending: deque[dict[str, Any]] = deque()  # asked for, not yet answered, in order
         self.restarts = 0
         self._rest = b""
@@ -166,12 +168,14 @@ class _Worker:
         self._write(task)
 
     def _write(self, message: dict[str, Any]) -> None:
+        """Send ``message``; not to one that is dead or does not read: whoever waits for its answer replaces it."""
         assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
-        except OSError:
-            pass  # it is dead; whoever waits for its answer finds out and replaces it
+        fd, deadline = self.process.stdin.fileno(), time.monotonic() + WAIT_SECONDS
+        rest = memoryview(json.dumps(message).encode() + b"\n")
+        with contextlib.suppress(OSError), selectors.DefaultSelector() as selector:
+            selector.register(fd, selectors.EVENT_WRITE)
+            while rest and selector.select(max(0.0, deadline - time.monotonic())):
+                rest = rest[os.write(fd, rest) :]
 
     def answer(self, seconds: float) -> dict[str, Any] | None:
         """The next answer; None where the worker died or stayed silent that long."""
@@ -200,7 +204,10 @@ class _Worker:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+            with contextlib.suppress(
+                subprocess.TimeoutExpired
+            ):  # stuck in the system: nothing to be done from here
+                self.process.wait(5)
 
 
 class EpisodeLoader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -25,7 +26,8 @@ DEEP = {
     "resnet101_deep": "resnet101_v2.pth",
     "resnet152_deep": "resnet152_v2.pth",
 }
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 20  # without a byte
+DOWNLOAD_SECONDS = 1800
 
 
 def find_weights(backbone: str, asked: str, cache: Path) -> tuple[Path | None, str]:
@@ -69,8 +71,13 @@ def instructions(backbone: str, cache: Path) -> str:
 
 
 def _download(name: str, target: Path) -> Path:
+    pieces, deadline = [], time.monotonic() + DOWNLOAD_SECONDS
     with urllib.request.urlopen(ADDRESS + name, timeout=TIMEOUT_SECONDS) as response:
-        content = response.read()
+        while piece := response.read(1 << 20):
+            pieces.append(piece)
+            if time.monotonic() > deadline:
+                raise ValueError(f"it takes longer than {DOWNLOAD_SECONDS / 60:.0f} minutes")
+    content = b"".join(pieces)
     digest = hashlib.sha256(content).hexdigest()
     wanted = name.rsplit("-", 1)[1].split(".")[0]
     if not digest.startswith(wanted):

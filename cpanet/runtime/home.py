@@ -15,6 +15,7 @@ from typing import Callable, TextIO
 from cpanet.errors import UserError
 
 COMPILING = "compiling"
+LOCK_SECONDS = 3600.0  # the system frees the lock of a process that has ended: this is for one that hangs
 
 
 def choose_home(environ: Mapping[str, str]) -> Path:
@@ -118,12 +119,17 @@ def _announce(handle: TextIO) -> None:
 
 def _wait_for(handle: TextIO) -> None:
     """Takes the lock; says so on standard error where its holder is compiling."""
-    while True:
+    said, deadline = False, time.monotonic() + LOCK_SECONDS
+    while time.monotonic() < deadline:
         try:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
-            if handle.read() == COMPILING:
+            if not said and handle.read() == COMPILING:
                 print("Waiting for another process that is compiling Jittor…", file=sys.stderr, flush=True)
-                return fcntl.flock(handle, fcntl.LOCK_EX)
+                said = True
             time.sleep(0.05)
+    raise UserError(
+        f"Another process has been compiling Jittor for {LOCK_SECONDS / 60:.0f} minutes and holds {handle.name}. "
+        "End it (fuser names it), or set JITTOR_HOME to another folder."
+    )

@@ -14,6 +14,7 @@ from pathlib import Path
 from cpanet.runtime import start, toolchain
 from cpanet.runtime.home import own_folder
 
+COMPILE_SECONDS = 600  # usually some ten
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden")
 
 
@@ -31,7 +32,7 @@ def load_kernels(sources: tuple[Path, ...], headers: tuple[Path, ...] = ()) -> b
             _compile(compiler, sources, library)
         # global: an operator that Jittor compiles and loads later calls the functions by name
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, subprocess.SubprocessError) as error:
         detail = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         print(
             f"Warning: the CPU kernels could not be built ({detail[0] if detail else error}), so training on the CPU "
@@ -46,7 +47,7 @@ def _compile(compiler: str, sources: Sequence[Path], library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True)
     partial = library.with_name(f".{library.name}.{os.getpid()}")
     command = [compiler, *FLAGS, *map(str, sources), "-o", str(partial)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)
     os.replace(partial, library)
 
 

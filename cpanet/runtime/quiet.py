@@ -19,6 +19,8 @@ from typing import Any, Callable
 CALM_LINE = "Compiling Jittor for this machine, once (about two minutes)…"
 FILTER_SOURCE = Path(__file__).with_name("quiet_cerr.cc")
 # Jittor's handlers end the process at once: on Ctrl-C, unseen by Python, and whenever a child is killed.
+POOL_SECONDS = 30.0  # for compilers that have nothing left to do
+COMPILE_SECONDS = 120.0  # of the small filter
 SIGNALS = (signal.SIGINT, signal.SIGCHLD, signal.SIGQUIT)
 
 
@@ -96,8 +98,15 @@ def _stop_compile_pool(jittor_utils: Any) -> None:
 
         # not terminate(): the workers have inherited this program's handler of SIGTERM, and one that waits for its
         # turn at the queue may take the signal and stay, which would be waited for without end
-        jittor_utils.p.close()
-        jittor_utils.p.join()
+        pool = jittor_utils.p
+        pool.close()
+        ended = threading.Thread(target=pool.join, daemon=True)
+        ended.start()
+        ended.join(POOL_SECONDS)
+        if ended.is_alive():
+            for worker in pool._pool:
+                worker.kill()
+            ended.join(POOL_SECONDS)
         jittor_utils.pool_size = 0  # run_cmds makes a new pool when it needs one
         atexit.unregister(jittor_utils.pool_cleanup)
         del jittor_utils.p
@@ -124,7 +133,7 @@ def silence_operator_progress(folder: Path, compiler: str) -> None:
                 "-o",
                 str(partial),
             ]
-            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_SECONDS)
             os.replace(partial, library)
         ctypes.CDLL(str(library)).cpanet_quiet_cerr()
     except (OSError, subprocess.SubprocessError, AttributeError):

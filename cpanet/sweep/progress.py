@@ -64,7 +64,7 @@ class Watch:
 
     def close(self) -> None:
         self._ended.set()
-        self._thread.join()
+        self._thread.join(10 * LOOK_EVERY)
 
     def _look(self) -> None:
         last = False

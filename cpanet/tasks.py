@@ -12,6 +12,7 @@ MODULES = {
     "predict": "cpanet.predict.task",
     "evaluate": "cpanet.evaluate",
     "export": "cpanet.export.task",
+    "explore": "cpanet.explore.task",
 }
 
 

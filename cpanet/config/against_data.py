@@ -43,7 +43,7 @@ def known_problems(values: dict[str, Any]) -> list[str]:
 
 def uses_dataset(task: Any) -> bool:
     """Whether ``task`` works on a data set's episodes, rather than on pictures that are named."""
-    return task not in ("predict", "export")
+    return task not in ("predict", "export", "explore")
 
 
 def check_folder(config: Common) -> None:

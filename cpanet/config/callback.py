@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, TypeVar
@@ -54,16 +56,22 @@ class RunDirectory(Callback):
         check_inputs(checked)
         read_images(checked)
         announce(config, Console())
-        if not config.resume and not is_typed(config, "hydra.run.dir"):
+        if checked.task == "explore":  # a page leaves nothing behind
+            directory = Path(tempfile.mkdtemp(prefix="cpanet-explore-"))
+        elif not config.resume and not is_typed(config, "hydra.run.dir"):
             wanted = Path(config.hydra.run.dir).absolute()
             self.made = [] if wanted.parent.exists() else [wanted.parent]
             directory = claim(wanted)
             self.made.insert(0, directory)
-            with read_write(config), open_dict(config):
-                config.hydra.run.dir = str(directory)
+        else:
+            return
+        with read_write(config), open_dict(config):
+            config.hydra.run.dir = str(directory)
 
     @or_exit
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if config.task == "explore":
+            shutil.rmtree(config.hydra.run.dir, ignore_errors=True)
         job_return: JobReturn = kwargs["job_return"]
         if job_return.status is JobStatus.FAILED:  # before Hydra adds its own words to the error
             error = job_return._return_value

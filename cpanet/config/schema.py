@@ -147,7 +147,7 @@ class Checkpoint(Section):
 class Common(Section):
     """What every task has."""
 
-    task: Literal["train", "predict", "evaluate", "export"]
+    task: Literal["train", "predict", "evaluate", "export", "explore"]
     method: Literal["cpanet", "prototype"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     device: Literal["auto", "cpu", "cuda"]
@@ -225,9 +225,24 @@ class ExportConfig(UseConfig):
     export: Export
 
 
+class Explore(Section):
+    host: Text
+    port: Optional[Annotated[int, Field(ge=1, le=65535)]]
+    max_upload_mb: Annotated[int, Field(ge=1, le=1024)]
+    browser: bool
+
+
+class ExploreConfig(UseConfig):
+    """A page to try supports and queries on."""
+
+    task: Literal["explore"]
+    explore: Explore
+
+
 TASKS: dict[str, type[Common]] = {
     "train": Config,
     "predict": PredictConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
+    "explore": ExploreConfig,
 }

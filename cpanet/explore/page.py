@@ -1,0 +1,371 @@
+"""The page: what stands where, and which change leads to which call of the session. Import after ``import_gradio``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+import gradio as gr
+
+from cpanet.errors import UserError
+from cpanet.explore import arrays
+from cpanet.explore.episodes import Record
+from cpanet.explore.session import Query, Result, Session, Support
+from cpanet.files import write_atomically
+from cpanet.records import pictures
+
+INTRODUCTION = """# {title}
+Paint the defect on a support picture, or load its mask, and give queries. The prediction follows every change.
+{data}"""
+PAINT = "rgba({}, {}, {}, 0.6)".format(*arrays.PAINT[:3])
+THRESHOLD = 0.5
+
+
+def layout(session: Session, folder: Path, title: str) -> Any:
+    """The page of ``session``; files to download are written below ``folder``."""
+    answers = Answers(session, folder)
+    data = (
+        f"Pictures come from the data set {session.dataset.name} or from your disk."
+        if session.dataset is not None
+        else "There is no data set here: pictures come from your disk."
+    )
+    with gr.Blocks(title=f"CPANet: {title}", analytics_enabled=False) as app:
+        kept, results, chosen = gr.State([]), gr.State([]), gr.State([])
+        selected = gr.State(0)
+        gr.Markdown(INTRODUCTION.format(title=title, data=data))
+        with gr.Row():
+            with gr.Column():
+                editor = gr.ImageEditor(
+                    type="numpy",
+                    image_mode="RGBA",
+                    label="Support: paint the defect",
+                    sources=("upload",),
+                    brush=gr.Brush(default_size=12, colors=[PAINT], color_mode="fixed"),
+                    layers=False,
+                    transforms=(),
+                    height=420,
+                    elem_id="support",
+                )
+                with gr.Row():
+                    mask_file = gr.File(
+                        label="…or load its mask (255 is defect)",
+                        file_types=[".png", ".bmp", ".tif", ".tiff"],
+                        height=140,
+                        elem_id="mask-file",
+                    )
+                    with gr.Column():
+                        keep = gr.Button("Keep this support, start another", elem_id="keep")
+                        clear = gr.Button("Forget kept supports", elem_id="clear")
+                        kept_text = gr.Markdown(answers.say_kept([]), elem_id="kept")
+            with gr.Column():
+                uploads = gr.File(
+                    label="Queries",
+                    file_count="multiple",
+                    file_types=list(pictures_accepted()),
+                    height=140,
+                    elem_id="queries",
+                )
+                threshold = gr.Slider(
+                    0.01,
+                    0.99,
+                    THRESHOLD,
+                    step=0.01,
+                    label="Threshold of the probability",
+                    elem_id="threshold",
+                )
+                status = gr.Markdown(answers.nothing([], []), elem_id="status")
+                overlays = gallery(
+                    label="Predictions: red (truth, where known: green)",
+                    columns=4,
+                    height=240,
+                    elem_id="overlays",
+                )
+                with gr.Row():
+                    shown = [
+                        image(label=label, height=220, elem_id=name)
+                        for label, name in (
+                            ("Mask", "mask"),
+                            ("Probability", "probability"),
+                            ("Similarity to the prototype", "similarity"),
+                        )
+                    ]
+                download = gr.DownloadButton(
+                    "Download all masks (ZIP)", interactive=False, elem_id="download"
+                )
+        if session.dataset is not None:
+            with gr.Accordion("Pictures of the data set, masks outlined in green", open=True), gr.Row():
+                with gr.Column(scale=1, min_width=200):
+                    class_name = gr.Dropdown(
+                        [
+                            (name + (" (unseen)" if name in session.unseen else ""), name)
+                            for name in session.classes
+                        ],
+                        value=session.classes[0],
+                        label="Class",
+                        elem_id="class",
+                    )
+                    role = gr.Radio(
+                        ["support", "query"], value="support", label="A click takes it as", elem_id="role"
+                    )
+                    no_queries = gr.Button("Forget chosen queries", elem_id="no-queries")
+                library = gallery(
+                    value=answers.library(session.classes[0]),
+                    show_label=False,
+                    columns=10,
+                    height=260,
+                    scale=5,
+                    elem_id="library",
+                )
+        if session.episodes and session.dataset is not None:
+            with gr.Accordion("Test episodes of this run, worst first, with the recorded IoU", open=True):
+                which = gr.Radio(
+                    list(session.episodes), value=next(iter(session.episodes)), label="Epoch", elem_id="which"
+                )
+                table = gallery(
+                    value=answers.rows(next(iter(session.episodes))),
+                    show_label=False,
+                    columns=10,
+                    height=260,
+                    elem_id="episodes",
+                )
+                episode_text = gr.Markdown(
+                    "A click on an episode shows it here and takes its pictures over above."
+                )
+                episode = image(label="support | query, truth | prediction", height=240, elem_id="episode")
+
+        inputs = [editor, kept, uploads, chosen, threshold]
+        outputs = [results, selected, status, overlays, *shown, download]
+        view = [status, overlays, *shown, download]
+        gr.on(
+            [editor.change, uploads.change, kept.change, chosen.change],
+            answers.segment,
+            inputs,
+            outputs,
+            trigger_mode="always_last",
+            show_progress="minimal",
+        )
+        threshold.change(
+            answers.view,
+            [results, selected, threshold],
+            view,
+            trigger_mode="always_last",
+            show_progress="hidden",
+        )
+        overlays.select(answers.select, [results, threshold], [selected, *view], show_progress="hidden")
+        mask_file.upload(answers.load_mask, [editor, mask_file], [editor])
+        keep.click(answers.keep, [editor, kept], [editor, kept, kept_text, mask_file])
+        clear.click(answers.forget, None, [kept, kept_text])
+        if session.dataset is not None:
+            class_name.change(answers.library, [class_name], [library])
+            library.select(answers.take, [class_name, role, editor, chosen], [editor, chosen])
+            no_queries.click(list, None, [chosen])
+        if session.episodes and session.dataset is not None:
+            which.change(answers.rows, [which], [table])
+            table.select(
+                answers.episode, [which, threshold], [episode_text, episode, editor, kept, kept_text, chosen]
+            )
+    return app
+
+
+def gallery(**options: Any) -> Any:
+    """Pictures side by side, to click on."""
+    fixed = {"object_fit": "contain", "format": "png", "allow_preview": False, "fit_columns": False}
+    return part(gr.Gallery, **fixed, buttons=[], show_share_button=False, interactive=False, **options)
+
+
+def image(**options: Any) -> Any:
+    """A picture, to look at and to save."""
+    saving = {"buttons": ["download", "fullscreen"], "show_share_button": False}
+    return part(gr.Image, **saving, format="png", interactive=False, **options)
+
+
+def part(kind: Callable[..., Any], **options: Any) -> Any:
+    """``kind(**options)`` without the options that this Gradio does not have."""
+    known = inspect.signature(kind).parameters
+    return kind(**{name: value for name, value in options.items() if name in known})
+
+
+def launch(app: Any, host: str, port: int, max_upload_mb: int, browser: bool) -> str:
+    """Serve ``app`` in threads of its own; returns its address."""
+    _, address, _ = part(
+        app.queue().launch,
+        server_name=host,
+        server_port=port,
+        max_file_size=max_upload_mb * 2**20,
+        inbrowser=browser,
+        share=False,
+        quiet=True,
+        show_error=True,
+        show_api=False,
+        prevent_thread_lock=True,
+        footer_links=[],
+        ssr_mode=False,
+        run_history=False,
+        pwa=False,
+    )
+    return str(address)
+
+
+def pictures_accepted() -> tuple[str, ...]:
+    """Suffixes that the page offers to upload."""
+    return arrays.IMAGE_SUFFIXES
+
+
+def told(answer: Callable[..., Any]) -> Callable[..., Any]:
+    """``answer`` with its :class:`UserError` shown on the page."""
+
+    @functools.wraps(answer)
+    def wrapped(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return answer(*arguments, **keywords)
+        except UserError as error:
+            raise gr.Error(str(error)) from error
+
+    return wrapped
+
+
+class Answers:
+    """A method for each thing that happens on the page; values in, values for the page's parts out."""
+
+    def __init__(self, session: Session, folder: Path) -> None:
+        self.session, self.folder = session, folder
+        self._numbers = itertools.count(1)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @told
+    def segment(
+        self,
+        editor: dict[str, Any] | None,
+        kept: Sequence[Support],
+        uploads: Sequence[str] | None,
+        chosen: Sequence[str],
+        threshold: float,
+    ) -> list[Any]:
+        """Predict all queries from the kept supports and the one in the editor, and show the first."""
+        supports = [*kept, *self._edited(editor)]
+        queries = [self.session.query(name) for name in chosen]
+        queries += [Query(Path(path).name, arrays.read_picture(path)) for path in uploads or ()]
+        results = self.session.segment(supports, queries)
+        if not results:
+            return [[], 0, self.nothing(supports, queries), *self._empty()]
+        return [results, 0, *self.view(results, 0, threshold)]
+
+    def view(self, results: Sequence[Result], selected: int, threshold: float) -> list[Any]:
+        """The results at a threshold: status, overlays, mask, probability, similarity, file of all masks."""
+        if not results:
+            return [gr.skip() for _ in range(6)]
+        result = results[min(selected, len(results) - 1)]
+        return [
+            result.sentence(threshold),
+            [(r.overlay(threshold), Path(r.query.name).stem) for r in results],
+            arrays.grey(result.mask(threshold)),
+            arrays.grey(result.probability),
+            arrays.coloured(result.similarity),
+            gr.DownloadButton(value=str(self._write(results, threshold)), interactive=True),
+        ]
+
+    def select(self, results: Sequence[Result], threshold: float, event: gr.SelectData) -> list[Any]:
+        """Show the result that was clicked on."""
+        return [int(event.index), *self.view(results, int(event.index), threshold)]
+
+    @told
+    def load_mask(self, editor: dict[str, Any] | None, path: str) -> dict[str, Any]:
+        """The mask of a file, painted on the support."""
+        current = arrays.from_editor(editor)
+        if current is None:
+            raise UserError("There is no support yet: choose or upload the picture first, then its mask.")
+        return arrays.to_editor(current[0], arrays.read_mask(path, current[1].shape))
+
+    @told
+    def keep(self, editor: dict[str, Any] | None, kept: Sequence[Support]) -> list[Any]:
+        """Put the editor's support aside, for a prototype of several."""
+        edited = self._edited(editor)
+        if not edited or not edited[0].mask.any():
+            raise UserError("Paint the defect first: a support without a mask says nothing.")
+        kept = [*kept, *edited]
+        return [None, kept, self.say_kept(kept), None]
+
+    def forget(self) -> list[Any]:
+        """No kept supports."""
+        return [[], self.say_kept([])]
+
+    def library(self, class_name: str) -> list[Any]:
+        """Pictures of a class."""
+        return [(picture, Path(name).stem) for picture, name in self.session.pictures(class_name)]
+
+    @told
+    def take(
+        self,
+        class_name: str,
+        role: str,
+        editor: dict[str, Any] | None,
+        chosen: Sequence[str],
+        event: gr.SelectData,
+    ) -> list[Any]:
+        """The picture that was clicked on as the support, or as one more query (a second click takes it away)."""
+        name = self.session.pictures(class_name)[int(event.index)][1]
+        if role == "support":
+            return [arrays.to_editor(*self.session.support(name)), gr.skip()]
+        return [gr.skip(), [n for n in chosen if n != name] if name in chosen else [*chosen, name]]
+
+    def rows(self, which: str) -> list[Any]:
+        """The queries of a run's episodes, worst first."""
+        return [
+            (self.session.outlined(record.query), f"{record.iou:.2f} {Path(record.query).stem}")
+            for record in self._records(which)
+        ]
+
+    @told
+    def episode(self, which: str, threshold: float, event: gr.SelectData) -> list[Any]:
+        """The episode that was clicked on: shown, and taken over as support and query."""
+        record = self._records(which)[int(event.index)]
+        supports = [self.session.support(name) for name in record.supports]
+        query = self.session.query(record.query)
+        (result,) = self.session.segment(supports, [query])
+        truth = query.truth if query.truth is not None else result.mask(threshold)
+        panel = pictures.Panel(*supports[0], query.picture, truth, result.mask(threshold), record.query)
+        text = (
+            f"**{record.class_name}**, {record.query}: IoU {record.iou:.3f} in the record, "
+            f"{arrays.iou(result.mask(threshold), truth):.3f} here (checkpoint and threshold as chosen)"
+        )
+        rest = supports[1:]
+        return [
+            text,
+            pictures.strip(panel),
+            arrays.to_editor(*supports[0]),
+            rest,
+            self.say_kept(rest),
+            [record.query],
+        ]
+
+    def say_kept(self, kept: Sequence[Support]) -> str:
+        """How many supports are put aside."""
+        return f"{len(kept)} kept beside the one being painted"
+
+    def nothing(self, supports: Sequence[Support], queries: Sequence[Query]) -> str:
+        """What is missing for a prediction."""
+        if not any(support.mask.any() for support in supports):
+            return "Missing: a support with a painted defect." if supports else "Missing: a support."
+        return "Missing: a query." if not queries else ""
+
+    def _records(self, which: str) -> list[Record]:
+        return self.session.episodes.get(which, [])
+
+    def _edited(self, editor: dict[str, Any] | None) -> list[Support]:
+        current = arrays.from_editor(editor)
+        return [] if current is None else [Support(*current)]
+
+    def _empty(self) -> list[Any]:
+        return [[], None, None, None, gr.DownloadButton(value=None, interactive=False)]
+
+    def _write(self, results: Sequence[Result], threshold: float) -> Path:
+        path = self.folder / f"{next(self._numbers)}" / "masks.zip"
+        path.parent.mkdir()
+        write_atomically(
+            path, arrays.archive((r.query.name, r.mask(threshold), r.probability) for r in results)
+        )
+        return path

@@ -1,0 +1,134 @@
+"""What the page asks for: a network, a data set and a run's episodes, where there are such."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cpanet.data import DefectDataset
+from cpanet.errors import UserError
+from cpanet.explore import arrays
+from cpanet.explore.episodes import Record
+from cpanet.predict import Segmenter
+from cpanet.records.pictures import overlay
+
+MOST_QUERIES = 64  # at a time: a page is for looking; task=predict is for folders
+
+
+class Support(NamedTuple):
+    """A picture uint8 RGB (H, W, 3) and its mask bool (H, W)."""
+
+    picture: np.ndarray
+    mask: np.ndarray
+
+
+class Query(NamedTuple):
+    """A picture uint8 RGB (H, W, 3), its name, and its true mask bool (H, W) where that is known."""
+
+    name: str
+    picture: np.ndarray
+    truth: np.ndarray | None = None
+
+
+class Result(NamedTuple):
+    """A query with the probability of defect and the prototype's similarity at every pixel, float32 (H, W)."""
+
+    query: Query
+    probability: np.ndarray
+    similarity: np.ndarray
+
+    def mask(self, threshold: float) -> np.ndarray:
+        """Predicted defect, bool (H, W)."""
+        return self.probability > threshold
+
+    def overlay(self, threshold: float) -> np.ndarray:
+        """The query with the prediction in red and the truth outlined in green, uint8 RGB (H, W, 3)."""
+        return overlay(self.query.picture, filled=self.mask(threshold), outlined=self.query.truth)
+
+    def sentence(self, threshold: float) -> str:
+        """What the pictures show, in numbers."""
+        mask, values = self.mask(threshold), self.similarity
+        parts = [f"{np.count_nonzero(mask):,} pixels marked ({mask.mean():.1%})"]
+        if self.query.truth is not None:
+            parts.append(f"IoU {arrays.iou(mask, self.query.truth):.3f}")
+        parts.append(f"similarity {values.min():.2f} (blue) to {values.max():.2f} (yellow)")
+        return f"**{self.query.name}**: " + ", ".join(parts)
+
+
+class Session:
+    """One network for everybody who looks at the page; its calls are made one after another.
+
+    ``classes``: those of the data set, the fold's test classes first. ``episodes``: of the run, by evaluation.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        dataset: DefectDataset | None,
+        fold: int = 0,
+        episodes: dict[str, list[Record]] | None = None,
+    ) -> None:
+        self.segmenter, self.dataset = segmenter, dataset
+        self.episodes = episodes or {}
+        self.unseen: tuple[str, ...] = ()
+        self.classes: list[str] = []
+        self._index: dict[str, int] = {}
+        self._lock = threading.Lock()
+        if dataset is not None:
+            self.unseen = tuple(dataset.classes[c] for c in dataset.split(fold).test_classes)
+            self.classes = [*self.unseen, *(c for c in dataset.classes if c not in self.unseen)]
+            self._index = {name: number for number, name in enumerate(dataset.names)}
+
+    def pictures(self, class_name: str) -> list[tuple[np.ndarray, str]]:
+        """Pictures of a class with their masks outlined, and their names."""
+        if self.dataset is None:
+            return []
+        wanted = self.dataset.classes.index(class_name)
+        indices = np.flatnonzero(self.dataset.labels == wanted)
+        return [(self.outlined(self.dataset.names[i]), self.dataset.names[i]) for i in indices]
+
+    def outlined(self, name: str) -> np.ndarray:
+        """A picture of the data set with its mask outlined, uint8 RGB (H, W, 3)."""
+        picture, mask = self.support(name)
+        return overlay(picture, outlined=mask)
+
+    def support(self, name: str) -> Support:
+        """A picture of the data set with its mask."""
+        index = self._find(name)
+        assert self.dataset is not None
+        return Support(self.dataset.images[index], self.dataset.masks[index] == 1)
+
+    def query(self, name: str) -> Query:
+        """A picture of the data set as a query."""
+        return Query(name, *self.support(name))
+
+    def segment(self, supports: Sequence[Support], queries: Sequence[Query]) -> list[Result]:
+        """Every query, from ``supports``; nothing where there are none, or none has a mask.
+
+        Raises UserError where there are more than MOST_QUERIES, and for supports that cannot be used.
+        """
+        marked = [support for support in supports if support.mask.any()]
+        if not marked or not queries:
+            return []
+        if len(queries) > MOST_QUERIES:
+            raise UserError(
+                f"{len(queries)} queries: the page takes {MOST_QUERIES} at a time; task=predict takes any number."
+            )
+        pictures = [query.picture for query in queries]
+        with self._lock:
+            try:
+                self.segmenter.fit([s.picture for s in marked], [s.mask for s in marked])
+                found = zip(self.segmenter.predict_proba(pictures), self.segmenter.similarity(pictures))
+                return [Result(query, *maps) for query, maps in zip(queries, found)]
+            except ValueError as error:
+                raise UserError(f"{error}.") from error
+
+    def _find(self, name: str) -> int:
+        if name not in self._index:
+            raise UserError(
+                f"{name} is not in the data set{'' if self.dataset else ', which was not found'}."
+            )
+        return self._index[name]

@@ -1,0 +1,191 @@
+"""What stands behind the page of ``task=explore``: uploads, masks, maps, archives, episodes, the session, the command."""
+
+from __future__ import annotations
+
+import io
+import socket
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cpanet.errors import UserError
+from cpanet.explore import arrays
+from cpanet.explore.episodes import episodes_file, read_episodes
+from cpanet.explore.session import MOST_QUERIES, Query, Session, Support
+from cpanet.explore.task import free_port, title
+from tests.hydra_app import compose, run_process
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
+MASK = np.zeros((40, 48), bool)
+MASK[10:20, 5:30] = True
+
+
+def save(path: Path, array: np.ndarray) -> Path:
+    cv2.imwrite(str(path), array if array.ndim == 2 else array[..., ::-1])
+    return path
+
+
+def test_a_picture_goes_into_the_editor_and_comes_back_with_its_mask():
+    picture, mask = arrays.from_editor(arrays.to_editor(PICTURE, MASK))
+    np.testing.assert_array_equal(picture, PICTURE)
+    np.testing.assert_array_equal(mask, MASK)
+    assert not arrays.from_editor(arrays.to_editor(PICTURE, None))[1].any()
+
+
+def test_every_layer_is_painted_and_soft_rims_are_not():
+    layers = np.zeros((2, 40, 48, 4), np.uint8)
+    layers[0, :5] = arrays.PAINT
+    layers[1, 35:] = arrays.PAINT
+    layers[1, 34, :, 3] = 20
+    background = np.dstack([PICTURE, np.full(PICTURE.shape[:2], 255, np.uint8)])
+    _, mask = arrays.from_editor({"background": background, "layers": list(layers), "composite": None})
+    assert np.flatnonzero(mask.any(axis=1)).tolist() == [0, 1, 2, 3, 4, 35, 36, 37, 38, 39]
+
+
+@pytest.mark.parametrize(
+    "value", [None, {}, {"background": None}, {"background": np.zeros((8, 8, 4), np.uint8), "layers": []}]
+)
+def test_an_empty_editor_holds_no_picture(value):
+    assert arrays.from_editor(value) is None
+
+
+def test_uploaded_pictures_are_read_whatever_their_kind(tmp_path):
+    np.testing.assert_array_equal(arrays.read_picture(save(tmp_path / "a.png", PICTURE)), PICTURE)
+    assert arrays.read_picture(save(tmp_path / "b.JPG", PICTURE[..., 0])).shape == PICTURE.shape
+
+
+def test_what_is_no_picture_is_refused_with_its_name(tmp_path):
+    (tmp_path / "script.png").write_text("<svg onload=alert(1)>")
+    (tmp_path / "page.html").write_bytes(save(tmp_path / "p.png", PICTURE).read_bytes())
+    save(tmp_path / "small.png", PICTURE[:4])
+    for name in ("script.png", "page.html", "small.png"):
+        with pytest.raises(UserError, match=name):
+            arrays.read_picture(tmp_path / name)
+
+
+def test_a_mask_is_that_of_its_picture(tmp_path):
+    path = save(tmp_path / "m.png", MASK.astype(np.uint8) * 255)
+    np.testing.assert_array_equal(arrays.read_mask(path, MASK.shape), MASK)
+    with pytest.raises(UserError, match=r"48×40, the support 40×48"):
+        arrays.read_mask(path, (48, 40))
+    with pytest.raises(UserError, match="no defect pixel"):
+        arrays.read_mask(save(tmp_path / "n.png", np.zeros((40, 48), np.uint8)), MASK.shape)
+
+
+def test_maps_keep_their_order():
+    values = np.linspace(0, 1, 5)[None].repeat(8, axis=0).astype(np.float32)
+    assert arrays.grey(values)[0].tolist() == [0, 64, 128, 191, 255]
+    brightness = arrays.coloured(values - 7)[0].astype(int).sum(axis=1)
+    assert (np.diff(brightness) > 0).all()
+    assert arrays.coloured(np.zeros((4, 4), np.float32)).shape == (4, 4, 3)
+
+
+def test_an_archive_holds_mask_and_probability_of_every_picture():
+    probability = MASK * np.float32(0.75)
+    data = arrays.archive([("x/Images/a.jpg", MASK, probability), ("y/Images/a.png", ~MASK, probability)])
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        names = file.namelist()
+        read = {n: cv2.imdecode(np.frombuffer(file.read(n), np.uint8), cv2.IMREAD_UNCHANGED) for n in names}
+    assert sorted(names) == ["a.png", "a_2.png", "probability/a.png", "probability/a_2.png"]
+    np.testing.assert_array_equal(read["a.png"], MASK * np.uint8(255))
+    np.testing.assert_array_equal(read["a_2.png"], ~MASK * np.uint8(255))
+    assert read["probability/a.png"].dtype == np.uint16
+    assert read["probability/a.png"].max() == round(0.75 * 65535)
+
+
+EPISODES = """which,epoch,class,query,supports,inter_fg,union_fg,inter_bg,union_bg
+best,2,a,a/Images/1.png,a/Images/2.png,5,10,1,1
+best,2,a,a/Images/2.png,a/Images/1.png;a/Images/3.png,1,10,1,1
+best,2,b,b/Images/1.png,b/Images/2.png,0,0,1,1
+last,4,a,a/Images/1.png,a/Images/2.png,9,10,1,1
+"""
+
+
+def test_episodes_of_a_run_are_sorted_worst_first(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "episodes.csv").write_text(EPISODES)
+    for checkpoint in (tmp_path, tmp_path / "checkpoints" / "best.safetensors"):
+        assert episodes_file(checkpoint) == tmp_path / "episodes.csv"
+    records = read_episodes(tmp_path / "episodes.csv")
+    assert [(r.iou, r.query) for r in records["best"]] == [
+        (0.0, "b/Images/1.png"),
+        (0.1, "a/Images/2.png"),
+        (0.5, "a/Images/1.png"),
+    ]
+    assert records["best"][1].supports == ("a/Images/1.png", "a/Images/3.png")
+    assert len(records["last"]) == 1
+    assert episodes_file(None) is episodes_file(tmp_path / "x" / "y" / "z.pth") is None
+    (tmp_path / "episodes.csv").write_text("which,query\nbest,a\n")
+    with pytest.raises(UserError, match=r"episodes\.csv cannot be read"):
+        read_episodes(tmp_path / "episodes.csv")
+
+
+class Echo:
+    """In a network's place: a query is as defective as it is bright, if there were supports."""
+
+    def fit(self, images, masks):
+        if any(mask.all() for mask in masks):
+            raise ValueError("mask 0 marks everything")
+        self.supports = len(images)
+        return self
+
+    def predict_proba(self, images):
+        return [image[..., 0].astype(np.float32) / 255 for image in images]
+
+    def similarity(self, images):
+        return [np.full(image.shape[:2], self.supports, np.float32) for image in images]
+
+
+def test_a_session_predicts_from_the_supports_that_have_a_mask():
+    session = Session(Echo(), None)
+    supports = [Support(PICTURE, MASK), Support(PICTURE, ~MASK), Support(PICTURE, MASK & False)]
+    (result,) = session.segment(supports, [Query("q", PICTURE, MASK)])
+    assert result.similarity[0, 0] == 2
+    np.testing.assert_array_equal(result.mask(0.5), PICTURE[..., 0] > 127)
+    assert result.mask(0.9).sum() < result.mask(0.1).sum()
+    assert "IoU" in result.sentence(0.5)
+    assert result.overlay(0.5).shape == PICTURE.shape
+    assert session.segment([supports[2]], [Query("q", PICTURE)]) == []
+    assert session.segment(supports, []) == []
+    with pytest.raises(UserError, match="marks everything"):
+        session.segment([Support(PICTURE, MASK | True)], [Query("q", PICTURE)])
+    with pytest.raises(UserError, match="task=predict takes any number"):
+        session.segment(supports, [Query("q", PICTURE)] * (MOST_QUERIES + 1))
+    with pytest.raises(UserError, match="not in the data set, which was not found"):
+        session.query("x")
+
+
+def test_a_port_that_is_taken_is_refused_and_none_is_asked_for_finds_one():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"explore\.port={port}: Address already in use"):
+            free_port("127.0.0.1", port)
+    assert free_port("127.0.0.1", port) == port
+    assert 7860 <= free_port("127.0.0.1", None) < 7960
+
+
+def test_the_page_is_this_machines_alone_unless_said_otherwise():
+    config = compose("task=explore", "method=prototype", "data=embedded")
+    assert config.explore.host == "127.0.0.1"
+    assert config.explore.max_upload_mb == 20
+    assert title(config) == "Prototype comparison without training, vgg16_bn"
+
+
+def test_a_page_that_cannot_start_says_why_and_leaves_nothing(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = run_process(
+            tmp_path,
+            *("task=explore", "method=prototype", "data=embedded", "device=cpu", "backbone.weights=random"),
+            f"explore.port={taken.getsockname()[1]}",
+            TMPDIR=str(tmp_path),
+        )
+    assert done.returncode == 2, done.stderr
+    assert "Address already in use" in done.stderr or "pip install -e '.[explore]'" in done.stderr
+    assert list(tmp_path.iterdir()) == []

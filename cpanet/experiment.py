@@ -192,10 +192,9 @@ class Experiment:
         self.batches_per_epoch = min(batches, config.train.iterations_per_epoch or batches)
         self.total_iterations = self.batches_per_epoch * self.epochs
         workers = config.data.workers
-        if self.shared is not None:
-            self.shared.choose(self._origin_of_batches())
-            if self.shared.complete(config.seed, self.epochs, self.batches_per_epoch):
-                workers = 0  # there is nothing left for them to do
+        origin = self._origin_of_batches()
+        if self.shared is not None and self.shared.complete(origin, self.epochs, self.batches_per_epoch):
+            workers = 0  # there is nothing left for them to do
         return data.EpisodeLoader(
             self.dataset,
             config.fold,
@@ -208,11 +207,12 @@ class Experiment:
         )
 
     def _origin_of_batches(self) -> tuple:
-        """What training batches behind the backbone depend on, besides seed, epoch and position."""
+        """What training batches behind the backbone depend on, besides epoch and position."""
         config = self.config
         return (
+            config.seed,
             config.backbone.name,
-            self.backbone_source if self.backbone_source == "random" else self.backbone_weights,
+            self.backbone_weights,
             self.dataset.fingerprint,
             config.fold,
             config.shot,
@@ -226,7 +226,7 @@ class Experiment:
         if self.shared is None:
             return islice(loader.epoch(epoch, start), stop - start)
         return self.shared.epoch(
-            self.model, self.config.seed, epoch, start, stop, partial(loader.epoch, epoch)
+            self.model, self._origin_of_batches(), epoch, start, stop, partial(loader.epoch, epoch)
         )
 
     def _train(self, loader: data.EpisodeLoader, epoch: int, progress: Any) -> None:

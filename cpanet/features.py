@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Callable, NamedTuple
@@ -76,33 +77,32 @@ class FeatureBatch(NamedTuple):
         return sum(array.nbytes for array in self)
 
 
+def an_eighth_of_memory() -> int:
+    """Bytes; what the runs of a sweep may keep for each other."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
+
+
 class TrainingFeatures:
     """Training batches behind the backbone, for the runs of one process that are alike in all that comes before the head.
 
-    The rows of a table meet, seed by seed, the same augmented images, and the backbone is frozen: what it makes of
-    them is computed by the first of these runs. Kept in host memory up to ``limit`` bytes; batches beyond are
-    computed anew in every run.
+    The rows of a table meet, seed by seed and fold by fold, the same augmented images, and the backbone is frozen: what
+    it makes of them is computed by the first of these runs. Kept in host memory up to ``limit`` bytes (by default an
+    eighth of the machine's); batches beyond are computed anew in every run.
     """
 
-    def __init__(self, limit: int = 512 * 2**20) -> None:
-        self._limit = limit
-        self._key: Hashable = None
-        self._kept: dict[tuple[int, int, int], FeatureBatch] = {}
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = an_eighth_of_memory() if limit is None else limit
+        self._kept: dict[Hashable, FeatureBatch] = {}
         self._bytes = 0
 
-    def choose(self, key: Hashable) -> None:
-        """``key``: whatever identifies a run's batches but for seed, epoch and position. Another one starts afresh."""
-        if key != self._key:
-            self._key, self._kept, self._bytes = key, {}, 0
-
-    def complete(self, seed: int, epochs: int, batches: int) -> bool:
-        """Whether every batch of such a run is there."""
-        return all((seed, e, b) in self._kept for e in range(epochs) for b in range(batches))
+    def complete(self, origin: Hashable, epochs: int, batches: int) -> bool:
+        """Whether every batch of such a run is there; ``origin`` is all that its batches depend on but their position."""
+        return all((origin, e, b) in self._kept for e in range(epochs) for b in range(batches))
 
     def epoch(
         self,
         model: Any,
-        seed: int,
+        origin: Hashable,
         epoch: int,
         start: int,
         stop: int,
@@ -110,7 +110,7 @@ class TrainingFeatures:
     ) -> Iterator[FeatureBatch]:
         """Batches ``start`` to ``stop`` of an epoch; ``source(position)`` gives their images from a position on."""
         position = start
-        while position < stop and (kept := self._kept.get((seed, epoch, position))) is not None:
+        while position < stop and (kept := self._kept.get((origin, epoch, position))) is not None:
             yield kept
             position += 1
         if position == stop:
@@ -118,8 +118,8 @@ class TrainingFeatures:
         for batch in islice(source(position), stop - position):
             query, support = model.episode_features(jt.array(batch.query), jt.array(batch.support))
             made = FeatureBatch(query.numpy(), batch.query_mask, support.numpy(), batch.support_mask)
-            if self._bytes + made.nbytes <= self._limit:
-                self._kept[seed, epoch, position] = made
+            if self._bytes + made.nbytes <= self._limit and (origin, epoch, position) not in self._kept:
+                self._kept[origin, epoch, position] = made
                 self._bytes += made.nbytes
             yield made
             position += 1

@@ -342,6 +342,7 @@ def _rows_and_columns(
     """Rows and columns as the layout says; else the setting, or the last of several axes, becomes columns."""
     if layout.rows or layout.columns:
         columns = [ALIASES.get(axis, axis) for axis in layout.columns]
+        columns = columns or [a for a in SETTING if a in axes and a not in layout.rows and len(values[a]) > 1]
         return [axis for axis in axes if axis not in columns], columns
     several = [axis for axis in axes if len(values[axis]) > 1]
     setting = [axis for axis in several if axis in SETTING]
@@ -369,7 +370,7 @@ def _by_rows(
 
 
 def _mean_over(columns: Sequence[str], values: Mapping[str, Sequence[Value]], layout: Layout) -> str | None:
-    wanted = layout.mean_over or ("fold" if not layout.rows else None)
+    wanted = layout.mean_over or "fold"
     return wanted if wanted is not None and wanted in columns and len(values[wanted]) > 1 else None
 
 

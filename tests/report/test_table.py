@@ -72,6 +72,12 @@ class TestRows:
         assert entry.miou.mean == pytest.approx(np.mean(per_seed))
         assert entry.miou.sd == pytest.approx(np.std(per_seed, ddof=1))
 
+    def test_a_sweep_over_folds_of_a_published_table_has_them_as_columns(self, tmp_path):
+        top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,))
+        for name in ("cpp", "full"):
+            write_run(top / f"{name},fold=1", 0.4, {"ablation": ablation(name), "fold": 1})
+        assert "| CPP | SA | SSA | fold 0 | fold 1 | mean over folds |" in markdown(summarise([top]))
+
     def test_a_mean_over_folds_waits_for_all_folds(self, tmp_path):
         top = sweeps.folds(tmp_path / "s", seeds=(0,))
         shutil.rmtree(top / "fold=1,shot=5,seed=0")

@@ -26,7 +26,7 @@ GROUPS = {
     "recipe/schedule": "poly cosine",
     "recipe/loss": "plain dice weighted",
     "device": "auto cpu cuda",
-    "task": "train predict evaluate export",
+    "task": "train predict evaluate export explore",
     "sweep": "modules loss_k backbones protocol folds",
 }
 EVERY_OPTION = [(group, option) for group, names in GROUPS.items() for option in names.split()]

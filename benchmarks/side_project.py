@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, count, repeat
+from itertools import chain, count, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,34 @@ def _step(workload: Workload, batches: Iterable[Batch]) -> Callable[[], float]:
         seed=workload.seed,
     )
     return lambda: next(steps).main
+
+
+def learning_losses(workload: Workload, steps: int, precision: str) -> list[float]:
+    """Main losses of ``steps`` steps from an initialisation and at a rate that learn, on the embedded data set."""
+    from cpanet import engine
+    from cpanet.config.schema import Optimizer
+    from cpanet.models import CPANet
+    from cpanet.recipe import build_optimizer
+
+    runtime.prepare(device=workload.device, precision=precision)
+    model = CPANet(
+        workload.backbone, width=workload.width, dropout=False, seed=workload.seed, head_init="kaiming_normal"
+    )
+    settings = Optimizer(name="adamw", lr=1e-3, momentum=0.9, weight_decay=1e-4, head_lr_multiplier=1.0)
+    with EpisodeLoader(
+        load_dataset("embedded"), 0, workload.shot, workload.seed, workload.batch, workload.size
+    ) as loader:
+        batches = chain.from_iterable(loader.epoch(epoch) for epoch in count())
+        taken = engine.train_epoch(
+            model,
+            build_optimizer(model, settings),
+            islice(batches, steps),
+            engine.Objective(k=workload.k, clip_grad_norm=1.0),
+            lambda iteration: settings.lr,
+            iteration=0,
+            seed=workload.seed,
+        )
+        return [step.main for step in taken]
 
 
 def evaluation(

@@ -53,6 +53,11 @@ def steps(
     return {"seconds": seconds, "peak_bytes": memory.peak(), "idle_bytes": idle}
 
 
+def losses(side: ModuleType, workload: Workload, steps: int, precision: str) -> dict[str, Any]:
+    """Main losses of the first ``steps`` steps of a training that learns, at a precision."""
+    return {"losses": side.learning_losses(workload, steps, precision)}
+
+
 def evaluation(side: ModuleType, workload: Workload, episodes: int, passes: int) -> dict[str, Any]:
     """Seconds of the first and of ``passes`` more passes over test episodes, their memory and pixel counts."""
     dataset = load_dataset("embedded")
@@ -84,6 +89,7 @@ def limits(side: ModuleType, workload: Workload) -> dict[str, Any]:
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "check": check,
     "steps": steps,
+    "losses": losses,
     "evaluation": evaluation,
     "limits": limits,
 }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import agreement, evaluate, measure, report, step
+from benchmarks import agreement, evaluate, loading, measure, precision, report, step
 from benchmarks.workload import Workload
 from cpanet.errors import UserError
 
@@ -135,3 +135,45 @@ def test_table_shows_medians_and_ratio() -> None:
         report.show(measure.compared(record, sides), "step", console)
     assert "2.50 × as fast" in shown.get()
     assert "0.50 of it" in shown.get()
+
+
+@pytest.mark.slow
+def test_loss_curves_at_every_precision_are_compared(tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "precision.json"
+    command = ["precision", "--size", "32", "--width", "16", "--steps", "12", "--device", "cpu", "--out"]
+    monkeypatch.setattr("sys.argv", [*command, str(out)])
+    assert precision.main() == 0
+    record = json.loads(out.read_text())
+    assert list(record["losses"]) == ["fp32", "fp32 again"]
+    assert len(record["losses"]["fp32"]) == 12
+    assert record["largest_distance"]["fp32 again"] == 0.0  # the same command, the same digits
+
+
+@pytest.mark.slow
+def test_loading_is_timed_beside_one_batch(tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "loading.json"
+    command = [
+        "loading",
+        "--size",
+        "32",
+        "--width",
+        "16",
+        "--rounds",
+        "1",
+        "--repeats",
+        "2",
+        "--warmup",
+        "1",
+        "--workers",
+        "1",
+        "--out",
+    ]
+    monkeypatch.setattr("sys.argv", [*command, str(out)])
+    assert loading.main() == 0
+    record = json.loads(out.read_text())
+    assert [len(side["seconds"]) for side in record["sides"].values()] == [2, 2]
+
+
+def test_a_curve_is_smoothed_over_ten_steps() -> None:
+    assert precision.smoothed([float(i) for i in range(20)])[0] == pytest.approx(4.5)
+    assert precision.smoothed([1.0, 3.0]) == pytest.approx([2.0])

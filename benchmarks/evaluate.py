@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import measure, report
-from benchmarks.workload import Workload, parser, workload
+from benchmarks.workload import Workload, parser
 from cpanet.errors import UserError
 
 # Where a logit difference is near 0, rounding decides which side of it a pixel falls on.
@@ -75,16 +75,10 @@ def differing(project: list[list[int]], reference: list[list[int]]) -> float:
 
 
 def main() -> int:
-    options, console = arguments(), Console()
-    try:
-        asked = workload(options)
-        record = measured(asked, options, console)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    report.show(record, f"evaluation of {record['episodes']} episodes", console)
-    console.print(f"Written to {measure.write(asked.stem('evaluate'), record, options.out)}")
-    return 0
+    def shown(record: dict[str, Any], console: Console) -> None:
+        report.show(record, f"evaluation of {record['episodes']} episodes", console)
+
+    return report.run("evaluate", arguments(), measured, shown)
 
 
 if __name__ == "__main__":

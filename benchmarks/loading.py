@@ -15,9 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import measure
-from benchmarks.workload import Workload, parser, workload
-from cpanet.errors import UserError
+from benchmarks import measure, report
+from benchmarks.workload import Workload, parser
 
 
 def arguments() -> argparse.Namespace:
@@ -60,16 +59,10 @@ def table(record: dict[str, Any]) -> Table:
 
 
 def main() -> int:
-    options, console = arguments(), Console()
-    try:
-        asked = workload(options)
-        record = measured(asked, options, console)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    console.print(table(record))
-    console.print(f"Written to {measure.write(asked.stem('loading'), record, options.out)}")
-    return 0
+    def shown(record: dict[str, Any], console: Console) -> None:
+        console.print(table(record))
+
+    return report.run("loading", arguments(), measured, shown)
 
 
 if __name__ == "__main__":

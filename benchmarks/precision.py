@@ -16,9 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import measure
-from benchmarks.workload import Workload, parser, workload
-from cpanet.errors import UserError
+from benchmarks import measure, report
+from benchmarks.workload import Workload, parser
 from cpanet.runtime.precision import OFFERED
 
 WINDOW = 10  # steps that a curve is averaged over: single steps scatter with their episodes
@@ -37,14 +36,14 @@ def smoothed(losses: list[float]) -> np.ndarray:
     return np.convolve(losses, np.full(width, 1 / width), mode="valid")
 
 
-def measured(asked: Workload, steps: int, console: Console) -> dict[str, Any]:
+def measured(asked: Workload, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The whole record: a curve a precision, and its distance from the one in fp32."""
-    record = {**measure.header("precision", asked.device), "workload": asked.asdict(), "steps": steps}
+    record = {**measure.header("precision", asked.device), "workload": asked.asdict(), "steps": options.steps}
     curves: dict[str, list[float]] = {}
     with console.status("") as status:
         for name in (*OFFERED[asked.device], "fp32 again"):
             status.update(name)
-            job = measure.run("project", "losses", asked, steps=steps, precision=name.split()[0])
+            job = measure.run("project", "losses", asked, steps=options.steps, precision=name.split()[0])
             curves[name] = job["losses"]
     reference = smoothed(curves["fp32"])
     record["losses"] = curves
@@ -64,17 +63,11 @@ def table(record: dict[str, Any]) -> Table:
 
 
 def main() -> int:
-    options, console = arguments(), Console()
-    try:
-        asked = workload(options)
-        record = measured(asked, options.steps, console)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    console.print(f"main loss, means of {WINDOW} steps")
-    console.print(table(record))
-    console.print(f"Written to {measure.write(asked.stem('precision'), record, options.out)}")
-    return 0
+    def shown(record: dict[str, Any], console: Console) -> None:
+        console.print(f"main loss, means of {WINDOW} steps")
+        console.print(table(record))
+
+    return report.run("precision", arguments(), measured, shown)
 
 
 if __name__ == "__main__":

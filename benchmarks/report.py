@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+import argparse
+import sys
+from typing import Any, Callable
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import measure
+from benchmarks.workload import Workload, workload
+from cpanet.errors import UserError
+
 GIB = 2**30
+
+
+def run(
+    benchmark: str,
+    options: argparse.Namespace,
+    measured: Callable[[Workload, argparse.Namespace, Console], dict[str, Any]],
+    shown: Callable[[dict[str, Any], Console], None],
+) -> int:
+    """Measure what ``options`` ask for, show the record and write it; the exit status."""
+    console = Console()
+    try:
+        asked = workload(options)
+        record = measured(asked, options, console)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    shown(record, console)
+    console.print(f"Written to {measure.write(asked.stem(benchmark), record, options.out)}")
+    return 0
 
 
 def show(record: dict[str, Any], what: str, console: Console) -> None:

@@ -16,8 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import agreement, measure, report
-from benchmarks.workload import Workload, parser, workload
-from cpanet.errors import UserError
+from benchmarks.workload import Workload, parser
 
 
 def arguments() -> argparse.Namespace:
@@ -48,16 +47,10 @@ def measured(asked: Workload, options: argparse.Namespace, console: Console) -> 
 
 
 def main() -> int:
-    options, console = arguments(), Console()
-    try:
-        asked = workload(options)
-        record = measured(asked, options, console)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    report.show(record, "training step", console)
-    console.print(f"Written to {measure.write(asked.stem('step'), record, options.out)}")
-    return 0
+    def shown(record: dict[str, Any], console: Console) -> None:
+        report.show(record, "training step", console)
+
+    return report.run("step", arguments(), measured, shown)
 
 
 if __name__ == "__main__":

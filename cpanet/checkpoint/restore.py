@@ -37,10 +37,16 @@ def restore(description: Description) -> Any:
         width=config["model"]["width"],
         protocol=Protocol(**_switches(config.get("protocol", {}))),
         dropout=False,
+        door=door_of(description),
     )
     assign(model, inference_tensors(description.path), str(description.path))
     model.eval()
     return model
+
+
+def door_of(description: Description) -> str:
+    """What its features pass on their way into the head; the paper's network, and a file of weights alone: nothing."""
+    return str(description.config.get("recipe", {}).get("features", "plain"))
 
 
 def prototype_floor(backbone: str, weights: str = "auto", seed: int = 0) -> tuple[Any, str]:

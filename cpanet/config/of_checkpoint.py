@@ -16,7 +16,7 @@ from cpanet.errors import UserError
 # How a command works, never taken from a checkpoint.
 OWN = ("task", "checkpoint", "device", "precision", "evaluate", "log", "data.workers", "resume")
 # What the weights decide: anything else would not fit them.
-FIXED = ("method", "backbone.name", "ablation.cpp", "ablation.ssa", "model.width")
+FIXED = ("method", "backbone.name", "ablation.cpp", "ablation.ssa", "model.width", "recipe.features")
 # Keys that groups of other names set.
 ALIASES = {"loss_k": "loss.k"}
 

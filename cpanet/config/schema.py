@@ -214,7 +214,6 @@ class EvaluateConfig(UseConfig):
 
 class Export(Section):
     dynamic: bool
-    opset: Annotated[int, Field(ge=13, le=21)]
     check: bool
 
 

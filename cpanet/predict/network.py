@@ -10,6 +10,7 @@ import numpy as np
 
 from cpanet.checkpoint.description import Description
 from cpanet.checkpoint.restore import prototype_floor, restore
+from cpanet.models.door import pass_door
 from cpanet.runtime import jt
 
 
@@ -78,7 +79,7 @@ class Network:
         if hasattr(self.model, "stage"):
             return self.model.chosen(features).numpy()
         with jt.no_grad():
-            return jt.nn.relu(self.model.down_query(features)).numpy()
+            return jt.nn.relu(self.model.down_query(pass_door(features, self.model.door))).numpy()
 
     def _batches(self, canvases: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
         """Batches (at most batch_size, 3, S, S), and how many of each are meant."""

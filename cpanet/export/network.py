@@ -1,0 +1,225 @@
+"""CPANet as graphs: the modules of :mod:`cpanet.models` once more, in ONNX's operators, from the tensors by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cpanet.data.transforms import MEAN, STD
+from cpanet.export.graph import Graph
+
+EPSILON = 1e-6  # as in cpanet.models.door
+Tensors = Mapping[str, np.ndarray]
+SIDES = ("height", "width")
+
+
+def support_encoder(
+    tensors: Tensors, size: int | None, door: str, scale: float, metadata: Mapping[str, str]
+) -> Any:
+    """Supports → prototype: images (K, 3, H, W) RGB in 0–255, masks (K, H, W) with 1 = defect → (1, C), averaged over K.
+
+    ``size``: of the pictures, None leaves it free. ``door``: see :mod:`cpanet.models.door`. ``scale`` multiplies the mean
+    (1, but for networks that were trained with a sum of prototypes).
+    """
+    graph = Graph("support_encoder", tensors)
+    height, width = SIDES if size is None else (size, size)
+    images = graph.input("images", ("K", 3, height, width))
+    masks = graph.input("masks", ("K", height, width))
+    feature = graph.relu(graph.conv(_features(graph, images, door), "down_supp"))
+    defect = graph.node("Equal", masks, graph.constant(np.float32(1)))
+    mask = graph.node("Unsqueeze", graph.node("Cast", defect, to=1), graph.integers(1))
+    small = graph.enlarge(mask, feature)
+    if "cpp.theta.weight" in tensors:
+        prototypes = _cross_position_proxy(graph, graph.node("Mul", feature, small))
+    else:
+        prototypes = _masked_average(graph, feature, small)
+    mean = graph.node("ReduceMean", prototypes, axes=[0], keepdims=1)
+    if scale != 1:
+        mean = graph.node("Mul", mean, graph.constant(np.float32(scale)))
+    graph.output(mean, "prototype", (1, _width(tensors)))
+    return graph.model(metadata)
+
+
+def query_segmenter(tensors: Tensors, size: int | None, door: str, metadata: Mapping[str, str]) -> Any:
+    """Queries and a prototype → logits: images (N, 3, H, W) RGB in 0–255, prototype (1, C) → logits (N, 2, H, W) and
+    probability of defect (N, H, W)."""
+    graph = Graph("query_segmenter", tensors)
+    height, width = SIDES if size is None else (size, size)
+    images = graph.input("images", ("N", 3, height, width))
+    prototype = graph.input("prototype", (1, _width(tensors)))
+    logits = _decode(graph, _features(graph, images, door), prototype, images)
+    background, foreground = (
+        graph.node("Gather", logits, graph.constant(np.int64(channel)), axis=1) for channel in (0, 1)
+    )
+    probability = graph.node("Sigmoid", graph.node("Sub", foreground, background))
+    graph.output(logits, "logits", ("N", 2, height, width))
+    graph.output(probability, "probability", ("N", height, width))
+    return graph.model(metadata)
+
+
+def _width(tensors: Tensors) -> int:
+    return int(tensors["down_query.weight"].shape[0])
+
+
+# ---------------------------------------------------------------------- backbones
+
+
+def _features(graph: Graph, images: str, door: str) -> str:
+    """What the head sees of pictures in 0–255: the backbone's features, normalised as :mod:`cpanet.models.door` does."""
+    features = _backbone(graph, images)
+    if door == "plain":
+        return features
+    if door == "standard":
+        features = graph.node("Sub", features, graph.node("GlobalAveragePool", features))
+    axes = [1] if door == "position" else [1, 2, 3]
+    square = graph.node("ReduceMean", graph.node("Mul", features, features), axes=axes, keepdims=1)
+    root = graph.node("Sqrt", graph.node("Add", square, graph.constant(np.float32(EPSILON))))
+    return graph.node("Div", features, root)
+
+
+def _backbone(graph: Graph, images: str) -> str:
+    """[layer3 ‖ layer2 on its grid] of pictures in 0–255."""
+    mean, std = (graph.constant(v.reshape(1, 3, 1, 1), n) for v, n in ((MEAN, "mean"), (STD, "std")))
+    x = graph.node("Div", graph.node("Sub", images, mean), std)
+    resnet = "backbone.layer1.0.conv1.weight" in graph.tensors
+    stages = _resnet(graph, x) if resnet else _vgg(graph, x)
+    f2, f3 = stages
+    return graph.node("Concat", f3, f2 if resnet else graph.enlarge(f2, f3), axis=1)
+
+
+def _vgg(graph: Graph, x: str) -> tuple[str, str]:
+    f2 = x
+    for stage in range(4):
+        f2, x = x, _convolutions(graph, x, f"backbone.layer{stage}")
+        x = graph.max_pool(x, 2, 2, ceil=True)
+    return f2, x
+
+
+def _convolutions(graph: Graph, x: str, stage: str, stride_of_first: int = 1) -> str:
+    """The convolutions of a sequence, each with its BatchNorm, if it has one, and ReLU."""
+    pattern = re.compile(re.escape(stage) + r"\.(\d+)\.weight")
+    found = (m for m in map(pattern.fullmatch, graph.tensors) if m and graph.tensors[m[0]].ndim == 4)
+    for number, index in enumerate(sorted(int(match[1]) for match in found)):
+        kernel = graph.tensors[f"{stage}.{index}.weight"].shape[-1]
+        x = graph.conv(x, f"{stage}.{index}", stride_of_first if number == 0 else 1, padding=kernel // 2)
+        if f"{stage}.{index + 1}.running_mean" in graph.tensors:
+            x = graph.batch_norm(x, f"{stage}.{index + 1}")
+        x = graph.relu(x)
+    return x
+
+
+def _resnet(graph: Graph, x: str) -> tuple[str, str]:
+    x = _convolutions(graph, x, "backbone.layer0", stride_of_first=2)
+    x = graph.max_pool(x, 3, 2, padding=1)
+    x = _layer(graph, x, "backbone.layer1", stride=1, dilation=1)
+    f2 = _layer(graph, x, "backbone.layer2", stride=2, dilation=1)
+    return f2, _layer(graph, f2, "backbone.layer3", stride=1, dilation=2)
+
+
+def _layer(graph: Graph, x: str, name: str, stride: int, dilation: int) -> str:
+    block = 0
+    while f"{name}.{block}.conv1.weight" in graph.tensors:
+        x = _bottleneck(graph, x, f"{name}.{block}", stride if block == 0 else 1, dilation)
+        block += 1
+    return x
+
+
+def _bottleneck(graph: Graph, x: str, name: str, stride: int, dilation: int) -> str:
+    y = graph.relu(graph.batch_norm(graph.conv(x, f"{name}.conv1"), f"{name}.bn1"))
+    y = graph.conv(y, f"{name}.conv2", stride, padding=dilation, dilation=dilation)
+    y = graph.relu(graph.batch_norm(y, f"{name}.bn2"))
+    y = graph.batch_norm(graph.conv(y, f"{name}.conv3"), f"{name}.bn3")
+    if f"{name}.downsample.0.weight" in graph.tensors:
+        x = graph.batch_norm(graph.conv(x, f"{name}.downsample.0", stride), f"{name}.downsample.1")
+    return graph.relu(graph.node("Add", y, x))
+
+
+# ---------------------------------------------------------------------- prototypes
+
+
+def _cross_position_proxy(graph: Graph, masked: str) -> str:
+    """CPP: masked (K, C, h, w) → (K, C)."""
+
+    def flat(x: str) -> str:
+        return graph.node("Reshape", x, graph.integers(0, 0, -1))
+
+    theta = graph.conv(masked, "cpp.theta")
+    queries = graph.node("Transpose", flat(theta), perm=[0, 2, 1])
+    keys = flat(graph.max_pool(graph.conv(masked, "cpp.phi"), 2, 2))
+    values = graph.node("Transpose", flat(graph.max_pool(graph.conv(masked, "cpp.g"), 2, 2)), perm=[0, 2, 1])
+    attention = graph.node("Softmax", graph.node("MatMul", queries, keys), axis=2)
+    gathered = graph.node("Transpose", graph.node("MatMul", attention, values), perm=[0, 2, 1])
+    on_grid = graph.node("Reshape", gathered, graph.node("Shape", theta))
+    block = graph.batch_norm(graph.conv(on_grid, "cpp.project"), "cpp.norm")
+    return _vector(graph, graph.node("GlobalMaxPool", graph.node("Add", block, masked)))
+
+
+def _masked_average(graph: Graph, feature: str, mask: str) -> str:
+    """Masked global average pooling: feature (K, C, h, w), mask (K, 1, h, w) → (K, C)."""
+    axes = graph.integers(2, 3)
+    total = graph.node("ReduceSum", graph.node("Mul", feature, mask), axes, keepdims=0)
+    area = graph.node("ReduceSum", mask, axes, keepdims=0)
+    return graph.node("Div", total, graph.node("Max", area, graph.constant(np.float32(1e-4))))
+
+
+def _vector(graph: Graph, x: str) -> str:
+    """(N, C, 1, 1) → (N, C)."""
+    return graph.node("Squeeze", x, graph.integers(2, 3))
+
+
+# ---------------------------------------------------------------------- comparison and decoder
+
+
+def _decode(graph: Graph, features: str, prototype: str, images: str) -> str:
+    """Logits (N, 2, H, W)."""
+    width = _width(graph.tensors)
+    query = graph.relu(graph.conv(features, "down_query"))
+    kernel = graph.tensors["compare1.weight"][:, :width, 0, 0].astype(np.float32)
+    constant = graph.node("MatMul", prototype, graph.constant(kernel.T, "compare1.prototype"))
+    x = graph.conv(query, "compare1", columns=slice(width, 2 * width))
+    x = graph.relu(graph.node("Add", x, graph.node("Unsqueeze", constant, graph.integers(2, 3))))
+    for name in ("compare2", "refine1", "refine2"):
+        x = graph.relu(graph.conv(x, name, padding=1))
+    if "ssa.classify.weight" in graph.tensors:
+        return _space_squeeze_attention(graph, x, images)
+    return graph.enlarge(graph.conv(x, "classify"), images)
+
+
+def _space_squeeze_attention(graph: Graph, x: str, images: str) -> str:
+    width = _width(graph.tensors)
+    large = graph.enlarge(x, images)
+    x1 = graph.relu(graph.conv(large, "ssa.down1", stride=2))
+    x2 = graph.relu(graph.conv(x1, "ssa.down2", stride=2))
+    # a 1×1 convolution commutes with the enlargement: three small ones instead of one on a threefold large map
+    parts = [
+        graph.enlarge(graph.conv(part, "ssa.fuse", columns=slice(i * width, (i + 1) * width)), images)
+        for i, part in enumerate((x, x1, x2))
+    ]
+    t = graph.relu(graph.node("Sum", *parts))
+    t = graph.relu(graph.conv(t, "ssa.mix", padding=1))
+    residual = graph.relu(graph.conv(t, "ssa.residual", padding=1))
+    return graph.conv(graph.node("Add", residual, _cbam(graph, t)), "ssa.classify")
+
+
+def _cbam(graph: Graph, t: str) -> str:
+    """Channel attention, then spatial attention (N, C, H, W)."""
+    squeeze, expand = (
+        graph.constant(
+            graph.tensors[f"ssa.channel.{part}.weight"].astype(np.float32).T, f"ssa.channel.{part}"
+        )
+        for part in ("squeeze", "expand")
+    )
+    scores = [
+        graph.node("MatMul", graph.relu(graph.node("MatMul", _vector(graph, pooled), squeeze)), expand)
+        for pooled in (graph.node("GlobalMaxPool", t), graph.node("GlobalAveragePool", t))
+    ]
+    weights = graph.node("Sigmoid", graph.node("Add", *scores))
+    attended = graph.node("Mul", t, graph.node("Unsqueeze", weights, graph.integers(2, 3)))
+    maximum = graph.node("ReduceMax", attended, axes=[1], keepdims=1)
+    mean = graph.node("ReduceMean", attended, axes=[1], keepdims=1)
+    both = graph.node("Concat", maximum, mean, axis=1)
+    spatial = graph.node("Sigmoid", graph.conv(both, "ssa.spatial.conv", padding=3))
+    return graph.node("Mul", attended, spatial)

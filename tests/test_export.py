@@ -1,0 +1,181 @@
+"""``task=export``: onnxruntime computes what Jittor does, for every backbone family and with every module on and off."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import cpanet
+from cpanet.checkpoint import describe, model_tensors, read_checkpoint, write_checkpoint
+from cpanet.checkpoint.description import Description
+from cpanet.models import CPANet
+from tests.checkpoints import embedded_class, trained_run
+from tests.hydra_app import REPO, run_here
+from tests.sweep_runs import only
+
+pytest.importorskip("onnx", reason="pip install '.[export]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="pip install '.[export]'")
+
+from cpanet.export.task import deviation, write_graphs  # noqa: E402
+
+TOLERANCE = 1e-3
+
+
+def checkpoint(folder: Path, backbone: str, cpp: bool, ssa: bool, **config: object) -> Description:
+    """A network that answers loudly: BatchNorms with statistics of their own, CPP's closing one not at 0."""
+    model = CPANet(backbone, cpp=cpp, ssa=ssa, width=16, seed=3, head_init="kaiming_normal")
+    tensors = model_tensors(model)
+    rng = np.random.default_rng(0)
+    for name, tensor in tensors.items():
+        if name.endswith("running_mean"):
+            tensors[name] = 0.1 * rng.standard_normal(tensor.shape).astype(np.float32)
+        elif name.endswith("running_var"):
+            tensors[name] = (0.5 + rng.random(tensor.shape)).astype(np.float32)
+        elif name.startswith("cpp.norm"):
+            tensors[name] = rng.standard_normal(tensor.shape).astype(np.float32)
+    recorded = {
+        "method": "cpanet",
+        "backbone": {"name": backbone},
+        "ablation": {"cpp": cpp, "sa": True, "ssa": ssa},
+        "model": {"width": 16},
+        "data": {"image_size": 64},
+        **config,
+    }
+    path = folder / "net.safetensors"
+    write_checkpoint(path, {f"model.{n}": t for n, t in tensors.items()}, {"config": recorded})
+    return describe(path)
+
+
+def undecided(path: Path, image: np.ndarray) -> Path:
+    """The checkpoint with its bias shifted such that half of ``image`` is marked."""
+    mask = np.zeros(image.shape[:2], np.uint8)
+    mask[20:90, 30:120] = 1
+    (probability,) = cpanet.load(path).fit([image], [mask]).predict_proba([image])
+    middle = float(np.median(probability))
+    tensors, state = read_checkpoint(path)
+    tensors["model.ssa.classify.bias"] = tensors["model.ssa.classify.bias"] - [
+        0,
+        np.log(middle / (1 - middle)),
+    ]
+    write_checkpoint(path, {n: t.astype(np.float32) for n, t in tensors.items()}, state)
+    return path
+
+
+def check(found) -> None:
+    assert found.largest_logit > 0.01
+    assert found.logits <= TOLERANCE * max(1, found.largest_logit)
+    assert found.probability <= TOLERANCE
+
+
+def test_all_modules(tmp_path):
+    description = checkpoint(tmp_path, "vgg16_bn", True, True)
+    write_graphs(description, 64, True, tmp_path)
+    for size in (64, 104):  # 104 is odd on the grid: 7
+        check(deviation(tmp_path, description, size))
+    check(deviation(tmp_path, description, 64, shots=5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cpp", "ssa"), [(False, False), (True, False), (False, True)])
+def test_modules_switched_off(cpp, ssa, tmp_path):
+    description = checkpoint(tmp_path, "vgg16_bn", cpp, ssa)
+    write_graphs(description, 64, False, tmp_path)
+    check(deviation(tmp_path, description, 64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("door", ["rms", "position", "standard"])
+def test_normalised_features(door, tmp_path):
+    description = checkpoint(tmp_path, "vgg16_bn", True, True, recipe={"features": door})
+    write_graphs(description, 64, False, tmp_path)
+    check(deviation(tmp_path, description, 64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet50", "resnet50_deep"])
+def test_the_other_families_of_backbones_at_two_sizes(backbone, tmp_path):
+    description = checkpoint(tmp_path, backbone, True, True)
+    write_graphs(description, 64, True, tmp_path)
+    for size in (64, 104):
+        check(deviation(tmp_path, description, size))
+
+
+@pytest.mark.slow
+def test_a_sum_of_prototypes_is_exported_as_one(tmp_path):
+    protocol = {"protocol": {"prototype_average": "batch"}, "shot": 5}
+    description = checkpoint(tmp_path, "vgg16", True, False, **protocol)
+    write_graphs(description, 64, False, tmp_path)
+    check(deviation(tmp_path, description, 64))
+
+
+@pytest.mark.slow
+def test_a_fixed_graph_refuses_other_sizes(tmp_path):
+    description = checkpoint(tmp_path, "vgg16", False, False)
+    write_graphs(description, 64, False, tmp_path)
+    with pytest.raises(Exception, match="Got: 104 Expected: 64"):
+        deviation(tmp_path, description, 104)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    cwd = tmp_path_factory.mktemp("export")
+    assert run_here(cwd, "task=export", "device=cpu", f"checkpoint={trained_run()}") == 0
+    return only(cwd / "outputs")
+
+
+def test_the_command_writes_checks_and_records(exported):
+    result = json.loads((exported / "result.json").read_text())
+    assert result["status"] == "completed"
+    (found,) = result["deviations"]
+    assert found["size"] == 32
+    assert found["logits"] <= TOLERANCE
+    for name in result["files"]:
+        session = onnxruntime.InferenceSession(str(exported / name))
+        assert session.get_modelmeta().custom_metadata_map["image_size"] == "32"
+
+
+def test_the_example_marks_as_the_command_does(tmp_path):
+    """examples/segment_onnx.py, with onnxruntime, OpenCV and NumPy alone."""
+    folder = embedded_class("patch")
+    shots, queries = tmp_path / "shots", tmp_path / "queries"
+    for path in (shots, queries):
+        path.mkdir()
+    for i in (1, 2, 3):
+        (shots / f"{i}.png").write_bytes((folder / "Images" / f"patch_{i}.png").read_bytes())
+        (shots / f"{i}_mask.png").write_bytes((folder / "GT" / f"patch_{i}.png").read_bytes())
+    for i in (4, 5):
+        (queries / f"{i}.png").write_bytes((folder / "Images" / f"patch_{i}.png").read_bytes())
+    picture = cv2.imread(str(folder / "Images" / "patch_6.png"))
+    cv2.imwrite(str(queries / "narrow.png"), picture[:90])
+    net = undecided(checkpoint(tmp_path, "vgg16", True, True).path, cv2.imread(str(queries / "4.png")))
+    assert run_here(tmp_path, "task=export", "device=cpu", f"checkpoint={net}", "hydra.run.dir=exported") == 0
+    example = REPO / "examples" / "segment_onnx.py"
+    blocked = "import runpy, sys; sys.modules.update(jittor=None, cpanet=None); sys.argv = sys.argv[1:]"
+    code = blocked + "; runpy.run_path(sys.argv[0], run_name='__main__')"
+    arguments = [str(example), "exported", "shots", "queries", "marked"]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, cwd=tmp_path)
+    command = (f"checkpoint={net}", f"support={shots}", f"query={queries}", "hydra.run.dir=predicted")
+    assert run_here(tmp_path, "task=predict", "device=cpu", *command) == 0
+    marked = []
+    for name in ("4.png", "5.png", "narrow.png"):
+        theirs, ours = (cv2.imread(str(tmp_path / f / name), 0) for f in ("marked", "predicted/masks"))
+        assert theirs.shape == ours.shape
+        assert np.mean(theirs == ours) > 0.995
+        marked.append(np.mean(ours > 0))
+    assert 0.001 < np.mean(marked) < 0.999  # something to compare
+    lines = example.read_text().split('"""', 2)[2].splitlines()
+    assert sum(bool(line.strip()) for line in lines) <= 36
+
+
+def test_what_cannot_be_exported_is_said(tmp_path, capfd, monkeypatch):
+    assert run_here(tmp_path, "task=export", "method=prototype") == 2
+    assert "task=export writes trained networks" in capfd.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run_here(tmp_path, "task=export", "device=cpu", f"checkpoint={trained_run()}") == 2
+    assert "pip install '.[export]'" in capfd.readouterr().err

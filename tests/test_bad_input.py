@@ -779,14 +779,14 @@ def test_any_image_ends_in_a_run_or_in_one_message(
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=QUIETLY)
+@settings(max_examples=100, deadline=None, suppress_health_check=QUIETLY)
 @given(typed=st.lists(OVERRIDES, min_size=1, max_size=4))
 def test_any_of_many_configurations(tmp_path: Path, typed: list[str]) -> None:
     check_configuration(tmp_path, typed)
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None, suppress_health_check=QUIETLY)
+@settings(max_examples=500, deadline=None, suppress_health_check=QUIETLY)
 @given(data=st.data(), name=st.sampled_from([IMAGE, MASK]))
 def test_any_of_many_images(place: tuple[Path, Path], data: st.DataObject, name: str) -> None:
     root = write_folder(place[0].with_name("whole"))

@@ -73,7 +73,9 @@ def save_grid(path: Path, panels: Sequence[Panel]) -> None:
     figure, axes = _subplots(len(panels), 1, (7.2, 2.3 * len(panels)))
     for axis, panel in zip(axes, panels):
         axis.imshow(strip(panel))
-        axis.set_title(f"{panel.caption}   (support | query, truth green | prediction red)", fontsize=7)
+        axis.set_title(
+            f"{panel.caption}   (support | query, truth green | prediction red)", fontsize=7, parse_math=False
+        )
         axis.axis("off")
     _save(figure, path)
 

@@ -164,6 +164,17 @@ def test_a_truncated_file_is_a_clear_error(tmp_path, as_torch, write, keep):
         read_pth(path)
 
 
+def test_a_compressed_file_is_refused(tmp_path, as_torch):
+    path = write_zip(tmp_path / "file.pth", {"weight": _Tensor(np.zeros(2**20, np.float32))})
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(UserError, match="its content is compressed"):
+        read_pth(path)
+
+
 def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path, as_torch):
     class Beyond(_Tensor):
         def __reduce__(self):

@@ -125,6 +125,14 @@ def test_a_changed_file_is_found_by_its_checksum(tmp_path):
         read_pkl(tmp_path / "a.pkl")
 
 
+def test_a_file_that_unpacks_to_more_than_it_holds_is_refused(tmp_path):
+    """A text of 1 MB, made bytes of a thousand times."""
+    text, calls = b"V" + b"a" * 2**20 + b"\np1\n", b"c_codecs\nencode\n(g1\nVlatin1\ntR" * 1000
+    (tmp_path / "a.pkl").write_bytes(text + b"0(" + calls + b"t.")
+    with pytest.raises(UserError, match="unpacks to more than it holds"):
+        read_pkl(tmp_path / "a.pkl")
+
+
 @pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, "text"])
 def test_a_file_without_tensors_is_said_to_be_one(tmp_path, content):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))

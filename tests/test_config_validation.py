@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -166,7 +167,12 @@ def test_metal8_has_four_folds_and_a_small_class(tmp_path: Path, capfd: pytest.C
 
 @pytest.mark.parametrize(
     ("raised", "status"),
-    [(UserError("no compiler. Install g++."), 2), (ValueError("bug"), 1), (KeyboardInterrupt(), 130)],
+    [
+        (UserError("no compiler. Install g++."), 2),
+        (OSError(errno.ENOSPC, "No space left on device", "x.csv"), 2),
+        (ValueError("bug"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
 )
 def test_exit_status_of_a_run(
     raised: BaseException, status: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -179,4 +185,8 @@ def test_exit_status_of_a_run(
     assert ("Traceback" in said) == (status == 1)
     assert "HYDRA_FULL_ERROR" not in said
     if status == 2:
-        assert said == "error: no compiler. Install g++.\n"
+        about = {
+            "UserError": "no compiler. Install g++.",
+            "OSError": "x.csv cannot be written (No space left on device). Free space, or start elsewhere.",
+        }
+        assert said == f"error: {about[type(raised).__name__]}\n"

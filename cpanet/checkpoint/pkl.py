@@ -95,11 +95,19 @@ def _variable(value: Any = None, *_: Any) -> Any:
     return value
 
 
-def _bytes(text: Any, encoding: Any = "latin1") -> bytes:
-    """How an older protocol writes bytes."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise Refused("_codecs.encode of something other than bytes")
-    return text.encode("latin-1")
+class _Bytes:
+    """How an older protocol writes bytes: a call that makes them of a text, in all no more than the file holds."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def __call__(self, text: Any, encoding: Any = "latin1") -> bytes:
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            raise Refused("_codecs.encode of something other than bytes")
+        self.left -= len(text)
+        if self.left < 0:
+            raise ValueError("it unpacks to more than it holds")
+        return text.encode("latin-1")
 
 
 def _no_bytes(*arguments: Any) -> bytes:
@@ -113,7 +121,6 @@ _NAMES: Names = {
     **CONTAINERS,
     ("builtins", "bytes"): _no_bytes,
     ("__builtin__", "bytes"): _no_bytes,
-    ("_codecs", "encode"): _bytes,
     ("numpy", "dtype"): _Type,
     ("numpy", "ndarray"): Marker("numpy.ndarray"),
     **{
@@ -147,8 +154,9 @@ def read_pkl(path: Path) -> dict[str, np.ndarray]:
             if hashlib.sha1(content).digest() != checksum:
                 raise ValueError("its checksum is another")
         stream = io.BytesIO(content)
+        names = {**_NAMES, ("_codecs", "encode"): _Bytes(len(content))}
         # latin-1: what Python 2 wrote as text may be the content of an array
-        found = state_dict(Reader(stream, _NAMES, encoding="latin-1").load())
+        found = state_dict(Reader(stream, names, encoding="latin-1").load())
         if stream.read(1):
             raise ValueError("something follows the pickle")
         tensors = {str(name): value.value for name, value in found.items() if isinstance(value, _Array)}

@@ -126,6 +126,8 @@ def _new_storage(key: tuple, cache: dict[str, _Storage]) -> _Storage:
 
 def _read_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("its content is compressed, which PyTorch never does")
         records = [n for n in archive.namelist() if n.endswith("/data.pkl") or n == "data.pkl"]
         if len(records) != 1:
             raise ValueError("no data.pkl in the archive")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 import sys
@@ -26,6 +27,7 @@ PATHS = (
 )  # of directories that this program names, commas and all, and of pictures, named by anybody
 PLAIN = re.compile(r"(?=.*[A-Za-z])[\w/.+@%*?-]*", re.ASCII)  # what Hydra reads as a text without quotes
 
+CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
 PROCESS_LOST = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError")  # joblib's, submitit's
 
 
@@ -78,6 +80,12 @@ def report(error: BaseException) -> int:
     """Say on stderr what ended the run, and return the exit status that goes with it."""
     if isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+        print(
+            f"error: {error.filename or 'a file'} cannot be written ({error.strerror}). Free space, or start elsewhere.",
+            file=sys.stderr,
+        )
         return 2
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import textwrap
+import time
+import types
 from pathlib import Path
 
 import pytest
 
 from cpanet.errors import UserError
-from cpanet.runtime import environment, home, onednn, threads, toolchain
+from cpanet.runtime import environment, home, onednn, quiet, threads, toolchain
 from tests.shared import REPO
 
 # ------------------------------------------------------------------ toolchain
@@ -217,3 +220,18 @@ def test_container_quota_bounds_the_threads(tmp_path, monkeypatch, text, cpus):
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: set(range(64)))
     (tmp_path / "cpu.max").write_text(text)
     assert threads.available_cpus((tmp_path / "cpu.max",)) == (cpus or 64)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_pool_of_compilers_ends_and_is_not_waited_for_without_end(busy, monkeypatch):
+    pool = multiprocessing.get_context("spawn").Pool(1)
+    utils = types.SimpleNamespace(pool_size=1, p=pool, pool_cleanup=lambda: None)
+    monkeypatch.setattr(quiet, "POOL_SECONDS", 1.0 if busy else 30.0)
+    assert pool.apply(abs, (-1,)) == 1
+    if busy:
+        pool.apply_async(time.sleep, (600,))
+    start = time.monotonic()
+    quiet._stop_compile_pool(utils)
+    assert time.monotonic() - start < 20
+    assert (utils.pool_size, hasattr(utils, "p")) == (0, False)
+    pool.terminate()

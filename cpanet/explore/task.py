@@ -28,7 +28,8 @@ def run(config: ExploreConfig, directory: Path, resume: bool = False) -> float:
     app, address = start(config, directory)
     console.print(f"the page is at {address}, until Ctrl-C", markup=False)
     try:
-        threading.Event().wait()
+        while not threading.Event().wait(3600):
+            pass
     except KeyboardInterrupt:  # the usual end
         console.print("closed")
     finally:

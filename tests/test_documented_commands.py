@@ -1,0 +1,228 @@
+"""Every command that README and docs show: composed, checked and handed over as typed; the small ones also really run.
+
+Training and other tasks are replaced by a recorder here; ``-m slow`` runs them, with ``profile=tiny``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import importlib.util
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from cpanet.checkpoint import write_checkpoint
+from cpanet.data.catalog import METAL8
+from tests.datasets import write_folder
+from tests.hydra_app import REPO, compose, run_here, run_recorded
+from tests.report import sweeps
+
+PAGES = [*sorted(REPO.glob("README*.md")), *sorted((REPO / "docs").rglob("*.md"))]
+STARTS = ("python ", "tensorboard ", "pip install ")
+SMALL = (
+    "profile=tiny",
+    "data=embedded",
+    "device=cpu",
+    "backbone.weights=random",
+    "data.workers=0",
+    "log.overlays=0",
+    "evaluate.episodes=4",
+)
+ELSEWHERE = ("joblib", "submitit_local", "submitit_slurm", "optuna")  # launchers that leave this process
+PLUGINS = {
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "submitit": "hydra_plugins.hydra_submitit_launcher",
+    "optuna": "hydra_plugins.hydra_optuna_sweeper",
+}
+
+
+def commands() -> list[str]:
+    """Each command once, without its comment: of code blocks, and of `code` within a sentence or a table."""
+    found: dict[str, None] = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        fence = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+        blocks = [block for language, block in fence.findall(text) if language in ("", "bash", "sh")]
+        sentences = fence.sub("", text)
+        blocks += re.findall(r"^ {4}(\S.*)$", sentences, re.MULTILINE)
+        blocks += re.findall(r"`([^`\n]+)`", sentences)
+        for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+            for part in re.sub(r"\s#.*$", "", line.strip()).split(" && "):
+                if part.startswith(STARTS):
+                    found[part.strip()] = None
+    return list(found)
+
+
+COMMANDS = commands()
+GENERAL = ("key=a,b", "build metal8 …", "build metal8 ...")  # how commands look, no commands
+RUN = [c for c in COMMANDS if c.startswith("python run.py") and not any(g in c for g in GENERAL)]
+TRAINED = [c for c in RUN if "task=" not in c and "--" not in c and not any(word in c for word in ELSEWHERE)]
+MODULES = [
+    c for c in COMMANDS if re.match(r"python -m (cpanet|benchmarks)", c) and not any(g in c for g in GENERAL)
+]
+REST = [c for c in COMMANDS if c not in RUN and c not in MODULES and not any(g in c for g in GENERAL)]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """What stands in for FILE, DIR and so on: a checkpoint without weights, a data set, a sweep with its records."""
+    top = tmp_path_factory.mktemp("places")
+    run = top / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    write_checkpoint(run / "checkpoints" / "best.safetensors", {}, {"config": compose(*SMALL).model_dump()})
+    pictures = write_folder(top / "pictures")
+    return {
+        "run": run,
+        "class": pictures / "a",
+        "folder": pictures,
+        "metal8": write_folder(top / "metal8", METAL8.classes, 6),
+        "sweep": sweeps.modules(top / "sweep"),
+    }
+
+
+def filled(command: str, places: dict[str, Path]) -> list[str]:
+    """The arguments of ``command`` with its capitals and ellipses replaced."""
+    replaced = {
+        r"checkpoint=\S+": f"checkpoint={places['run']}",
+        r"support=\S+": f"support={places['class']}",
+        r"""query=("[^"]*"|\S+)""": f"query={places['folder']}",
+        r"backbone\.weights=FILE": "backbone.weights=random",
+        r"data\.root=DIR": f"data.root={places['folder']}",
+    }
+    for pattern, value in replaced.items():
+        command = re.sub(rf"(?<=\s){pattern}", value, command)
+    arguments = shlex.split(command)[2:]
+    if "data=metal8" in arguments:
+        arguments.append(f"data.root={places['metal8']}")
+    return arguments
+
+
+def needs_plugin(command: str) -> None:
+    for word, module in PLUGINS.items():
+        if word in command and importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed (pip install -e '.[cluster,optuna]')")
+
+
+@pytest.mark.parametrize("command", RUN)
+def test_run_py_takes_it_as_typed(command, places, tmp_path, capsys):
+    needs_plugin(command)
+    if "…" in command or "resume=outputs" in command:
+        pytest.skip("goes on with a run that has to be there; test_they_run has one")
+    arguments = filled(command, places)
+    if "--help" in arguments or "--cfg" in arguments:
+        assert run_here(tmp_path, *arguments) == 0
+        assert "backbone" in capsys.readouterr().out
+        return
+    if any(word in command for word in ELSEWHERE):
+        here = [a for a in arguments if a != "-m" and "interval(" not in a]
+        assert run_here(tmp_path, *here, "--cfg", "hydra") == 0
+        return
+    if "-m" in arguments:
+        jobs: list = []
+        launch = "hydra._internal.core_plugins.basic_launcher.BasicLauncher.launch"
+        with mock.patch(launch, lambda self, batch, **_: jobs.extend(batch) or []):
+            assert run_here(tmp_path, *arguments) in (0, 1)  # 1: planned and checked, and none was run
+        assert len(jobs) >= 2
+        return
+    if "task=" not in command:
+        status, recorded = run_recorded(tmp_path, *arguments)
+        assert (status, len(recorded)) == (0, 1)
+        return
+    with mock.patch("cpanet.tasks.run", return_value=0.5) as task, mock.patch("cpanet.runtime.prepare"):
+        assert run_here(tmp_path, *arguments) == 0
+    assert f"task={task.call_args.args[0].task}" in command
+
+
+class Parsed(Exception):
+    """The arguments were understood."""
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_modules_take_it_as_typed(command, places, tmp_path, monkeypatch):
+    module, *arguments = shlex.split(command)[2:]
+    if module in ("cpanet.report", "cpanet.data"):
+        sweep = str(places["sweep"])
+        arguments = [re.sub(r"^outputs/(?!both)\S+|^SWEEP_DIR$", sweep, a) for a in arguments]
+        arguments = [str(tmp_path) if a == "outputs/both" else a for a in arguments]
+        arguments = [str(places["folder"]) if a == "DIR" else a for a in arguments]
+        monkeypatch.setattr(sys, "argv", [module, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        assert not ended.value.code
+        return
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def only_parse(self, *positional, **keywords):
+        values, rest = parse(self, *positional, **keywords)
+        raise Parsed(values, rest)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", only_parse)
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except ModuleNotFoundError as missing:
+        pytest.skip(f"{missing.name} is not installed (pip install -e '.[benchmark]')")
+    except Parsed as understood:
+        rest = understood.args[1]
+    else:
+        pytest.fail("it asked for no arguments")
+    assert all("=" in override for override in rest)
+    if rest:
+        compose(*[o for o in rest if not o.startswith("data=metal8")])
+
+
+@pytest.mark.parametrize("command", REST)
+def test_the_others_name_what_is_there(command, tmp_path):
+    words = shlex.split(command)
+    if words[0] == "pip":
+        extras = configparser.ConfigParser()
+        extras.read(REPO / "setup.cfg")
+        named = re.search(r"\[(.*)\]", command)
+        for extra in named.group(1).split(",") if named else ():
+            assert extra in extras["options.extras_require"], command
+    elif words[0] == "tensorboard":
+        assert words[1:2] == ["--logdir"]
+    elif words[1:3] == ["-m", "pytest"]:
+        for word in words[3:]:
+            assert not word.startswith("tests/") or (REPO / word).exists(), command
+    else:
+        assert (REPO / words[1]).is_file(), command
+
+
+def test_the_figure_of_the_architecture_is_what_its_script_draws(tmp_path):
+    target = tmp_path / "architecture.svg"
+    subprocess.run([sys.executable, REPO / "docs/figures/architecture.py", target], check=True, timeout=60)
+    assert target.read_text() == (REPO / "docs/figures/architecture.svg").read_text()
+
+
+def test_links_and_pictures_of_the_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (page.parent / target).exists(), (page.name, target)
+
+
+@pytest.mark.slow
+def test_they_run(tmp_path):
+    """Every training command, smaller, one after the other in one place, so that what goes on finds what was begun."""
+    jobs = 0
+    for command in sorted(TRAINED, key=lambda c: "resume" in c):
+        arguments = shlex.split(command)[2:]
+        if any("…" in a or a.startswith("resume=outputs") for a in arguments):
+            run = next(path.parent for path in (tmp_path / "outputs").glob("*/result.json"))
+            arguments = [f"resume={run}"]
+        else:
+            arguments = [a for a in arguments if not a.startswith(("data=", "profile=", "backbone.weights="))]
+            arguments = [a for a in arguments if not a.startswith(("train.", "evaluate.", "device="))]
+            arguments += SMALL
+            if any(a.startswith("sweep=") for a in arguments) and not any("seed=" in a for a in arguments):
+                arguments.append("seed=0")
+        assert run_here(tmp_path, *arguments) == 0, command
+        jobs += 1
+    assert jobs >= 10

@@ -1,0 +1,332 @@
+"""Quality over iterations and over time: recipes side by side, several seeds, real runs of run.py.
+
+python -m benchmarks.quality                                   paper and fast on the embedded set, minutes on a CPU
+python -m benchmarks.quality --seeds 0,1,2 --iterations 480    more of it
+python -m benchmarks.quality --folds 0,1,2,3 data=metal8 data.root=DIR backbone=vgg16 backbone.weights=FILE
+python -m benchmarks.quality --recipe paper --recipe "gentle=recipe=fast recipe.optimizer.lr=0.0003"
+
+Trains every recipe with every seed on every fold for the same number of iterations, with the same evaluations on the same
+episodes, and writes a JSON, a table and a figure. What follows the options are overrides as for run.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure
+from cpanet.errors import UserError
+from cpanet.report.statistics import t_quantile
+
+FIGURES = measure.ROOT / "docs" / "figures"
+EMBEDDED = ("profile=quick", "data=embedded", "backbone.weights=random")
+ON_PLATEAU = 0.02  # mIoU: a network that marks next to nothing
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: at each evaluation its iteration, mIoU and seconds of training so far; and how it ended."""
+
+    recipe: str
+    fold: int
+    seed: int
+    status: str
+    iterations: list[int]
+    miou: list[float]
+    seconds: list[float]
+    loss: list[float | None]
+    floor: float | None
+
+    @property
+    def left_plateau(self) -> int | None:
+        """First evaluated iteration from which on the mIoU stays above :data:`ON_PLATEAU`; None: never."""
+        left = None
+        for iteration, miou in zip(self.iterations, self.miou):
+            if miou <= ON_PLATEAU:
+                left = None
+            elif left is None:
+                left = iteration
+        return left
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean over seeds and half the width of its 95 % interval (Student's t; None with one seed)."""
+
+    value: float
+    half: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Mean:
+        half = None
+        if len(values) > 1:
+            half = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+        return cls(statistics.fmean(values), half)
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f}" + ("" if self.half is None else f" ± {self.half:.3f}")
+
+
+def by_seed(runs: Sequence[Run], values: Any) -> list[float]:
+    """``values(run)`` averaged over the folds of each seed: seeds are what an interval rests on."""
+    seeds = sorted({run.seed for run in runs})
+    return [statistics.fmean(values(run) for run in runs if run.seed == seed) for seed in seeds]
+
+
+def curve(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """At each evaluation that all ``runs`` have: iteration, mean seconds, mean mIoU and its interval."""
+    points = min(len(run.iterations) for run in runs)
+    found = []
+    for i in range(points):
+        mean = Mean.of(by_seed(runs, lambda run, i=i: run.miou[i]))
+        seconds = statistics.fmean(run.seconds[i] for run in runs)
+        found.append({"iteration": runs[0].iterations[i], "seconds": seconds, **asdict(mean)})
+    return found
+
+
+def reaches(points: Sequence[dict[str, Any]], miou: float) -> int | None:
+    """First iteration of a mean curve, after the start, at which it has ``miou``."""
+    return next((p["iteration"] for p in points if p["iteration"] and p["value"] >= miou), None)
+
+
+def summary(runs: Sequence[Run], target: float) -> dict[str, Any]:
+    """What the table says of one recipe; ``target`` is the first recipe's last mIoU."""
+    finished = [run for run in runs if run.status == "completed"]
+    found: dict[str, Any] = {
+        "runs": len(runs),
+        "diverged": sum(run.status == "diverged" for run in runs),
+        "failed": sum(run.status not in ("completed", "diverged") for run in runs),
+    }
+    if not finished:
+        return found
+    points = curve(finished)
+    left = [run.left_plateau for run in finished]
+    return {
+        **found,
+        "left_plateau": statistics.fmean(x for x in left if x is not None) if None not in left else None,
+        "still_on_plateau": left.count(None),
+        "last": asdict(Mean.of(by_seed(finished, lambda run: run.miou[-1]))),
+        "best": asdict(Mean.of(by_seed(finished, lambda run: max(run.miou[1:])))),
+        "over_floor": asdict(Mean.of(by_seed(finished, lambda run: run.miou[-1] - (run.floor or 0.0)))),
+        "over_floor_by_fold": {
+            str(fold): asdict(
+                Mean.of([run.miou[-1] - (run.floor or 0.0) for run in finished if run.fold == fold])
+            )
+            for fold in sorted({run.fold for run in finished})
+        },
+        "reaches_first_recipe": reaches(points, target),
+        "seconds": statistics.fmean(run.seconds[-1] for run in finished),
+        "curve": points,
+    }
+
+
+def summarise(runs: Sequence[Run], recipes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The summary of every recipe, the first of which is the one that the others are held against."""
+    reference = [run for run in runs if run.recipe == recipes[0] and run.status == "completed"]
+    target = statistics.fmean(run.miou[-1] for run in reference) if reference else math.inf
+    return {name: summary([run for run in runs if run.recipe == name], target) for name in recipes}
+
+
+# ---------------------------------------------------------------------- running and reading
+
+
+def read_run(directory: Path, recipe: str) -> Run:
+    """A run's directory, as run.py left it."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = json.loads((directory / "result.json").read_text())
+    rows: list[dict[str, str]] = []
+    if (directory / "metrics.csv").exists():
+        with (directory / "metrics.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    events = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
+    trained = "train/step_seconds" in events.Tags()["scalars"]
+    steps = [event.value for event in events.Scalars("train/step_seconds")] if trained else []
+    floor = result.get("floor")
+    return Run(
+        recipe,
+        result["config"]["fold"],
+        result["config"]["seed"],
+        result["status"],
+        [int(row["iteration"]) for row in rows],
+        [round(float(row["miou"]), 5) for row in rows],
+        [round(sum(steps[: int(row["iteration"])]), 2) for row in rows],
+        [round(float(row["loss_main"]), 5) if row["loss_main"] else None for row in rows],
+        None if floor is None else round(floor["miou"], 5),
+    )
+
+
+def train(
+    recipe: str, overrides: Sequence[str], folds: str, seeds: str, folder: Path, threads: str | None = None
+) -> list[Run]:
+    """``run.py -m`` over folds and seeds; the runs that left a record. UserError where none did."""
+    command = [sys.executable, "run.py", "-m", *overrides, f"fold={folds}", f"seed={seeds}"]
+    done = subprocess.run(
+        [*command, f"hydra.sweep.dir={folder}", "log.overlays=0"],
+        cwd=measure.ROOT,
+        env=None if threads is None else {**os.environ, "OMP_NUM_THREADS": threads},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    records = sorted(folder.rglob("result.json"))
+    if not records:
+        raise UserError(f"recipe {recipe}: {' '.join(command)} left no run.\n{done.stderr[-2000:].strip()}")
+    return [read_run(path.parent, recipe) for path in records]
+
+
+def parse_recipe(text: str) -> tuple[str, list[str]]:
+    """``fast`` → (fast, [recipe=fast]); ``name=recipe=fast recipe.dropout=true`` → (name, both overrides)."""
+    name, _, overrides = text.partition("=")
+    return (name, overrides.split()) if overrides else (name, [f"recipe={name}"])
+
+
+# ---------------------------------------------------------------------- table and figure
+
+
+def table(record: dict[str, Any]) -> str:
+    """Markdown: a row a recipe."""
+    lines = [
+        "| recipe | runs | leaves the plateau at | last mIoU | minus the floor | reaches the first row's last mIoU at "
+        "| seconds of training | diverged |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in record["recipes"].items():
+        if "last" not in found:
+            lines.append(f"| {name} | {found['runs']} | | | | | | {found['diverged']} |")
+            continue
+        left = found["left_plateau"]
+        on = found["still_on_plateau"]
+        cells = [
+            name,
+            str(found["runs"]),
+            f"{left:.0f}" if left is not None else f"not within the budget ({on} of {found['runs']})",
+            str(Mean(**found["last"])),
+            str(Mean(**found["over_floor"])),
+            str(found["reaches_first_recipe"] or "never"),
+            f"{found['seconds']:.0f}",
+            str(found["diverged"]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """mIoU over iterations and over seconds of training, bands: 95 % intervals over seeds; dashed: the floor."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), sharey=True, constrained_layout=True)
+    for axis, key, label in zip(axes, ("iteration", "seconds"), ("iterations", "seconds of training")):
+        for name, found in record["recipes"].items():
+            points = found.get("curve", [])
+            at, values = [p[key] for p in points], [p["value"] for p in points]
+            (line,) = axis.plot(at, values, marker="o", markersize=3, label=name)
+            if points and points[0]["half"] is not None:
+                low, high = zip(*((p["value"] - p["half"], p["value"] + p["half"]) for p in points))
+                axis.fill_between(at, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
+        if record["floor"] is not None:
+            axis.axhline(
+                record["floor"], color="0.4", linestyle="--", linewidth=1, label="training-free floor"
+            )
+        axis.set_xlabel(label)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("mIoU on unseen classes")
+    axes[0].set_ylim(bottom=0)
+    axes[0].legend(frameon=False, fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(figure)
+
+
+def assemble(
+    runs: Sequence[Run], recipes: dict[str, list[str]], overrides: Sequence[str], iterations: int
+) -> dict[str, Any]:
+    """The record: what was run, every run, and each recipe's summary."""
+    floors = [run.floor for run in runs if run.floor is not None]
+    return {
+        **measure.header("quality", "cpu"),
+        "overrides": [without_path(o) for o in overrides],
+        "recipe_overrides": recipes,
+        "iterations": iterations,
+        "floor": statistics.fmean(floors) if floors else None,
+        "recipes": summarise(runs, list(recipes)),
+        "runs": [asdict(run) for run in runs],
+    }
+
+
+def without_path(override: str) -> str:
+    """Folders and files belong to one machine; their names may stay."""
+    key, _, value = override.partition("=")
+    return (
+        f"{key}={Path(value).name}"
+        if "/" in value and key.split(".")[-1] in ("root", "weights")
+        else override
+    )
+
+
+def arguments() -> argparse.Namespace:
+    lines = (__doc__ or "").splitlines()
+    options = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=lines[0])
+    options.add_argument("overrides", nargs="*", help=f"for run.py, after {' '.join(EMBEDDED)}")
+    options.add_argument(
+        "--recipe", action="append", metavar="NAME[=OVERRIDES]", help="repeatable; default: paper, fast"
+    )
+    options.add_argument("--iterations", type=int, default=240, help="of every run")
+    options.add_argument("--evaluations", type=int, default=6, help="of every run, evenly spread")
+    options.add_argument("--seeds", default="0,1,2")
+    options.add_argument("--folds", default="0")
+    options.add_argument("--threads", help="of a run (OMP_NUM_THREADS)")
+    options.add_argument("--name", default="embedded", help="of the files: quality-NAME.json, .md, .svg")
+    options.add_argument(
+        "--out", metavar="DIR", help="for all files; default: benchmarks/results, docs/figures"
+    )
+    return options.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    recipes = dict(parse_recipe(text) for text in options.recipe or ("paper", "fast"))
+    length = max(1, options.iterations // options.evaluations)
+    budget = [
+        f"train.epochs={options.iterations // length}",
+        f"train.iterations_per_epoch={length}",
+        "evaluate.every=1",
+    ]
+    runs: list[Run] = []
+    try:
+        for name, chosen in recipes.items():
+            print(f"{name}: {' '.join(chosen)}", flush=True)
+            with tempfile.TemporaryDirectory(prefix="cpanet-benchmark-") as folder:
+                overrides = [*EMBEDDED, *options.overrides, *budget, *chosen]
+                runs += train(name, overrides, options.folds, options.seeds, Path(folder), options.threads)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    record = assemble(runs, recipes, [*EMBEDDED, *options.overrides, *budget], options.iterations)
+    record["command"] = " ".join(without_path(word) for word in record["command"].split(" "))
+    results = Path(options.out) if options.out else measure.RESULTS
+    stem = f"quality-{options.name}"
+    written = measure.write(stem, record, str(results / f"{stem}.json"))
+    (results / f"{stem}.md").write_text(table(record))
+    draw(record, (Path(options.out) if options.out else FIGURES) / f"{stem}.svg")
+    print(table(record))
+    print(f"floor {record['floor']}; written to {written}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

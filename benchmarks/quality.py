@@ -183,6 +183,12 @@ def train(
     records = sorted(folder.rglob("result.json"))
     if not records:
         raise UserError(f"recipe {recipe}: {' '.join(command)} left no run.\n{done.stderr[-2000:].strip()}")
+    for path in records:
+        result = json.loads(path.read_text())
+        if result["status"] != "completed":
+            print(
+                f"{recipe}, {path.parent.name}: {result['status']}. {result.get('reason')}", file=sys.stderr
+            )
     return [read_run(path.parent, recipe) for path in records]
 
 
@@ -199,12 +205,12 @@ def table(record: dict[str, Any]) -> str:
     """Markdown: a row a recipe."""
     lines = [
         "| recipe | runs | leaves the plateau at | last mIoU | minus the floor | reaches the first row's last mIoU at "
-        "| seconds of training | diverged |",
-        "|---|---|---|---|---|---|---|---|",
+        "| seconds of training | diverged | failed |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in record["recipes"].items():
         if "last" not in found:
-            lines.append(f"| {name} | {found['runs']} | | | | | | {found['diverged']} |")
+            lines.append(f"| {name} | {found['runs']} | | | | | | {found['diverged']} | {found['failed']} |")
             continue
         left = found["left_plateau"]
         on = found["still_on_plateau"]
@@ -217,6 +223,7 @@ def table(record: dict[str, Any]) -> str:
             str(found["reaches_first_recipe"] or "never"),
             f"{found['seconds']:.0f}",
             str(found["diverged"]),
+            str(found["failed"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -297,27 +304,26 @@ def arguments() -> argparse.Namespace:
     return options.parse_args()
 
 
+def join(files: Sequence[str]) -> dict[str, Any]:
+    """One record of several with the same overrides and budget. UserError where these differ."""
+    records = [json.loads(Path(file).read_text()) for file in files]
+    first = records[0]
+    for file, record in zip(files, records):
+        if any(record[key] != first[key] for key in ("overrides", "iterations")):
+            raise UserError(f"{file} was run with other overrides or another budget than {files[0]}.")
+    recipes = {name: chosen for record in records for name, chosen in record["recipe_overrides"].items()}
+    runs = [Run(**run) for record in records for run in record["runs"]]
+    joined = assemble(runs, recipes, first["overrides"], first["iterations"])
+    return {**joined, "command": [record["command"] for record in records], "machine": first["machine"]}
+
+
 def main() -> int:
     options = arguments()
-    recipes = dict(parse_recipe(text) for text in options.recipe or ("paper", "fast"))
-    length = max(1, options.iterations // options.evaluations)
-    budget = [
-        f"train.epochs={options.iterations // length}",
-        f"train.iterations_per_epoch={length}",
-        "evaluate.every=1",
-    ]
-    runs: list[Run] = []
     try:
-        for name, chosen in recipes.items():
-            print(f"{name}: {' '.join(chosen)}", flush=True)
-            with tempfile.TemporaryDirectory(prefix="cpanet-benchmark-") as folder:
-                overrides = [*EMBEDDED, *options.overrides, *budget, *chosen]
-                runs += train(name, overrides, options.folds, options.seeds, Path(folder), options.threads)
+        record = join(options.join) if options.join else compare(options)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    record = assemble(runs, recipes, [*EMBEDDED, *options.overrides, *budget], options.iterations)
-    record["command"] = " ".join(without_path(word) for word in record["command"].split(" "))
     results = Path(options.out) if options.out else measure.RESULTS
     stem = f"quality-{options.name}"
     written = measure.write(stem, record, str(results / f"{stem}.json"))
@@ -326,6 +332,26 @@ def main() -> int:
     print(table(record))
     print(f"floor {record['floor']}; written to {written}")
     return 0
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Run everything; the record."""
+    recipes = dict(parse_recipe(text) for text in options.recipe or ("paper", "fast"))
+    length = max(1, options.iterations // options.evaluations)
+    budget = [
+        f"train.epochs={options.iterations // length}",
+        f"train.iterations_per_epoch={length}",
+        "evaluate.every=1",
+    ]
+    runs: list[Run] = []
+    for name, chosen in recipes.items():
+        print(f"{name}: {' '.join(chosen)}", flush=True)
+        with tempfile.TemporaryDirectory(prefix="cpanet-benchmark-") as folder:
+            overrides = [*EMBEDDED, *options.overrides, *budget, *chosen]
+            runs += train(name, overrides, options.folds, options.seeds, Path(folder), options.threads)
+    record = assemble(runs, recipes, [*EMBEDDED, *options.overrides, *budget], options.iterations)
+    record["command"] = " ".join(without_path(word) for word in record["command"].split(" "))
+    return record
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from benchmarks import measure, quality
+from cpanet.errors import UserError
 
 
 def run(recipe="fast", fold=0, seed=0, miou=(0.0, 0.1, 0.2), status="completed", floor=0.05) -> quality.Run:
@@ -84,3 +85,16 @@ def test_a_small_comparison_leaves_record_table_and_figure(tmp_path):
     assert record["recipes"]["fast"]["last"]["value"] == only["miou"][-1]
     assert "| fast | 1 |" in (tmp_path / "quality-embedded.md").read_text()
     assert (tmp_path / "quality-embedded.svg").stat().st_size > 0
+
+
+def test_records_can_be_put_together_unless_they_differ(tmp_path):
+    for seed in (0, 1):
+        record = quality.assemble([run(seed=seed)], {"fast": ["recipe=fast"]}, ["data=embedded"], 20)
+        (tmp_path / f"{seed}.json").write_text(json.dumps(record))
+    files = [str(tmp_path / f"{seed}.json") for seed in (0, 1)]
+    joined = quality.join(files)
+    assert joined["recipes"]["fast"]["runs"] == 2
+    assert joined["recipes"]["fast"]["last"]["half"] == pytest.approx(0.0)
+    (tmp_path / "1.json").write_text(json.dumps({**record, "iterations": 40}))
+    with pytest.raises(UserError, match="another budget"):
+        quality.join(files)

@@ -1,0 +1,169 @@
+"""Where a head stands before it is trained: sizes of signals and gradients, and what the prototype has to say.
+
+python -m benchmarks.signal                                          on the embedded set
+python -m benchmarks.signal data=metal8 data.root=DIR backbone=vgg16 backbone.weights=FILE data.image_size=96
+
+For each start, on the same test episodes and without an update: RMS of the features before and behind the door, of the
+query's and the prototype's channels; mean and spread over positions of the logit; what happens to the logit when every
+episode gets another episode's prototype, as a share of that spread; and each layer's gradient over its weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+
+from benchmarks import measure
+from benchmarks.quality import without_path
+from cpanet import config, data, runtime
+from cpanet.errors import UserError
+
+CONF = measure.ROOT / "conf"
+BASE = ("profile=quick", "data=embedded", "backbone.weights=random")
+STARTS = {
+    "paper": ["recipe=paper"],
+    "paper, no dropout": ["recipe=paper", "recipe.dropout=false"],
+    "paper, masked mean for CPP": ["recipe=paper", "ablation=sa_ssa"],
+    "paper, Kaiming-normal": ["recipe=paper", "recipe.init.head=kaiming_normal"],
+    "paper, features over their RMS": ["recipe=paper", "recipe.features=position"],
+    "prototype": ["recipe=paper", "recipe.features=position", "recipe.init.head=prototype"],
+    "prototype, weighted loss": [
+        "recipe=fast",
+        "recipe.features=position",
+        "recipe.init.head=prototype",
+        "recipe/loss=weighted",
+    ],
+}
+LAYERS = (
+    "down_query",
+    "down_supp",
+    "compare1",
+    "compare2",
+    "refine1",
+    "refine2",
+    "ssa.fuse",
+    "ssa.mix",
+    "ssa.residual",
+    "ssa.classify",
+)
+
+
+def rms(x: Any) -> float:
+    return float(np.sqrt(np.mean(np.square(x.numpy(), dtype=np.float64))))
+
+
+def look(settings: config.Config, episodes: int) -> dict[str, Any]:
+    """The sizes named above, for one configuration, over ``episodes`` test episodes spread over the classes."""
+    from cpanet.experiment import build_model
+    from cpanet.losses import LossTerms, segmentation_loss
+    from cpanet.models.door import pass_door
+    from cpanet.runtime import jt
+
+    section = settings.data
+    root = Path(section.root) if section.root else None
+    dataset = data.load_dataset(section.name, root, min_images=settings.shot + 1)
+    chosen = data.test_episodes(
+        dataset, settings.fold, settings.shot, settings.evaluate.episode_seed, episodes
+    )
+    batch = data.test_batch(dataset, chosen, section.image_size)
+    model, _ = build_model(settings)
+    model.train()
+    size = (section.image_size, section.image_size)
+    query, support = model.episode_features(jt.array(batch.query), jt.array(batch.support))
+    masks = jt.array(batch.support_mask)
+    model.dropout_source.reseed(0, 0)
+    _, prototype = model.encode_supports(support, masks)
+    logits = model.decode(query, prototype, size)
+    loss = segmentation_loss(
+        logits, jt.array(batch.query_mask), LossTerms(**settings.recipe.loss.model_dump())
+    )
+    parameters = {name: p for name, p in model.named_parameters() if not p.is_stop_grad()}
+    gradients = dict(zip(parameters, jt.grad(loss, list(parameters.values()))))
+    ratios = {}
+    for layer in LAYERS:
+        weight = f"{layer}.weight"
+        if weight in parameters:
+            ratios[layer] = rms(gradients[weight]) / max(rms(parameters[weight]), 1e-30)
+    model.eval()
+    difference = _difference(model, query, prototype, size)
+    order = np.roll(
+        np.arange(len(chosen)), len(chosen) // 2
+    )  # half a round on: another class where there are two
+    swapped = _difference(model, query, prototype[jt.array(order)], size)
+    spread = float(difference.std(axis=(1, 2)).mean())
+    return {
+        "features": rms(query),
+        "behind_the_door": rms(pass_door(query, settings.recipe.features)),
+        "prototype": rms(prototype),
+        "loss": float(loss.item()),
+        "logit_mean": float(difference.mean()),
+        "logit_spread": spread,
+        "prototype_share": float(np.sqrt(np.mean((swapped - difference) ** 2))) / max(spread, 1e-30),
+        "gradient_over_weight": ratios,
+    }
+
+
+def _difference(model: Any, query: Any, prototype: Any, size: tuple[int, int]) -> np.ndarray:
+    from cpanet.runtime import jt
+
+    with jt.no_grad():
+        logits = model.decode(query, prototype, size).numpy()
+    return np.asarray(logits[:, 1] - logits[:, 0])
+
+
+def table(starts: dict[str, dict[str, Any]]) -> str:
+    """Markdown: a row a start; of the gradients the first and the last layer's and the smallest."""
+    lines = [
+        "| start | features → head | prototype | logit, mean ± spread | share of another prototype | gradient ÷ weight: "
+        "down_query | compare1 | refine2 | classifier |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in starts.items():
+        ratios = found["gradient_over_weight"]
+        cells = [
+            name,
+            f"{found['features']:.2f} → {found['behind_the_door']:.2f}",
+            f"{found['prototype']:.2g}",
+            f"{found['logit_mean']:.2g} ± {found['logit_spread']:.1g}",
+            f"{found['prototype_share']:.2g}",
+            *(f"{ratios[layer]:.1e}" for layer in ("down_query", "compare1", "refine2", "ssa.classify")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks.signal", description=(__doc__ or "").splitlines()[0]
+    )
+    options.add_argument("overrides", nargs="*", help=f"for run.py, after {' '.join(BASE)}")
+    options.add_argument("--episodes", type=int, default=8)
+    options.add_argument("--name", default="embedded", help="of the file: signal-NAME.json")
+    options.add_argument("--out", metavar="FILE", help="where the JSON goes")
+    chosen = options.parse_args()
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        config.register()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            for name, overrides in STARTS.items():
+                settings = config.validate(compose("config", [*BASE, *chosen.overrides, *overrides]))
+                runtime.prepare(settings.device)
+                found[name] = look(settings, chosen.episodes)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    record = {**measure.header("signal", "cpu"), "overrides": [without_path(o) for o in chosen.overrides]}
+    record["command"] = " ".join(without_path(word) for word in record["command"].split(" "))
+    record["starts"] = found
+    print(table(found))
+    print(f"written to {measure.write(f'signal-{chosen.name}', record, chosen.out)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -301,6 +301,7 @@ def arguments() -> argparse.Namespace:
     options.add_argument(
         "--out", metavar="DIR", help="for all files; default: benchmarks/results, docs/figures"
     )
+    options.add_argument("--join", nargs="+", metavar="FILE", help="put these records together; run nothing")
     return options.parse_args()
 
 

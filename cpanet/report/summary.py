@@ -78,9 +78,9 @@ class Floor:
     below: bool  # the cell's mean mIoU is lower
 
     @property
-    def scores(self) -> tuple[Stat, Stat]:
-        """What tells one floor from another."""
-        return self.miou, self.fb_iou
+    def scores(self) -> tuple[float, float]:
+        """What tells one floor from another; not the number of seeds, which grows while a sweep runs."""
+        return round(self.miou.mean, 6), round(self.fb_iou.mean, 6)
 
 
 @dataclass
@@ -471,7 +471,7 @@ def _stat(values: Sequence[float]) -> Stat:
 
 def _constant(stat: Stat) -> Stat:
     """Without a deviation where there is none by nature: only random features depend on the seed."""
-    return replace(stat, sd=None) if stat.sd == 0 else stat
+    return replace(stat, sd=None) if stat.sd is not None and stat.sd < 1e-9 else stat
 
 
 def _points(interval: Interval) -> Difference:

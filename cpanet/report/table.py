@@ -127,19 +127,24 @@ def _grid(summary: Summary, which: str, metric: str) -> Sheet:
 def _grid_floors(summary: Summary, which: str, metric: str) -> list[list[Text]]:
     """The floor under every column; a row a set of rows that share them."""
     arrangement, columns = summary.arrangement, summary.columns()
-    stats = {}
-    for row in arrangement.row_keys():
-        entries = [summary.entry(row, column, which) for column in columns]
-        found = tuple(getattr(e.floor, metric) if e and e.floor else None for e in entries)
-        if any(found):
-            stats[row] = found
-    return [
-        [
-            *_floor_labels(summary, arrangement.rows, floor.common(keys, list(stats))),
-            *(Text("" if stat is None else f"{_mean_sd(stat)} ({stat.n})", kind=FLOOR) for stat in found),
-        ]
-        for found, keys in floor.alike(stats).items()
-    ]
+    floors = {
+        row: [e.floor if (e := summary.entry(row, column, which)) else None for column in columns]
+        for row in arrangement.row_keys()
+    }
+    complete = max(sum(f is not None for f in found) for found in floors.values())
+    # a row that is still to come, in part or altogether, has no floor of its own
+    known = {
+        row: tuple(f.scores if f else None for f in found)
+        for row, found in floors.items()
+        if complete and sum(f is not None for f in found) == complete
+    }
+    rows = []
+    for keys in floor.alike(known).values():
+        labels = _floor_labels(summary, arrangement.rows, floor.common(keys, list(known)))
+        stats = [getattr(f, metric) if f else None for f in floors[keys[0]]]
+        cells = (Text("" if stat is None else f"{_mean_sd(stat)} ({stat.n})", kind=FLOOR) for stat in stats)
+        rows.append([*labels, *cells])
+    return rows
 
 
 def _floor_labels(summary: Summary, axes: Sequence[str], key: Key) -> list[Text]:
@@ -200,8 +205,9 @@ def _list_floors(
 ) -> list[list[Text]]:
     """A row a floor, filled up with empty cells to ``width``."""
     found = []
-    for (miou, fb_iou), keys in floor.alike({key: f.scores for key, f in floors.items()}).items():
+    for keys in floor.alike({key: f.scores for key, f in floors.items()}).values():
         shared = floor.common(keys, list(floors))
+        miou, fb_iou = floors[keys[0]].miou, floors[keys[0]].fb_iou
         row = _floor_labels(summary, axes, summary.arrangement.part(shared, axes))
         row += [Text(str(miou.n)), *(Text(_mean_sd(stat), kind=FLOOR) for stat in (miou, fb_iou))]
         found.append(row + [Text("")] * (width - len(row)))

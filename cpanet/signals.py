@@ -53,6 +53,10 @@ def stop_signals(say: Callable[[str], None] = print) -> Iterator[Callable[[], bo
         kept = {
             number: signal.signal(number, of_this_process(ask)) for number in (signal.SIGINT, signal.SIGTERM)
         }
+        for (
+            number
+        ) in kept:  # Jittor takes an interrupted system call, as it waits for its lock, for a failure
+            signal.siginterrupt(number, False)
         once_only(signal.SIGINT)
     try:
         yield lambda: asked

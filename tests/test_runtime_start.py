@@ -152,6 +152,16 @@ def test_operator_progress_is_dropped_and_messages_pass(tmp_path):
     assert quiet.stderr == "before\nan error 7\n\nwith a gap\n\nkept empty line\n"
 
 
+def test_subnormal_numbers_are_zero_from_the_start(tmp_path):
+    """Or results would depend on which operators have been loaded, and a resumed run would end otherwise."""
+    code = (
+        "from cpanet.runtime import jt\nimport numpy as np\n"
+        "small = np.full(100_000, 1e-38, np.float32)\n"
+        "print(abs(small * np.float32(1e-3)).max(), (jt.array(small) * 1e-3).numpy().max())"
+    )
+    assert python(code, tmp_path).stdout == "0.0 0.0\n"
+
+
 @pytest.mark.slow
 def test_two_processes_on_an_empty_cache(tmp_path):
     code = "from cpanet.runtime import jt; print(jt.nn.Conv(3, 4, 3)(jt.ones((1, 3, 8, 8))).numpy().shape)"

@@ -22,6 +22,7 @@ from cpanet.runtime import precision as precisions
 from cpanet.runtime.cuda import CudaReport, probe_cuda
 from cpanet.runtime.environment import jittor_environment, wants_onednn
 from cpanet.runtime.home import cache_folder, choose_home, import_lock, own_folder, user_home
+from cpanet.runtime.subnormals import flush_subnormals
 from cpanet.runtime.threads import set_threads
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -167,6 +168,7 @@ def _import_jittor(home: Path, verbose: bool, announce: Callable[[], None]) -> A
     """``import jittor`` with its side effects on this process undone."""
     # Jittor's kernels flush subnormals to zero; NumPy would warn about that when it first looks at its types
     np.finfo(np.float32), np.finfo(np.float64)
+    flush_subnormals()
     try:
         with _home_at(home), quiet.side_effects_undone():
             utils = importlib.import_module("jittor_utils")

@@ -24,7 +24,7 @@ from tests.hydra_app import REPO, compose
 from tests.report import browser as browsers
 from tests.test_explore import Echo
 
-pytest.importorskip("gradio", reason="the page needs gradio (pip install -e '.[explore]')")
+pytest.importorskip("gradio", minversion="6", reason="the page needs gradio (pip install -e '.[explore]')")
 
 
 class Click:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from cpanet.errors import UserError
 from cpanet.explore import arrays
@@ -171,6 +172,26 @@ def layout(session: Session, folder: Path, title: str) -> Any:
     return app
 
 
+class OwnAddressOnly:
+    """Tells the browser to load nothing but what this server hands out, whatever Gradio's page may ask for."""
+
+    POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"content-security-policy", self.POLICY.encode()),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+
 def gallery(**options: Any) -> Any:
     """Pictures side by side, to click on."""
     fixed = {"object_fit": "contain", "format": "png", "allow_preview": False, "fit_columns": False}
@@ -205,6 +226,7 @@ def launch(app: Any, host: str, port: int, max_upload_mb: int, browser: bool) ->
         footer_links=[],
         ssr_mode=False,
         run_history=False,
+        app_kwargs={"middleware": [Middleware(OwnAddressOnly)]},
         pwa=False,
     )
     return str(address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from cpanet.errors import UserError
 
 def import_gradio(folder: Path) -> Any:
     """Gradio, with its uploads and results below ``folder``. Raises UserError where it is not installed."""
+    if sys.version_info < (3, 10):
+        raise UserError("task=explore needs Python 3.10 or later, for Gradio 6. Everything else runs on 3.9.")
     os.environ.update(
         GRADIO_TEMP_DIR=str(folder),
         GRADIO_ANALYTICS_ENABLED="False",

@@ -140,14 +140,31 @@ class Visitor(browsers.Browser):
         return self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
 
 
+def write_run(directory):
+    """As a finished run leaves it, of a network that was never trained: nothing is compiled but what the page needs."""
+    from cpanet import data
+    from cpanet.checkpoint import model_tensors, write_checkpoint
+    from cpanet.checkpoint.weights import MODEL_PREFIX
+    from cpanet.models import CPANet
+
+    config = compose("profile=tiny", "data=embedded", "device=cpu", "backbone.weights=random")
+    model = CPANet(config.backbone.name, width=config.model.width)
+    tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
+    (directory / "checkpoints").mkdir(parents=True)
+    write_checkpoint(directory / "checkpoints" / "best.safetensors", tensors, {"config": config.model_dump()})
+    dataset = data.load_dataset("embedded")
+    lines = ["which,epoch,class,query,supports,inter_fg,union_fg,inter_bg,union_bg"]
+    for episode in data.test_episodes(dataset, config.fold, config.shot, 0, 4):
+        names = dataset.classes[episode.class_index], dataset.names[episode.query]
+        lines.append(f"best,1,{','.join(names)},{dataset.names[episode.supports[0]]},0,100,0,100")
+    (directory / "episodes.csv").write_text("\n".join(lines) + "\n")
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """Address of the page of a small finished run, its process, and the folders it may and may not write to."""
-    from cpanet.experiment import run
-
     outputs, temporary, here = (tmp_path_factory.mktemp(name) for name in ("run", "temporary", "here"))
-    tiny = ("profile=tiny", "data=embedded", "device=cpu", "backbone.weights=random", "log.overlays=0")
-    run(compose(*tiny), outputs / "tiny")
+    write_run(outputs / "tiny")
     command = [sys.executable, str(REPO / "run.py"), "task=explore", f"checkpoint={outputs / 'tiny'}"]
     command += ["explore.browser=false", "explore.max_upload_mb=1", "device=cpu"]
     process = subprocess.Popen(

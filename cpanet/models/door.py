@@ -1,7 +1,7 @@
 """What the backbone's features pass on their way into the head: nothing, or a normalisation without any parameter.
 
-Backbones differ in the scale of what they hand over (post-ReLU features of the VGG-16 weights in use here have an RMS of
-about 0.4, a random ResNet's of several units), and a learning rate that suits one diverges or stands still with another.
+Backbones differ in the scale of what they hand over, and a learning rate that suits one diverges or stands still with
+another.
 ``plain`` is the paper's network and keeps released checkpoints exact.
 """
 

@@ -209,11 +209,16 @@ def test_from_upload_to_downloaded_mask(page, tmp_path):
         visitor.call("Page.navigate", url=address)
         visitor.until("document.querySelector('#support input[type=file]')")
         visitor.until("document.querySelector('#episodes img')")
-        visitor.choose("#support input[type=file]", tmp_path / "support.png")
         visitor.choose("#queries input[type=file]", tmp_path / "query.png")
-        visitor.until(
-            "document.querySelector('#status').innerText.includes('a support with a painted defect')"
-        )
+        visitor.until("document.querySelector('#queries').innerText.includes('.png')")
+        visitor.until("document.querySelector('#support canvas')")
+        missing = "document.querySelector('#status').innerText.includes('a support with a painted defect')"
+        for _ in range(20):  # a picture that comes before the editor has drawn itself is lost
+            time.sleep(3)
+            if visitor.evaluate(missing):
+                break
+            visitor.choose("#support input[type=file]", tmp_path / "support.png")
+        visitor.until(missing)
         visitor.drag("#support canvas", (10, -20), (20, -40), (30, -60))
         visitor.until("document.querySelector('#status').innerText.includes('query.png')")
         painted = visitor.text("#status")

@@ -39,7 +39,7 @@ def test_the_page_from_top_to_bottom(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    prepare, use, evaluate, real, export = blocks("bash")
+    prepare, use, evaluate, _, export = blocks("bash")
     run("bash", "-ec", prepare)
     train, predict = use.splitlines()
     assert train == "python run.py"

@@ -1,4 +1,4 @@
-"""Draw ``predict.png``, the picture of docs/predict.md: ``python docs/figures/predict.py ANNOTATED RUN_DIRECTORY [FILE]``."""
+"""Draw the picture of docs/predict.md: ``python docs/figures/predict.py ANNOTATED RUN_DIRECTORY [FILE]``."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def main(folder: Path, run: Path, target: Path) -> None:
     gap = np.full((GAP, supports.shape[1], 3), 255, np.uint8)
     picture = np.concatenate([supports, gap, row(results[:COLUMNS]), gap, row(results[COLUMNS:])])
     small = cv2.resize(picture, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
-    cv2.imwrite(str(target), small, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    cv2.imwrite(str(target), small, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
 if __name__ == "__main__":
     arguments = [Path(argument) for argument in sys.argv[1:]]
-    main(*arguments[:2], arguments[2] if len(arguments) > 2 else Path(__file__).with_name("predict.png"))
+    main(*arguments[:2], arguments[2] if len(arguments) > 2 else Path(__file__).with_name("predict.jpg"))

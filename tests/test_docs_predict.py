@@ -23,6 +23,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_page_from_top_to_bottom(tmp_path: Path) -> None:
     for name in ("run.py", "examples"):
         (tmp_path / name).symlink_to(REPO / name)

@@ -157,6 +157,7 @@ OUT_OF_RANGE = [
     ("recipe.clip_grad_norm", "0", "greater than 0"),
     ("recipe.loss.dice", "-1", "greater than or equal to 0"),
     ("recipe.loss.focal_gamma", "-1", "greater than or equal to 0"),
+    ("recipe.loss.foreground", "0", "greater than 0"),
     ("recipe.average.ema", "0", "greater than 0"),
     ("recipe.average.ema", "1", "less than 1"),
     ("recipe.sampling", "images", "Did you mean image?"),

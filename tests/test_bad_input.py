@@ -715,7 +715,7 @@ def test_as_typed(typed: str, tmp_path: Path) -> None:
 NAMES_OF_KEYS = [key.name for key in KEYS]
 VALUES = st.one_of(
     st.integers().map(str),
-    st.floats().map(str),
+    st.floats(allow_subnormal=False).map(str),  # Jittor has the processor flush them to zero
     st.sampled_from(
         ["null", "true", "''", "???", "${seed}", "${x}", "[1,2]", "{a:1}", "1,2", "range(3)", "a b", "∞", "="]
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -229,12 +230,13 @@ def test_from_upload_to_downloaded_mask(page, tmp_path):
         visitor.until("document.querySelector('#queries').innerText.includes('.png')")
         visitor.until("document.querySelector('#support canvas')")
         missing = "document.querySelector('#status').innerText.includes('a support with a painted defect')"
-        for _ in range(20):  # a picture that comes before the editor has drawn itself is lost
-            time.sleep(3)
-            if visitor.evaluate(missing):
-                break
+        for _ in range(5):  # a picture that comes before the editor has drawn itself is lost
+            time.sleep(5)
             visitor.choose("#support input[type=file]", tmp_path / "support.png")
-        visitor.until(missing)
+            with contextlib.suppress(AssertionError):
+                visitor.until(missing, 40)
+                break
+        visitor.until(missing, 1)
         visitor.drag("#support canvas", (10, -20), (20, -40), (30, -60))
         visitor.until("document.querySelector('#status').innerText.includes('query.png')")
         painted = visitor.text("#status")

@@ -321,13 +321,14 @@ def test_names_with_commas_spaces_and_equal_signs(support, tmp_path):
 
 
 def test_a_file_of_weights_tells_its_network_by_itself(support, tmp_path):
-    """Released ``.pth`` names, no configuration beside them."""
+    """Released ``.pth`` names, no configuration beside them: the paper's network, which takes features as they are."""
     from safetensors.numpy import save_file
 
     from cpanet.checkpoint.names import to_released
     from cpanet.checkpoint.restore import inference_tensors
 
-    tensors = inference_tensors(trained_run() / "checkpoints" / "best.safetensors")
+    run = trained_run("recipe.features=plain")
+    tensors = inference_tensors(run / "checkpoints" / "best.safetensors")
     save_file(
         {to_released(name): tensor for name, tensor in tensors.items()}, str(tmp_path / "net.safetensors")
     )
@@ -338,9 +339,7 @@ def test_a_file_of_weights_tells_its_network_by_itself(support, tmp_path):
     assert result["config"]["backbone"]["name"] == "vgg16"
     assert result["config"]["model"]["width"] == 16
     (tmp_path / "whole").mkdir()
-    whole = predict(
-        tmp_path / "whole", f"checkpoint={trained_run()}", f"support={support}", f"query={tmp_path}/q"
-    )
+    whole = predict(tmp_path / "whole", f"checkpoint={run}", f"support={support}", f"query={tmp_path}/q")
     name = "probabilities/a.png"
     np.testing.assert_array_equal(cv2.imread(str(bare / name), -1), cv2.imread(str(whole / name), -1))
 

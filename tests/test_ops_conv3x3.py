@@ -86,3 +86,12 @@ def test_relu_with_dropout_has_the_gradient_of_its_two_parts(dropped):
     assert close(
         jt.grad((found * cotangent).sum(), x).numpy(), jt.grad((expected * cotangent).sum(), x).numpy(), 1e-6
     )
+
+
+def test_the_gradient_of_the_weights_is_the_same_to_the_last_bit_every_time():
+    """However the threads share the work: a run's digits must not depend on which of them was quicker."""
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal((2, 32, 96, 96)), 0.1 * rng.standard_normal((32, 32, 3, 3))
+    x, w = jt.array(x.astype(np.float32)), jt.array(w.astype(np.float32))
+    found = [jt.grad(conv3x3_relu(x, w).sum(), w).numpy() for _ in range(12)]
+    assert all(np.array_equal(found[0], other) for other in found[1:])

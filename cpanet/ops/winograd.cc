@@ -316,7 +316,7 @@ void correlate(const std::vector<Plane>& in, const std::vector<Plane>& gradient,
         // rows that only fill up the last block of the product
         for (int f = 0; f < POINTS; f++)
             std::memset(v + f * v_point + depth * chunks.line, 0, (in_blocks * ROWS - depth) * chunks.line * sizeof(float));
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(static)  // which thread sums what must not depend on who was quicker: the last digits would
         for (int chunk = 0; chunk < chunks.count; chunk++) {
             const int first = chunk * chunks.rows, last = std::min(first + chunks.rows, size.tile_rows());
             const int tiles = (last - first) * size.tile_columns();

@@ -8,16 +8,7 @@ from pathlib import Path
 
 from cpanet.data.embedded import ensure
 from tests.hydra_app import compose
-
-TINY = (
-    "profile=tiny",
-    "data=embedded",
-    "device=cpu",
-    "backbone=vgg16",
-    "backbone.weights=random",
-    "data.workers=0",
-    "log.overlays=0",
-)
+from tests.sweep_runs import TINY
 
 
 @functools.cache

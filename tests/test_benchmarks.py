@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,27 +98,19 @@ def test_flop_are_those_of_the_layers() -> None:
     assert counted["evaluation"] == 2 * (2 * backbone + head + squeeze + cbam)
 
 
+def record_of(benchmark: Any, options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """What ``python -m benchmarks.… --size 32 --width 16 <options>`` writes, run in this process."""
+    out = tmp_path / "record.json"
+    command = f"{benchmark.__name__} --size 32 --width 16 {options} --out"
+    monkeypatch.setattr("sys.argv", [*command.split(), str(out)])
+    assert benchmark.main() == 0
+    return json.loads(out.read_text())
+
+
 @needs_torch
 @pytest.mark.slow
 def test_step_compares_both_sides_and_writes_what_it_found(tmp_path: Path, capsys, monkeypatch) -> None:
-    out = tmp_path / "step.json"
-    command = [
-        "step",
-        "--size",
-        "32",
-        "--width",
-        "16",
-        "--rounds",
-        "1",
-        "--repeats",
-        "2",
-        "--warmup",
-        "1",
-        "--out",
-    ]
-    monkeypatch.setattr("sys.argv", [*command, str(out)])
-    assert step.main() == 0
-    record = json.loads(out.read_text())
+    record = record_of(step, "--rounds 1 --repeats 2 --warmup 1", tmp_path, monkeypatch)
     assert record["agreement"]["logits"] < 1e-4
     assert len(record["sides"]["project"]["seconds"]) == len(record["sides"]["reference"]["seconds"]) == 2
     assert record["machine"]["cpu"]
@@ -139,11 +132,7 @@ def test_table_shows_medians_and_ratio() -> None:
 
 @pytest.mark.slow
 def test_loss_curves_at_every_precision_are_compared(tmp_path: Path, monkeypatch) -> None:
-    out = tmp_path / "precision.json"
-    command = ["precision", "--size", "32", "--width", "16", "--steps", "12", "--device", "cpu", "--out"]
-    monkeypatch.setattr("sys.argv", [*command, str(out)])
-    assert precision.main() == 0
-    record = json.loads(out.read_text())
+    record = record_of(precision, "--steps 12 --device cpu", tmp_path, monkeypatch)
     assert list(record["losses"]) == ["fp32", "fp32 again"]
     assert len(record["losses"]["fp32"]) == 12
     assert record["largest_distance"]["fp32 again"] == 0.0  # the same command, the same digits
@@ -151,26 +140,7 @@ def test_loss_curves_at_every_precision_are_compared(tmp_path: Path, monkeypatch
 
 @pytest.mark.slow
 def test_loading_is_timed_beside_one_batch(tmp_path: Path, monkeypatch) -> None:
-    out = tmp_path / "loading.json"
-    command = [
-        "loading",
-        "--size",
-        "32",
-        "--width",
-        "16",
-        "--rounds",
-        "1",
-        "--repeats",
-        "2",
-        "--warmup",
-        "1",
-        "--workers",
-        "1",
-        "--out",
-    ]
-    monkeypatch.setattr("sys.argv", [*command, str(out)])
-    assert loading.main() == 0
-    record = json.loads(out.read_text())
+    record = record_of(loading, "--rounds 1 --repeats 2 --warmup 1 --workers 1", tmp_path, monkeypatch)
     assert [len(side["seconds"]) for side in record["sides"].values()] == [2, 2]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cpanet.checkpoint.restricted import CONTAINERS, Marker, Names, Reader, Refused, refusal, state_dict
+from cpanet.checkpoint.restricted import CONTAINERS, Marker, Names, Reader, Refused, reading, state_dict
 from cpanet.errors import UserError
 
 MARK = b"HCAJSLHD"
@@ -142,7 +142,7 @@ def read_pkl(path: Path) -> dict[str, np.ndarray]:
     A dictionary that holds the tensors under ``state_dict``, ``model`` or ``net`` is looked into. Raises
     :class:`UserError` for anything but tensors in plain containers, naming what was refused.
     """
-    try:
+    with reading(path, "Jittor"):
         if path.stat().st_size > LIMIT:
             raise ValueError("larger than 4 GiB")
         content = path.read_bytes()
@@ -160,14 +160,6 @@ def read_pkl(path: Path) -> dict[str, np.ndarray]:
         if stream.read(1):
             raise ValueError("something follows the pickle")
         tensors = {str(name): value.value for name, value in found.items() if isinstance(value, _Array)}
-    except Refused as refused:
-        raise refusal(path, refused) from None
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # a damaged pickle can raise anything
-        raise UserError(
-            f"{path}: not a readable Jittor file ({type(error).__name__}: {error}). It may be truncated: fetch it again."
-        ) from None
     if not tensors:
         raise UserError(f"{path}: no tensors in this file. Expected what jt.save wrote of a state_dict().")
     return tensors

@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from cpanet.checkpoint.restricted import CONTAINERS, Marker, Names, Reader, Refused, refusal, state_dict
+from cpanet.checkpoint.restricted import CONTAINERS, Marker, Names, Reader, reading, state_dict
 from cpanet.errors import UserError
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -99,18 +99,10 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
     A dictionary that holds the state dict under ``state_dict``, ``model`` or ``net`` is looked into. Raises
     :class:`UserError` for anything that is not a plain state dict, naming what was refused.
     """
-    try:
+    with reading(path, "PyTorch"):
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         found = state_dict(content)
         tensors = {str(name): value.array() for name, value in found.items() if isinstance(value, _Tensor)}
-    except Refused as refused:
-        raise refusal(path, refused) from None
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # a damaged pickle can raise anything
-        raise UserError(
-            f"{path}: not a readable PyTorch file ({type(error).__name__}: {error}). It may be truncated: fetch it again."
-        ) from None
     if not tensors:
         raise UserError(f"{path}: no tensors in this file. Expected a PyTorch state dict.")
     return tensors

@@ -9,7 +9,8 @@ from __future__ import annotations
 import collections
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Callable
 
 from cpanet.errors import UserError
@@ -73,6 +74,21 @@ def refusal(path: object, refused: Refused) -> UserError:
         f"{path}: refused, because loading it would call {refused}. Only files with plain tensors are read: "
         "save the model's state_dict() instead of the model, or convert it to .safetensors."
     )
+
+
+@contextmanager
+def reading(path: object, kind: str) -> Iterator[None]:
+    """What goes wrong while a pickle of ``kind`` is read, as a :class:`UserError` that names ``path``."""
+    try:
+        yield
+    except Refused as refused:
+        raise refusal(path, refused) from None
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise UserError(
+            f"{path}: not a readable {kind} file ({type(error).__name__}: {error}). It may be truncated: fetch it again."
+        ) from None
 
 
 def state_dict(content: Any) -> dict[Any, Any]:

@@ -11,6 +11,7 @@ from cpanet.doctor import __main__ as doctor
 from cpanet.doctor import learning, operators
 from cpanet.doctor.checks import Check, CheckFailed, require_close, run_check
 from cpanet.models import numerics
+from cpanet.ops import Conv
 from cpanet.runtime import jt, prepare
 
 SUBSET = ("convolution 3×3, bias", "batch norm, training", "batch norm, running statistics", "relu")
@@ -41,8 +42,8 @@ def test_sound_operators_pass(examine):
 
 
 def test_convolution_that_returns_constants(examine, monkeypatch):
-    sound = jt.nn.Conv.execute
-    monkeypatch.setattr(jt.nn.Conv, "execute", lambda self, x: sound(self, x) * 0 + 0.25)
+    sound = Conv.execute
+    monkeypatch.setattr(Conv, "execute", lambda self, x: sound(self, x) * 0 + 0.25)
     status, failures, _ = examine()
     assert status == 1
     assert set(failures) == {"convolution 3×3, bias"}
@@ -76,7 +77,7 @@ def test_gradients_that_are_zero(examine, monkeypatch):
 
 
 def test_wrong_gradient_of_one_input_is_named(examine, monkeypatch):
-    sound = jt.nn.Conv.execute
+    sound = Conv.execute
 
     def detached(self, x):
         weight, self.weight = self.weight, self.weight.stop_grad()
@@ -85,7 +86,7 @@ def test_wrong_gradient_of_one_input_is_named(examine, monkeypatch):
         finally:
             self.weight = weight
 
-    monkeypatch.setattr(jt.nn.Conv, "execute", detached)
+    monkeypatch.setattr(Conv, "execute", detached)
     status, failures, _ = examine(("convolution 3×3, bias",))
     assert status == 1
     assert "gradient of weight" in failures["convolution 3×3, bias"]

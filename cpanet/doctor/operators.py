@@ -95,9 +95,9 @@ def image(channels: int = CHANNELS, seed: int = 0) -> np.ndarray:
 def convolution(
     k: int, stride: int, padding: int, dilation: int, inputs: int, outputs: int, bias: bool
 ) -> str:
-    from cpanet.runtime import jt
+    from cpanet.ops import Conv
 
-    layer = jt.nn.Conv(inputs, outputs, k, stride, padding, dilation, bias=bias)
+    layer = Conv(inputs, outputs, k, stride, padding, dilation, bias=bias)
     arrays = [image(inputs), random((outputs, inputs, k, k), 1) / k]
     if bias:
         arrays.append(random((outputs,), 2))

@@ -18,7 +18,7 @@ from cpanet.models.protocol import CORRECTED, Protocol
 from cpanet.models.resample import enlarge
 from cpanet.models.sa import SupportAuxiliary
 from cpanet.models.ssa import SpaceSqueezeAttention
-from cpanet.ops import conv3x3_relu
+from cpanet.ops import Conv, conv2d, conv3x3_relu, matmul
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -66,16 +66,16 @@ class CPANet(jt.nn.Module):
         self.backbone_name = backbone
         self.backbone = build_backbone(backbone)
         channels = self.backbone.channels
-        self.down_query = nn.Conv(channels, width, 1, bias=False)
-        self.down_supp = nn.Conv(channels, width, 1, bias=False)
+        self.down_query = Conv(channels, width, 1, bias=False)
+        self.down_supp = Conv(channels, width, 1, bias=False)
         self.cpp: Any = CrossPositionProxy(width) if cpp else None
-        self.compare1 = nn.Conv(2 * width, width, 1, bias=False)
-        self.compare2 = nn.Conv(width, width, 3, padding=1, bias=False)
-        self.refine1 = nn.Conv(width, width, 3, padding=1, bias=False)
-        self.refine2 = nn.Conv(width, width, 3, padding=1, bias=False)
+        self.compare1 = Conv(2 * width, width, 1, bias=False)
+        self.compare2 = Conv(width, width, 3, padding=1, bias=False)
+        self.refine1 = Conv(width, width, 3, padding=1, bias=False)
+        self.refine2 = Conv(width, width, 3, padding=1, bias=False)
         self.drop = ChannelDropout(DROPOUT * rate, self.dropout_source)
         self.ssa: Any = SpaceSqueezeAttention(width, self.dropout_source, rate=0.1 * rate) if ssa else None
-        self.classify: Any = None if ssa else nn.Conv(width, 2, 1)
+        self.classify: Any = None if ssa else Conv(width, 2, 1)
         self.sa: Any = SupportAuxiliary(width, self.dropout_source, rate=0.2 * rate) if sa else None
         initialise(self, seed, head_init)
         for parameter in self.backbone.parameters():
@@ -117,8 +117,8 @@ class CPANet(jt.nn.Module):
         query = self.drop(nn.relu(self.down_query(pass_door(features, self.door))))
         kernel = self.compare1.weight
         # the prototype is the same at every position: its half of the 1×1 convolution is one vector an episode
-        constant = jt.matmul(prototype, kernel[:, : self.width].reshape(self.width, self.width).t())
-        x = nn.conv2d(query, kernel[:, self.width :]) + constant.reshape(*constant.shape, 1, 1)
+        constant = matmul(prototype, kernel[:, : self.width].reshape(self.width, self.width).t())
+        x = conv2d(query, kernel[:, self.width :]) + constant.reshape(*constant.shape, 1, 1)
         kept = self.drop.factors(x.shape[0], self.width)
         x = scale_channels(nn.relu(x), kept)
         for conv in (self.compare2, self.refine1, self.refine2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cpanet.models.numerics import BatchNorm, first_maximum, max_pool_2x2
+from cpanet.ops import Conv
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -17,10 +18,10 @@ class CrossPositionProxy(jt.nn.Module):
 
     def __init__(self, width: int) -> None:
         inner = width // 2
-        self.theta = nn.Conv(width, inner, 1)
-        self.phi = nn.Conv(width, inner, 1)
-        self.g = nn.Conv(width, inner, 1)
-        self.project = nn.Conv(inner, width, 1)
+        self.theta = Conv(width, inner, 1)
+        self.phi = Conv(width, inner, 1)
+        self.g = Conv(width, inner, 1)
+        self.project = Conv(inner, width, 1)
         self.norm = BatchNorm(width)
 
     def execute(self, masked):

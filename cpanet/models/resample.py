@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from cpanet.ops import conv2d, matmul
 from cpanet.runtime import jt
 
 
@@ -68,7 +69,7 @@ def conv_of_enlarged(x, weight, size: tuple[int, int], stride: int = 1, padding:
     out, _, k, _ = weight.shape
     # one row of the 1×1 kernel for each (column tap, output channel, row tap)
     kernel = weight.permute(3, 0, 2, 1).reshape(k * out * k, channels, 1, 1)
-    taps = jt.nn.conv2d(x, kernel).reshape(batch, k, out, k, h, w)
+    taps = conv2d(x, kernel).reshape(batch, k, out, k, h, w)
     return _separable(taps, size, k, stride, padding)
 
 
@@ -89,7 +90,7 @@ def _separable(taps, size: tuple[int, int], k: int, stride: int, padding: int):
     batch, _, out, _, h, w = taps.shape
     rows = _taps(size[0], h, k, stride, padding)
     columns = _taps(size[1], w, k, stride, padding)
-    tall = jt.matmul(taps.permute(0, 1, 2, 5, 3, 4).reshape(batch * k * out * w, k * h), rows)
+    tall = matmul(taps.permute(0, 1, 2, 5, 3, 4).reshape(batch * k * out * w, k * h), rows)
     tall = tall.reshape(batch, k, out, w, -1).permute(0, 2, 4, 1, 3)
     height = tall.shape[2]
-    return jt.matmul(tall.reshape(batch * out * height, k * w), columns).reshape(batch, out, height, -1)
+    return matmul(tall.reshape(batch * out * height, k * w), columns).reshape(batch, out, height, -1)

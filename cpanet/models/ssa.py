@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cpanet.models.dropout import ChannelDropout, DropoutSource, relu_dropout
 from cpanet.models.resample import conv_of_enlarged, enlarge
-from cpanet.ops import conv3x3_relu, project, project_with_maximum
+from cpanet.ops import Conv, Linear, conv2d, conv3x3_relu, project, project_with_maximum
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -15,8 +15,8 @@ class ChannelAttention(jt.nn.Module):
     """Shared bottleneck on the global maximum and the global mean, summed, sigmoid (CBAM, Woo et al. 2018)."""
 
     def __init__(self, width: int, reduction: int = 16) -> None:
-        self.squeeze = nn.Linear(width, max(width // reduction, 1), bias=False)
-        self.expand = nn.Linear(max(width // reduction, 1), width, bias=False)
+        self.squeeze = Linear(width, max(width // reduction, 1), bias=False)
+        self.expand = Linear(max(width // reduction, 1), width, bias=False)
 
     def execute(self, x):
         """x (B, C, H, W) → weights (B, C) in (0, 1)."""
@@ -31,7 +31,7 @@ class SpatialAttention(jt.nn.Module):
     """7×7 convolution on the channel-wise maximum and mean, sigmoid (CBAM, Woo et al. 2018)."""
 
     def __init__(self) -> None:
-        self.conv = nn.Conv(2, 1, 7, padding=3, bias=False)
+        self.conv = Conv(2, 1, 7, padding=3, bias=False)
 
     def execute(self, maximum, mean):
         """Maximum and mean over channels, (B, 1, H, W) each → weights (B, 1, H, W) in (0, 1)."""
@@ -48,14 +48,14 @@ class SpaceSqueezeAttention(jt.nn.Module):
 
     def __init__(self, width: int, dropout: DropoutSource, rate: float = DROPOUT) -> None:
         self.width = width
-        self.down1 = nn.Conv(width, width, 2, stride=2, bias=False)
-        self.down2 = nn.Conv(width, width, 2, stride=2, bias=False)
-        self.fuse = nn.Conv(3 * width, width, 1, bias=False)
-        self.mix = nn.Conv(width, width, 3, padding=1, bias=False)
-        self.residual = nn.Conv(width, width, 3, padding=1, bias=False)
+        self.down1 = Conv(width, width, 2, stride=2, bias=False)
+        self.down2 = Conv(width, width, 2, stride=2, bias=False)
+        self.fuse = Conv(3 * width, width, 1, bias=False)
+        self.mix = Conv(width, width, 3, padding=1, bias=False)
+        self.residual = Conv(width, width, 3, padding=1, bias=False)
         self.channel = ChannelAttention(width)
         self.spatial = SpatialAttention()
-        self.classify = nn.Conv(width, 2, 1)
+        self.classify = Conv(width, 2, 1)
         self.drop = ChannelDropout(rate, dropout)
 
     def execute(self, x, size: tuple[int, int]):
@@ -65,7 +65,7 @@ class SpaceSqueezeAttention(jt.nn.Module):
         x2 = drop(nn.relu(self.down2(x1)))
         kernels = self.fuse.weight
         fused = [
-            nn.conv2d(part, kernels[:, i * self.width : (i + 1) * self.width])
+            conv2d(part, kernels[:, i * self.width : (i + 1) * self.width])
             for i, part in enumerate((x, x1, x2))
         ]
         first, second, third = (drop.factors(x.shape[0], self.width) for _ in range(3))

@@ -1,6 +1,16 @@
 """Operators that Jittor lacks: CPU kernels where a training step spends its time, Jittor's own operators on CUDA."""
 
 from cpanet.ops.conv3x3 import conv3x3_relu
+from cpanet.ops.dense import Conv, Linear, conv2d, matmul
 from cpanet.ops.projection import conv3x3_few, project, project_with_maximum
 
-__all__ = ["conv3x3_few", "conv3x3_relu", "project", "project_with_maximum"]
+__all__ = [
+    "Conv",
+    "Linear",
+    "conv2d",
+    "conv3x3_few",
+    "conv3x3_relu",
+    "matmul",
+    "project",
+    "project_with_maximum",
+]

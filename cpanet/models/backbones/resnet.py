@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cpanet.models.numerics import BatchNorm
 from cpanet.models.resample import enlarge
+from cpanet.ops import Conv
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -18,16 +19,16 @@ class Bottleneck(jt.nn.Module):
 
     def __init__(self, inputs: int, width: int, stride: int, dilation: int, project: bool) -> None:
         outputs = width * self.expansion
-        self.conv1 = nn.Conv(inputs, width, 1, bias=False)
+        self.conv1 = Conv(inputs, width, 1, bias=False)
         self.bn1 = BatchNorm(width)
-        self.conv2 = nn.Conv(width, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = Conv(width, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = BatchNorm(width)
-        self.conv3 = nn.Conv(width, outputs, 1, bias=False)
+        self.conv3 = Conv(width, outputs, 1, bias=False)
         self.bn3 = BatchNorm(outputs)
         self.downsample = None
         if project:
             self.downsample = nn.Sequential(
-                nn.Conv(inputs, outputs, 1, stride=stride, bias=False), BatchNorm(outputs)
+                Conv(inputs, outputs, 1, stride=stride, bias=False), BatchNorm(outputs)
             )
 
     def execute(self, x):
@@ -63,7 +64,7 @@ class ResNet(jt.nn.Module):
 
 
 def _conv_bn_relu(inputs: int, outputs: int, kernel: int, stride: int) -> list:
-    conv = nn.Conv(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+    conv = Conv(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
     return [conv, BatchNorm(outputs), nn.ReLU()]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cpanet.models.numerics import BatchNorm
 from cpanet.models.resample import enlarge
+from cpanet.ops import Conv
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -33,7 +34,7 @@ class VGG16(jt.nn.Module):
 def _stage(channels: int, widths: tuple[int, ...], batch_norm: bool) -> list:
     layers: list = []
     for width in widths:
-        layers.append(nn.Conv(channels, width, 3, padding=1))
+        layers.append(Conv(channels, width, 3, padding=1))
         if batch_norm:
             layers.append(BatchNorm(width))
         layers.append(nn.ReLU())

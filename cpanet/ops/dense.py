@@ -1,0 +1,76 @@
+"""Convolutions and matrix products that name oneDNN's operators themselves, on the CPU.
+
+Jittor writes both as a broadcast, a product and a sum, and finds out while it compiles them that oneDNN has an operator for
+that. It compiles in several threads, and the operators that these threads put in enter themselves, without a lock, into the
+lists of variables that other threads are reading: once in a while a process dies of it at its first training step. Naming
+the operator leaves nothing to be found, and no loop to be compiled that is never run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cpanet.runtime import jt
+
+
+def _onednn(*operands: Any) -> Any:
+    """Jittor's module of oneDNN operators, or None: on CUDA, without oneDNN, and for all but float32."""
+    if jt.flags.use_cuda or any(str(v.dtype) != "float32" for v in operands):
+        return None
+    return jt.compile_extern.mkl_ops
+
+
+def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1):
+    """x (B, C, H, W), weight (O, C, k, k), bias (O,) or None → (B, O, H', W'), not grouped."""
+    if _onednn(x, weight) is None:
+        return jt.nn.conv2d(x, weight, bias, stride, padding, dilation)
+    y = _Convolution.apply(x, weight, (*_pair(stride), *_pair(padding), *_pair(dilation)))
+    return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+
+
+class Conv(jt.nn.Conv):
+    """``jt.nn.Conv``, its parameters and their start, on :func:`conv2d`; not grouped."""
+
+    def execute(self, x):
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+
+
+class Linear(jt.nn.Linear):
+    """``jt.nn.Linear``, its parameters and their start, on :func:`matmul`: (n, inputs) → (n, outputs)."""
+
+    def execute(self, x):
+        y = matmul(x, self.weight.transpose(0, 1))
+        return y if self.bias is None else y + self.bias
+
+
+def matmul(a, b):
+    """a (n, m), b (m, k) → (n, k)."""
+    return jt.matmul(a, b) if _onednn(a, b) is None else _Product.apply(a, b)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+class _Convolution(jt.Function):
+    def execute(self, x, weight, geometry):
+        self.saved = x, weight, geometry
+        return jt.compile_extern.mkl_ops.mkl_conv(x, weight, *geometry)
+
+    def grad(self, dy):
+        x, weight, geometry = self.saved
+        operators = jt.compile_extern.mkl_ops
+        dx = operators.mkl_conv_backward_x(weight, dy, x.shape[2], x.shape[3], *geometry)
+        dw = operators.mkl_conv_backward_w(x, dy, weight.shape[2], weight.shape[3], *geometry)
+        return dx, dw, None
+
+
+class _Product(jt.Function):
+    def execute(self, a, b):
+        self.saved = a, b
+        return jt.compile_extern.mkl_ops.mkl_matmul(a, b, False, False)
+
+    def grad(self, dc):
+        a, b = self.saved
+        operators = jt.compile_extern.mkl_ops
+        return operators.mkl_matmul(dc, b, False, True), operators.mkl_matmul(a, dc, True, False)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cpanet.errors import UserError
-from cpanet.runtime import environment, home, onednn, quiet, threads, toolchain
+from cpanet.runtime import environment, home, locks, onednn, quiet, threads, toolchain
 from tests.shared import REPO
 
 # ------------------------------------------------------------------ toolchain
@@ -93,11 +93,11 @@ def test_fallback_that_others_may_write_is_refused(tmp_path, monkeypatch):
 
 
 def test_import_lock_excludes_another_process(tmp_path):
-    code = "import sys, pathlib\nfrom cpanet.runtime import home\n" + textwrap.dedent("""
-        with home.import_lock(pathlib.Path(sys.argv[1])):
+    code = "import sys, pathlib\nfrom cpanet.runtime import locks\n" + textwrap.dedent("""
+        with locks.import_lock(pathlib.Path(sys.argv[1])):
             print("inside", flush=True)
     """)
-    with home.import_lock(tmp_path):
+    with locks.import_lock(tmp_path):
         other = subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path)], cwd=REPO, stdout=subprocess.PIPE, text=True
         )

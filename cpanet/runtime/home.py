@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Callable, TextIO
 
 from cpanet.errors import UserError
-
-COMPILING = "compiling"
-LOCK_SECONDS = 3600.0  # the system frees the lock of a process that has ended: this is for one that hangs
 
 
 def choose_home(environ: Mapping[str, str]) -> Path:
@@ -92,44 +84,3 @@ def is_writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
-
-
-@contextmanager
-def import_lock(home: Path) -> Iterator[Callable[[], None]]:
-    """One process at a time prepares and compiles; the others wait and find it done.
-
-    Jittor has a lock of its own, but makes folders and reads half-written files outside of it. The holder gets
-    a function to call when it starts to compile: those who wait then say why, and else wait in silence.
-    """
-    folder = own_folder(home)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "import.lock", "a+") as handle:
-        _wait_for(handle)
-        try:
-            handle.truncate(0)
-            yield lambda: _announce(handle)
-        finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)
-
-
-def _announce(handle: TextIO) -> None:
-    handle.write(COMPILING)
-    handle.flush()
-
-
-def _wait_for(handle: TextIO) -> None:
-    """Takes the lock; says so on standard error where its holder is compiling."""
-    said, deadline = False, time.monotonic() + LOCK_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            if not said and handle.read() == COMPILING:
-                print("Waiting for another process that is compiling Jittor…", file=sys.stderr, flush=True)
-                said = True
-            time.sleep(0.05)
-    raise UserError(
-        f"Another process has been compiling Jittor for {LOCK_SECONDS / 60:.0f} minutes and holds {handle.name}. "
-        "End it (fuser names it), or set JITTOR_HOME to another folder."
-    )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cpanet.runtime import start, toolchain
 from cpanet.runtime.home import own_folder
+from cpanet.runtime.libraries import is_whole
 
 COMPILE_SECONDS = 600  # usually some ten
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden")
@@ -28,7 +29,7 @@ def load_kernels(sources: tuple[Path, ...], headers: tuple[Path, ...] = ()) -> b
     folder = own_folder(start.prepare().cache_home.parents[1])
     library = folder / f"kernels-{_key(compiler, (*sources, *headers))}.so"
     try:
-        if not library.is_file():
+        if not library.is_file() or not is_whole(library):
             _compile(compiler, sources, library)
         # global: an operator that Jittor compiles and loads later calls the functions by name
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import os
 import signal
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -16,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable
 
+from cpanet.runtime.libraries import small_library
+
 CALM_LINE = "Compiling Jittor for this machine, once (about two minutes)…"
 FILTER_SOURCE = Path(__file__).with_name("quiet_cerr.cc")
 # Jittor's handlers end the process at once: on Ctrl-C, unseen by Python, and whenever a child is killed.
 POOL_SECONDS = 30.0  # for compilers that have nothing left to do
-COMPILE_SECONDS = 120.0  # of the small filter
 SIGNALS = (signal.SIGINT, signal.SIGCHLD, signal.SIGQUIT)
 
 
@@ -118,23 +115,6 @@ def silence_operator_progress(folder: Path, compiler: str) -> None:
     Jittor writes it straight to ``std::cerr``, past every log level, so a small filter is compiled (once, a
     second) and put in front. Without it only the noise remains, so a failure here is nobody's concern.
     """
-    key = hashlib.sha256(FILTER_SOURCE.read_bytes() + compiler.encode()).hexdigest()[:12]
-    library = folder / f"quiet_cerr-{key}.so"
-    try:
-        if not library.is_file():
-            partial = library.with_name(f".{library.name}.{os.getpid()}")
-            command = [
-                compiler,
-                "-O1",
-                "-shared",
-                "-fPIC",
-                "-std=c++14",
-                str(FILTER_SOURCE),
-                "-o",
-                str(partial),
-            ]
-            subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_SECONDS)
-            os.replace(partial, library)
-        ctypes.CDLL(str(library)).cpanet_quiet_cerr()
-    except (OSError, subprocess.SubprocessError, AttributeError):
-        pass
+    library = small_library(FILTER_SOURCE, folder, compiler)
+    if library is not None:
+        library.cpanet_quiet_cerr()

@@ -17,11 +17,12 @@ import numpy as np
 
 import cpanet
 from cpanet.errors import UserError
-from cpanet.runtime import onednn, quiet, toolchain
+from cpanet.runtime import locks, onednn, quiet, toolchain
 from cpanet.runtime import precision as precisions
 from cpanet.runtime.cuda import CudaReport, probe_cuda
 from cpanet.runtime.environment import jittor_environment, wants_onednn
-from cpanet.runtime.home import cache_folder, choose_home, import_lock, own_folder, user_home
+from cpanet.runtime.home import cache_folder, choose_home, own_folder, user_home
+from cpanet.runtime.repair import repair
 from cpanet.runtime.subnormals import flush_subnormals
 from cpanet.runtime.threads import set_threads
 
@@ -98,7 +99,7 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
     headers = toolchain.find_headers()
     home = choose_home(os.environ)
     cache = cache_folder(home)
-    with import_lock(home) as announce:
+    with locks.import_lock(home) as announce:
         library = onednn.present(cache, onednn.find_wheels())
         if library is None and wants_onednn(os.environ):
             print(
@@ -119,6 +120,7 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
             )
         )
         jittor = _import_jittor(home, verbose, announce)
+    locks.watch_operators_lock(own_folder(home), compiler)
     if not verbose:
         quiet.silence_operator_progress(own_folder(home), compiler)
     if threads is not None:
@@ -172,6 +174,9 @@ def _import_jittor(home: Path, verbose: bool, announce: Callable[[], None]) -> A
     try:
         with _home_at(home), quiet.side_effects_undone():
             utils = importlib.import_module("jittor_utils")
+            lock = importlib.import_module("jittor_utils.lock")
+            locks.limit_waits(lock)
+            repair(Path(utils.cache_path), Path(lock.lock_path))
             with quiet.calm_compilation(utils, verbose, announce):
                 try:
                     return importlib.import_module("jittor")
@@ -181,6 +186,8 @@ def _import_jittor(home: Path, verbose: bool, announce: Callable[[], None]) -> A
                     for name in [n for n in sys.modules if n == "jittor" or n.startswith("jittor.")]:
                         del sys.modules[name]
                     return importlib.import_module("jittor")
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:
         lines = str(error).strip().splitlines()
         raise UserError(

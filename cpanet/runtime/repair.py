@@ -1,0 +1,69 @@
+"""What a compiler that was killed, or a full disk, left in Jittor's cache: files that are not whole.
+
+Jittor keeps a ``.key`` beside each library: its command and the hashes of its sources (``src/utils/cache_compile.cc``).
+While these fit, the library is loaded, however little of it is there, and every run ends with "file too short". Keys that
+are damaged themselves need nothing: they do not fit, and the library is compiled again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cpanet.runtime.libraries import is_whole
+from cpanet.runtime.locks import wait_for
+
+
+def repair(cache: Path, lock: Path) -> list[Path]:
+    """Removes from ``cache`` (``jittor_utils.cache_path``) what cannot be whole, for Jittor to compile it again.
+
+    Returns what was removed. ``lock`` is waited for only where something is to be removed, and everything is looked
+    at again then, so that nothing goes that another process is just writing. Operators (``jit/``) are compiled under
+    a POSIX lock of that file, everything else under a BSD lock, which do not exclude each other.
+    """
+    removed: list[Path] = []
+    damaged = list(damaged_files(cache))
+    for operators, take in ((True, fcntl.lockf), (False, fcntl.flock)):
+        files = [file for file in damaged if (file.parent.name == "jit") == operators]
+        if files:
+            with open(lock, "a") as handle:
+                wait_for(handle, take)
+                for file in filter(is_damaged, files):
+                    _remove(file)
+                    removed.append(file)
+    if removed:
+        print(
+            f"Files of Jittor's cache that are not whole: {len(removed)}. Compiling them again…",
+            file=sys.stderr,
+        )
+    return removed
+
+
+def damaged_files(folder: Path) -> Iterator[Path]:
+    """Libraries and object files below ``folder`` that Jittor would use although they are not whole."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith((".so", ".o")) and is_damaged(Path(parent, name)):
+                yield Path(parent, name)
+
+
+def is_damaged(file: Path) -> bool:
+    """Whether Jittor would use ``file`` although it is not whole. One without a key is compiled again anyway."""
+    if is_whole(file):
+        return False
+    return _token(file).exists() or file.name.startswith(
+        "jit_utils_core"
+    )  # this one is loaded to look at keys
+
+
+def _token(file: Path) -> Path:
+    """What makes Jittor believe that ``file`` is current."""
+    return file.with_name("data.md5" if file.name == "data.o" else f"{file.name}.key")
+
+
+def _remove(file: Path) -> None:
+    _token(file).unlink(missing_ok=True)  # first: alone, the file would be compiled again
+    file.unlink(missing_ok=True)

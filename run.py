@@ -28,4 +28,4 @@ def experiment(cfg: DictConfig, directory: Path, resume: bool) -> float:
 
 
 if __name__ == "__main__":
-    config.launch(main)
+    config.launch(main, at_loss=sweep.end_with_lost_jobs)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from cpanet.report import layout
+from cpanet.sweep import lost
 from tests.hydra_app import REPO, options, run_recorded
 from tests.sweep_runs import TINY, only, pretend, results
 
@@ -309,3 +313,63 @@ def test_the_plan_names_every_job(tmp_path: Path) -> None:
 def test_planning_a_sweep_does_not_start_jittor() -> None:
     code = "import sys, cpanet.sweep.callback, cpanet.report.callback; sys.exit('jittor' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO).returncode == 0
+
+
+# ---------------------------------------------------------------------- jobs that are lost with their processes
+
+
+class Lost(RuntimeError):
+    """In place of submitit's error."""
+
+
+@pytest.mark.parametrize("said", ["", "loading\n\nepoch 1\n", "\n".join(map(str, range(100)))])
+def test_a_lost_job_is_recorded_with_its_log_and_the_next_is_waited_for(said: str, tmp_path: Path) -> None:
+    log = tmp_path / "1_0_log.out"
+    log.write_text(said)
+    lost_job = SimpleNamespace(
+        submission=lambda: SimpleNamespace(args=(["seed=1"], "hydra.sweep.dir", 1)),
+        paths=SimpleNamespace(stderr=tmp_path / "none", stdout=log),
+    )
+
+    def ask(job: Any) -> list[Any]:
+        if job is lost_job:
+            raise Lost
+        return ["result"]
+
+    def composed(overrides: Any) -> Any:
+        assert overrides == ["seed=1"]
+        hydra = {"sweep": {"dir": str(tmp_path), "subdir": "seed=1"}}
+        return OmegaConf.create({"seed": 1, "loss": {"k": "${nothing}"}, "hydra": hydra})
+
+    waited_for = lost.waiting_for_all(ask, Lost, composed)
+    (returned,) = waited_for(lost_job)
+    assert math.isnan(returned.return_value)
+    assert waited_for("the next") == ["result"]
+    record = results(tmp_path)["seed=1"]
+    assert record["status"] == "failed"
+    assert record["config"] == {"seed": 1, "loss": {"k": "${nothing}"}}
+    assert f"(killed, or out of memory); {log}" in record["reason"]
+    last = {"": "is empty", "l": "loading | epoch 1", "0": "97 | 98 | 99"}[said[:1]]
+    assert record["reason"].endswith(last)
+
+
+def test_a_job_that_was_lost_after_its_end_keeps_it(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"status": "completed"}')
+    lost.record(tmp_path, {}, None)
+    assert json.loads((tmp_path / "result.json").read_text()) == {"status": "completed"}
+
+
+def test_of_a_sweep_whose_processes_are_gone_those_that_had_begun_are_failed(tmp_path: Path) -> None:
+    for name in ("done", "begun"):
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name / ".hydra" / "config.yaml").write_text("seed: 3\n")
+        (tmp_path / name / "run.log").write_text("epoch 1\n")
+    (tmp_path / "done" / "result.json").write_text('{"status": "completed"}')
+    lost.record_begun(tmp_path, ["done", "begun", "not yet"])
+    found = results(tmp_path)
+    assert {name: result["status"] for name, result in found.items()} == {
+        "done": "completed",
+        "begun": "failed",
+    }
+    assert found["begun"]["config"] == {"seed": 3}
+    assert found["begun"]["reason"].endswith("begun/run.log ends with: epoch 1")

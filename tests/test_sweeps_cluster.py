@@ -66,6 +66,46 @@ def test_submitit_on_this_machine(reference: Path, tmp_path: Path) -> None:
     assert "[1/8] ablation=cpp_ssa" in ended.stdout or "[1/8] fold=0" in ended.stdout
 
 
+def with_a_lost_job(cwd: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Three jobs, of which the second kills its process."""
+    command = [sys.executable, str(REPO / "tests" / "lost_jobs.py"), "-m", "seed=0,1,2", *TINY, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    sweep = only(cwd / "outputs")
+    assert ended.returncode == 1, ended.stderr
+    assert {k: r["status"] for k, r in results(sweep).items()} == {
+        "seed=0": "completed",
+        "seed=1": "failed",
+        "seed=2": "completed",
+    }
+    assert "2 of 3 jobs completed" in ended.stdout
+    assert "1 of 3 jobs failed:\n  seed=1: its process ended without a word (killed, or out of memory); " in (
+        ended.stderr
+    )
+    assert "Traceback" not in ended.stderr
+    table = (sweep / "table.md").read_text()
+    assert "2 of 3" in table
+    assert "seed 1: failed: its process ended without a word" in table
+    assert (sweep / "report.html").stat().st_size > 10_000
+    return ended, sweep
+
+
+def test_a_lost_process_of_joblib_is_a_failed_job(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install '.[cluster]'")
+    ended, sweep = with_a_lost_job(tmp_path, "hydra/launcher=joblib")
+    assert f"{sweep}/seed=1/run.log" in ended.stderr
+    assert "resume=true runs what is missing" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_lost_process_of_submitit_is_a_failed_job(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install '.[cluster]'")
+    ended, sweep = with_a_lost_job(tmp_path, "hydra/launcher=submitit_local")
+    assert f"{sweep}/.submitit/" in ended.stderr
+    assert "ends with: " in ended.stderr
+    assert "the last words" in ended.stderr
+
+
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[dict[str, str]]:
     """A Slurm cluster: the one of this shell, else one of our own on this machine."""

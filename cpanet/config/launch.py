@@ -51,8 +51,11 @@ def register() -> None:
         setattr(module, "run_and_report", _call)  # noqa: B010
 
 
-def launch(main: Callable[[], Any]) -> NoReturn:
-    """Run Hydra's ``main`` and exit: 0 done, 2 a UserError, 1 another failure, 130 interrupted."""
+def launch(main: Callable[[], Any], at_loss: Callable[[], None]) -> NoReturn:
+    """Run Hydra's ``main`` and exit: 0 done, 2 a UserError, 1 another failure, 130 interrupted.
+
+    ``at_loss``: what is still to be done where the processes of jobs are gone.
+    """
     sys.argv[1:] = [quote_path(argument) for argument in sys.argv[1:]]
     signal.signal(signal.SIGTERM, of_this_process(_interrupt))  # as Ctrl-C
     try:
@@ -60,6 +63,8 @@ def launch(main: Callable[[], Any]) -> NoReturn:
     except KeyboardInterrupt as error:
         sys.exit(report(error))
     except Exception as error:
+        if type(error).__name__ in PROCESS_LOST:
+            at_loss()
         sys.exit(report(error))
     sys.exit(0)
 
@@ -92,7 +97,7 @@ def report(error: BaseException) -> int:
         return 130
     if type(error).__name__ in PROCESS_LOST:
         print(
-            "error: the process of a job ended without a word (killed, or out of memory). "
+            "error: the processes of jobs ended without a word (killed, or out of memory). "
             "The same command with resume=true runs what is missing.",
             file=sys.stderr,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cpanet.sweep.callback import end_with_lost_jobs
 from cpanet.sweep.job import of_several, run_job, threads
 
-__all__ = ["of_several", "run_job", "threads"]
+__all__ = ["end_with_lost_jobs", "of_several", "run_job", "threads"]

@@ -31,10 +31,13 @@ from cpanet.errors import UserError
 from cpanet.files import write_atomically
 from cpanet.report import layout
 from cpanet.report.layout import Layout
-from cpanet.sweep import axes, ends, plan
+from cpanet.report.write import write_report
+from cpanet.sweep import axes, ends, lost, plan
 from cpanet.sweep.progress import Watch
 
-_watches: list[Watch] = []  # not the callback's own: callbacks are pickled and sent with the jobs
+# not the callback's own: callbacks are pickled and sent with the jobs
+_running: list[Path] = []  # the directory of the sweep
+_watches: list[Watch] = []
 EXTRAS = {"joblib": "cluster", "submitit": "cluster", "optuna": "optuna"}
 
 
@@ -73,27 +76,60 @@ class Sweep(Callback):
         write_atomically(directory / layout.FILE, layout.dump(table).encode())
         plan.write(directory, planned)
         _say_plan(config, directory, planned)
+        _running[:] = [directory]
         if "submitit" in str(config.hydra.launcher._target_):
+            _outlive_lost_jobs(config)
             _watches.append(Watch(directory, planned))
 
     @or_exit
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        while _watches:
-            _watches.pop().close()
-        directory = Path(config.hydra.sweep.dir)
-        planned = plan.read(directory)
-        found = ends.tally(directory, [job.directory for job in planned.jobs] if planned else [])
-        Console().print(
-            f"{found.completed + found.duplicates} of {found.jobs} jobs completed → {directory}",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
-        if found.failed:
-            lines = [f"{len(found.failed)} of {found.jobs} jobs failed:"]
-            lines += [f"  {name}: {reason}" for name, reason in found.failed]
-            print("\n".join(lines), file=sys.stderr)
+        if _end(Path(config.hydra.sweep.dir)):
             sys.exit(1)
+
+
+def end_with_lost_jobs() -> None:
+    """What Hydra leaves out when the launcher fails with its jobs: their records, the tables, and the last words."""
+    while _running:
+        directory = _running[0]
+        lost.record_begun(
+            directory, _names(directory) or [path.parent.name for path in directory.glob("*/run.log")]
+        )
+        write_report([directory], directory)
+        _end(directory)
+
+
+def _end(directory: Path) -> bool:
+    """Say how a sweep ended; whether jobs failed."""
+    _running.clear()
+    while _watches:
+        _watches.pop().close()
+    found = ends.tally(directory, _names(directory))
+    Console().print(
+        f"{found.completed + found.duplicates} of {found.jobs} jobs completed → {directory}",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+    if found.failed:
+        lines = [f"{len(found.failed)} of {found.jobs} jobs failed:"]
+        lines += [f"  {name}: {reason}" for name, reason in found.failed]
+        print("\n".join(lines), file=sys.stderr)
+    return bool(found.failed)
+
+
+def _names(directory: Path) -> list[str]:
+    """Directories of the jobs that are planned."""
+    planned = plan.read(directory)
+    return [job.directory for job in planned.jobs] if planned else []
+
+
+def _outlive_lost_jobs(config: DictConfig) -> None:
+    jobs = importlib.import_module("submitit.core.core").Job
+    error = importlib.import_module("submitit.core.utils").UncompletedJobError
+    original = getattr(jobs.results, "__wrapped__", jobs.results)  # of an earlier sweep of this process
+    jobs.results = lost.waiting_for_all(
+        original, error, lambda overrides: _loader().load_sweep_config(config, overrides)
+    )
 
 
 def _search_for_more(config: DictConfig) -> None:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from cpanet.files import write_atomically
 
 FILE = "result.json"
@@ -34,6 +37,17 @@ def score(result: dict[str, Any] | None) -> float:
     if result is None or result.get("status") != "completed":
         return float("nan")
     return float(result["best"]["miou"])
+
+
+def plain(config: Any) -> Any:
+    """A configuration as far as it can be resolved, for the record: it may be what is wrong."""
+    try:
+        values: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException:
+        values = OmegaConf.to_container(config, resolve=False)
+    for key in ("resume", "hydra"):
+        values.pop(key, None)
+    return values
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from cpanet.errors import UserError
 from cpanet.report.write import write_report
@@ -79,14 +78,14 @@ class _Job:
             {
                 "status": "duplicate",
                 "duplicate_of": os.path.relpath(self.sweep / original, self.directory),
-                "config": _plain(self.config),
+                "config": ends.plain(self.config),
             },
         )
         self.progress.duplicate(original)
         return ends.score(ends.read(self.sweep / original))
 
     def _record(self, error: Exception) -> None:
-        result = ends.read(self.directory) or {"status": "failed", "config": _plain(self.config)}
+        result = ends.read(self.directory) or {"status": "failed", "config": ends.plain(self.config)}
         reason = result.get("reason") or reason_of(error)
         ends.write(self.directory, {**result, "reason": reason})
         self.progress.failed(str(reason))
@@ -98,13 +97,3 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, UserError):
         return text
     return f"{type(error).__name__}: {text}".rstrip(": ")
-
-
-def _plain(config: DictConfig) -> Any:
-    """The configuration as far as it can be resolved: it may be what is wrong."""
-    try:
-        values: Any = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException:
-        values = OmegaConf.to_container(config, resolve=False)
-    values.pop("resume", None)
-    return values

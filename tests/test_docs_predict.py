@@ -13,10 +13,15 @@ from pathlib import Path
 import cv2
 import pytest
 
+from cpanet.data.catalog import METAL8
+from tests.datasets import write_folder
 from tests.hydra_app import REPO
 
 PAGE = (REPO / "docs" / "predict.md").read_text(encoding="utf-8")
-SMALLER = "profile=tiny backbone=vgg16 backbone.weights=random data.workers=0 log.overlays=0 hydra.run.dir=outputs/defaults"
+SMALLER = (
+    "profile=tiny backbone=vgg16 backbone.weights=random data.workers=0 log.overlays=0 "
+    "train.epochs=1 train.iterations_per_epoch=2"
+)
 
 
 def blocks(language: str) -> list[str]:
@@ -25,46 +30,50 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_page_from_top_to_bottom(tmp_path: Path) -> None:
-    for name in ("run.py", "examples"):
-        (tmp_path / name).symlink_to(REPO / name)
-    python = tmp_path / "bin" / "python"
-    python.parent.mkdir()
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "PATH": f"{python.parent}:{os.environ['PATH']}"}
+    metal8 = write_folder(tmp_path / "data", METAL8.classes, 6)
+    page, figures, here = (tmp_path / name for name in ("predict.md", "figures", "here"))
+    page.write_text(PAGE, encoding="utf-8")
+    figures.mkdir()
+    here.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
     def run(*command: str) -> str:
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
+            command, cwd=here, env=environment, capture_output=True, text=True, timeout=900, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    prepare, use, evaluate, _, export = blocks("bash")
-    run("bash", "-ec", prepare)
-    train, predict = use.splitlines()
-    assert train == "python run.py"
-    run("bash", "-ec", f"{train} {SMALLER}")
-    assert "IoU with the 22 masks that lie beside the pictures" in run("bash", "-ec", predict)
-    (directory,) = tmp_path.glob("outputs/task=predict*")
+    again = [sys.executable, str(REPO / "docs" / "figures" / "again.py"), f"--train-with={SMALLER}"]
+    places = [f"--page={page}", f"--figures={figures}", f"--folder={here}"]
+    told = run(*again, *places, f"--metal8={metal8}", "--weights=random")
+    assert "IoU with the 22 masks that lie beside the pictures" in told
+    assert "IoU with the 3 masks that lie beside the pictures" in told
+    assert "95 % interval" in told
+    (directory,) = here.glob("outputs/task=predict,checkpoint=defaults*")
     for name in ("masks", "overlays", "probabilities"):
         assert len(list((directory / name).glob("*.png"))) == 25
     with (directory / "predictions.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == 25
     annotations = json.loads((directory / "annotations.json").read_text())
     assert [c["name"] for c in annotations["categories"]] == ["crack"]
-    run(str(python), str(REPO / "docs" / "figures" / "predict.py"), "annotated", str(directory), "figure.png")
-    assert cv2.imread(str(tmp_path / "figure.png")).shape[1] > 800
+    for name in ("predict.jpg", "episodes.jpg"):
+        assert cv2.imread(str(figures / name)).shape[1] > 800
+    new = page.read_text(encoding="utf-8")
+    assert new != PAGE
+    assert re.sub(r"[−\d.*]", "", new) == re.sub(r"[−\d.*]", "", PAGE)  # numbers differ, and nothing else
+    iou = json.loads((directory / "result.json").read_text())["iou"]
+    assert f"IoU of **{iou:.3f}**" in new
 
     (snippet,) = blocks("python")
-    assert run(str(python), "-c", snippet).startswith("(200, 200) ")
-    assert "95 % interval" in run("bash", "-ec", evaluate)
+    assert run(sys.executable, "-c", snippet).startswith("(200, 200) ")
 
     pytest.importorskip("onnxruntime", reason="pip install '.[export]'")
-    install, *commands = export.splitlines()
+    install, *commands = blocks("bash")[-1].splitlines()
     assert install == "pip install -e '.[export]'"
     run("bash", "-ec", "\n".join(commands))
-    assert len(list((tmp_path / "marked").glob("*.png"))) == 25
+    assert len(list((here / "marked").glob("*.png"))) == 25
 
 
 def test_the_commands_on_real_pictures_compose() -> None:

@@ -233,6 +233,12 @@ def test_they_run(command, tmp_path):
     assert {json.loads(path.read_text())["status"] for path in results} <= {"completed", "duplicate"}
 
 
+def ended(result: Path) -> list:
+    """What a run came to; how long it took is another matter."""
+    record = json.loads(result.read_text())
+    return [record.get(key) for key in ("status", "best", "last", "iterations")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in TRAINED if "resume=" in c or "…" in c])
 def test_they_go_on(command, tmp_path):
@@ -241,7 +247,7 @@ def test_they_go_on(command, tmp_path):
     first = smaller([w for w in words if not w.startswith(("resume=", "data.workers=", "checkpoint."))])
     assert run_here(tmp_path, *first) == 0
     made = sorted(tmp_path.glob("outputs/**/result.json"))
-    before = [path.read_bytes() for path in made]
+    before = [ended(path) for path in made]
     if any(w.startswith("resume=outputs") for w in words):
         rest = [w for w in words if not w.startswith(("resume=", "data.root="))]
         again = [f"resume={made[0].parent}", *rest]
@@ -252,4 +258,4 @@ def test_they_go_on(command, tmp_path):
         again = [*first, "resume=true"]
     assert run_here(tmp_path, *again) == 0
     assert sorted(tmp_path.glob("outputs/**/result.json")) == made  # nothing was begun anew
-    assert [path.read_bytes() for path in made] == before
+    assert [ended(path) for path in made] == before

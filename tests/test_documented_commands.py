@@ -212,8 +212,17 @@ def test_links_and_pictures_of_the_pages_lead_somewhere():
 
 
 def smaller(arguments: list[str]) -> list[str]:
-    """``arguments`` of a training command for seconds rather than hours: tiny, on the embedded set, with fewer folds and seeds."""
-    sized = ("data=", "data.root=", "profile=", "backbone.weights=", "train.", "evaluate.", "device=", "seed=")
+    """``arguments`` of a training command for seconds, not hours: tiny, on the embedded set, fewer folds and seeds."""
+    sized = (
+        "data=",
+        "data.root=",
+        "profile=",
+        "backbone.weights=",
+        "train.",
+        "evaluate.",
+        "device=",
+        "seed=",
+    )
     kept = [a for a in arguments if not a.startswith((*sized, "hydra.run.dir=", "hydra.sweep.dir="))]
     kept = ["fold=0,1" if re.fullmatch(r"fold=0,1,.*", a) else a for a in kept]
     seeds = [a for a in arguments if a.startswith("seed=")]

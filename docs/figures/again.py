@@ -107,12 +107,15 @@ def real(page: str, place: Place, weights: str) -> str:
     rows = []
     for result in predictions:
         how = (
-            f"trained, {trained['iterations']} iterations, best epoch ({trained['best']['epoch']} of {trained['last']['epoch']})"
+            f"trained, {trained['iterations']} iterations, best epoch ({trained['best']['epoch']} of "
+            f"{trained['last']['epoch']})"
             if result["checkpoint"]
             else "`method=prototype`, no training"
         )
         iou = f"{result['iou']:.3f}"
-        rows.append(f"| {how} | {result['image_size']} | {f'**{iou}**' if result['iou'] == best else iou} |\n")
+        rows.append(
+            f"| {how} | {result['image_size']} | {f'**{iou}**' if result['iou'] == best else iou} |\n"
+        )
     start = page.index(TABLE) + len(TABLE)
     page = page[:start] + "".join(rows) + page[page.index("\n\n", start) + 1 :]
     return put(page, r"1-shot over both classes of the fold, (.*)\.\n", scores(trained))
@@ -121,9 +124,7 @@ def real(page: str, place: Place, weights: str) -> str:
 def scores(trained: dict[str, Any]) -> str:
     """Best, last and floor of a training."""
     best, last, floor = (trained[which] for which in ("best", "last", "floor"))
-    return (
-        f"mIoU {best['miou']:.3f} at its best epoch, {last['miou']:.3f} at its last, {floor['miou']:.3f} the floor"
-    )
+    return f"mIoU {best['miou']:.3f} at its best epoch, {last['miou']:.3f} at its last, {floor['miou']:.3f} the floor"
 
 
 def rewrite(path: Path, change: Callable[[str], str]) -> None:
@@ -132,14 +133,20 @@ def rewrite(path: Path, change: Callable[[str], str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--metal8", type=Path, metavar="DIR", help="the data set metal8, for the table of real steel")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--metal8", type=Path, metavar="DIR", help="the data set metal8, for the table of real steel"
+    )
     parser.add_argument("--weights", metavar="FILE", help="ImageNet weights of VGG-16, for the same")
     parser.add_argument("--real-only", action="store_true", help="the table of real steel and nothing else")
     parser.add_argument("--page", type=Path, default=REPO / "docs" / "predict.md", help="read and rewritten")
     parser.add_argument("--figures", type=Path, default=FIGURES, metavar="DIR", help="where pictures go")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="work in this empty folder and leave it")
-    parser.add_argument("--train-with", default="", metavar="OVERRIDES", help="added to trainings, to try this out")
+    parser.add_argument(
+        "--train-with", default="", metavar="OVERRIDES", help="added to trainings, to try this out"
+    )
     options = parser.parse_args()
     if options.metal8 and not options.weights:
         parser.error("--metal8 needs --weights")

@@ -31,6 +31,8 @@ from cpanet.features import FeatureBatch, FeatureCache, ImageFeatures, TrainingF
 from cpanet.files import CannotWrite
 from cpanet.losses import LossTerms
 from cpanet.models import CPANet, Protocol, PrototypeFloor
+from cpanet.models.door import pass_door
+from cpanet.models.initial import principal_projection, start_from
 from cpanet.models.pretrained import find_weights, instructions
 from cpanet.recipe import (
     WeightAverage,
@@ -41,11 +43,14 @@ from cpanet.recipe import (
 )
 from cpanet.records import RunDirectory, TensorBoard, environment_facts, git_commit, pictures
 from cpanet.records.run_directory import episode_rows
+from cpanet.runtime import jt
 from cpanet.signals import stop_signals
 
 # what the runs of a process share
 FEATURES = FeatureCache()
 TRAINING_FEATURES = TrainingFeatures()
+PROJECTIONS: dict[tuple, Any] = {}  # the last, as FEATURES
+PRINCIPAL_IMAGES = 64  # training images from which a start takes its principal components
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -126,6 +131,9 @@ class Experiment:
         self.backbone_weights = (
             ("random", config.seed) if weights is None else (str(weights), weights.stat().st_mtime_ns)
         )
+        init = config.recipe.init
+        if config.method == "cpanet" and (init.head, init.projection) == ("prototype", "principal"):
+            self._start_from_training_images()
         self.optimizer, self.average = build_training(config, self.model)
         self.epochs = 0 if self.optimizer is None else config.train.epochs
         self.records = RunDirectory(directory)
@@ -135,6 +143,20 @@ class Experiment:
         # a GPU makes features faster than they are copied; a backbone in training mode makes new ones every time
         eligible = shared and self.device.device == "cpu" and config.protocol.backbone_mode == "eval"
         self.shared = TRAINING_FEATURES if eligible else None
+
+    def _start_from_training_images(self) -> None:
+        """The head's comparison starts in the principal components of what the backbone makes of training images."""
+        config = self.config
+        indices = self.dataset.split(config.fold).train_indices
+        chosen = [int(i) for i in indices[:: max(1, len(indices) // PRINCIPAL_IMAGES)]]
+        key = (*self._features_key(), "train", config.recipe.features, config.model.width)
+        if key not in PROJECTIONS:
+            PROJECTIONS.clear()
+            features = ImageFeatures(self.model, self.dataset, chosen, config.data.image_size).numpy()
+            normalised = pass_door(jt.array(features), config.recipe.features).numpy()
+            PROJECTIONS[key] = principal_projection(normalised, config.model.width // 4)
+            self.model.train()  # Jittor's eval() switches gradients off
+        start_from(self.model, PROJECTIONS[key])
 
     # ------------------------------------------------------------------ the run
 
@@ -289,15 +311,19 @@ class Experiment:
         size = config.data.image_size
         if config.protocol.backbone_mode == "train":  # its BatchNorm statistics drift: nothing can be kept
             return ImageFeatures(self.model, self.dataset, indices, size)
-        key = (
+        return FEATURES.get(self._features_key(), self.model, self.dataset, indices, size)
+
+    def _features_key(self) -> tuple:
+        """What decides the features of the fold's images."""
+        config = self.config
+        return (
             config.backbone.name,
             self.backbone_weights,
             self.dataset.fingerprint,
             config.fold,
-            size,
+            config.data.image_size,
             self.device.device,
         )
-        return FEATURES.get(key, self.model, self.dataset, indices, size)
 
     def _score(self) -> engine.Evaluation:
         with self.average.swapped_in() if self.average is not None else nullcontext():

@@ -34,6 +34,10 @@ class ImageFeatures:
             parts.append(model.features(jt.array(filled)).numpy()[: len(images)])
         self._features = np.concatenate(parts)
 
+    def numpy(self) -> np.ndarray:
+        """Features (N, C, h, w) in the order of ``indices``."""
+        return self._features
+
     def episodes(self, episodes: Sequence[Episode]) -> tuple[Any, Any, Any]:
         """Query features (B, C, h, w), support features (B, K, C, h, w), support masks (B, K, S, S) on the device."""
         query = [self._row[e.query] for e in episodes]

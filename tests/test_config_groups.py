@@ -21,7 +21,7 @@ GROUPS = {
     "protocol": "corrected released released_prototype_average released_aux_loss released_backbone_mode "
     "released_aux_padding",
     "profile": "paper quick tiny auto",
-    "recipe": "paper fast",
+    "recipe": "paper fast steel",
     "recipe/optimizer": "sgd adamw",
     "recipe/schedule": "poly cosine",
     "recipe/loss": "plain dice weighted",

@@ -8,6 +8,7 @@ import pytest
 from cpanet.losses import LossTerms, cross_entropy, segmentation_loss
 from cpanet.models import CPANet
 from cpanet.models.door import DOORS, pass_door
+from cpanet.models.initial import principal_projection, start_from
 from cpanet.runtime import jt
 
 SIZE = 32
@@ -74,6 +75,40 @@ def test_untrained_it_marks_what_looks_like_the_support(cpp, ssa, width):
     difference = logits[1] - logits[0]
     at_grid = difference[np.ix_([0, 10, 21, 31], [0, 10, 21, 31])]
     assert at_grid[query == 1].min() > at_grid[query == 0].max()
+
+
+def test_the_principal_projection_keeps_where_features_differ():
+    rng = np.random.default_rng(2)
+    directions, _ = np.linalg.qr(rng.standard_normal((12, 12)))
+    spread = np.array([4.0, 4.0, 1.0] + [1e-3] * 9)
+    features = np.einsum("cd,ndhw->nchw", directions * spread, rng.standard_normal((20, 12, 5, 5)))
+    projection = principal_projection(features, 3)
+    projected = np.einsum("rc,nchw->nrhw", projection, features)
+    np.testing.assert_allclose((projected**2).mean(), 1, rtol=1e-6)
+    lost = projection @ directions[:, 3:]  # what it sees of the directions in which nothing happens
+    assert np.abs(lost).max() < 1e-2 * np.abs(projection @ directions[:, :3]).max()
+    seen = np.linalg.svd(projection @ directions[:, :3], compute_uv=False)
+    np.testing.assert_allclose(seen[0] / seen[2], 2, rtol=0.1)  # 4 to 1, each over the root of its spread
+    np.testing.assert_array_equal(projection, principal_projection(features, 3))
+
+
+def test_fewer_features_than_directions_are_no_failure():
+    projection = principal_projection(np.ones((1, 4, 1, 1)), 3)
+    assert projection.shape == (3, 4)
+    assert np.isfinite(projection).all()
+
+
+def test_a_start_from_a_projection_compares_in_it():
+    model = CPANet("vgg16", width=16, head_init="prototype", door="standard")
+    before = model.down_query.weight.numpy()
+    projection = np.random.default_rng(3).standard_normal((4, 768))
+    start_from(model, projection)
+    kernel = model.down_query.weight.numpy()[:, :, 0, 0]
+    np.testing.assert_allclose(kernel[:4], projection, rtol=1e-6)
+    np.testing.assert_array_equal(kernel[4:8], -kernel[:4])
+    np.testing.assert_array_equal(kernel[8:], before[8:, :, 0, 0])
+    np.testing.assert_array_equal(model.down_supp.weight.numpy()[:, :, 0, 0], kernel)
+    assert not model.down_query.weight.is_stop_grad()
 
 
 def test_a_defect_pixel_can_weigh_as_much_as_several_sound_ones():

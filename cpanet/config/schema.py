@@ -96,6 +96,9 @@ class Schedule(Section):
 
 class Init(Section):
     head: Literal["released", "kaiming_normal", "prototype"]
+    projection: Literal["random", "principal"] = (
+        "random"  # of a prototype start; runs from before it was a choice: random
+    )
 
 
 class LossTerms(Section):
@@ -109,7 +112,7 @@ class Average(Section):
 
 
 class Recipe(Section):
-    name: Literal["paper", "fast"]
+    name: Literal["paper", "fast", "steel"]
     optimizer: Optimizer
     schedule: Schedule
     init: Init

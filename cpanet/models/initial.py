@@ -105,12 +105,48 @@ def _prototype(name: str, shape: tuple, rng) -> np.ndarray:
 def _signed_projection(shape: tuple) -> np.ndarray:
     """[A; −A] in the order of halves that :func:`_intersection` wants; A has orthonormal rows. The same for both sides."""
     width, channels = shape[:2]
-    rng = np.random.default_rng(0)
-    q, _ = np.linalg.qr(rng.standard_normal((channels, width // 2)))
-    quarter = width // 4
-    rows = q.T
+    return _signed(_orthonormal(channels, width // 2).T)
+
+
+def _signed(rows: np.ndarray) -> np.ndarray:
+    """Rows A (C/2, C_b) → the kernel (C, C_b, 1, 1) of :func:`_signed_projection`."""
+    quarter = len(rows) // 2
     signed = [rows[:quarter], -rows[:quarter], rows[quarter:], -rows[quarter:]]
     return np.concatenate(signed)[:, :, None, None]
+
+
+def _orthonormal(n: int, columns: int) -> np.ndarray:
+    """Random matrix (n, columns) with orthonormal columns, the same at every call."""
+    q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((n, columns)))
+    return q
+
+
+def principal_projection(features: np.ndarray, rows: int) -> np.ndarray:
+    """The directions in which features differ most, as projection (rows, C) for :func:`start_from`.
+
+    ``features`` (N, C, h, w), normalised as the head receives them. Principal components, each divided by the square root
+    of its standard deviation, so that the first ones do not decide alone; then rotated at random, since what follows
+    compares channel by channel; of root mean square 1 over these features.
+    """
+    flat = features.transpose(1, 0, 2, 3).reshape(features.shape[1], -1).astype(np.float64)
+    variances, directions = np.linalg.eigh(flat @ flat.T / flat.shape[1])
+    order = np.argsort(variances)[::-1][:rows]
+    kept = np.maximum(variances[order], 1e-6 * variances.max())
+    projection = _orthonormal(len(order), len(order)) @ (directions[:, order] * kept**-0.25).T
+    return projection / np.sqrt(np.mean(np.square(projection @ flat)))
+
+
+def start_from(model, projection: np.ndarray) -> None:
+    """Let the head of ``model``, initialised as ``prototype``, compare in ``projection`` (C/4, C_b), in place.
+
+    The first half of its channels, on which the comparison rests, takes these rows and their negatives; the second keeps
+    its random ones.
+    """
+    kernel = np.array(model.down_query.weight.numpy())
+    half = len(kernel) // 2
+    kernel[:half] = np.concatenate([projection, -projection])[:, :, None, None]
+    for layer in (model.down_query, model.down_supp):
+        layer.weight.assign(jt.array(kernel.astype(np.float32)))
 
 
 def _intersection(width: int) -> np.ndarray:

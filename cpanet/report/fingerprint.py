@@ -49,6 +49,8 @@ def essence(config: Mapping[str, Any], seed: bool = True) -> dict[str, Any]:
     _protocol(values)
     if values.get("recipe.schedule.name") == "cosine":
         values.pop("recipe.schedule.power", None)
+    if values.get("recipe.init.head") != "prototype" or values.get("recipe.init.projection") == "random":
+        values.pop("recipe.init.projection", None)  # which runs from before it was a choice do not have
     if values.get("data.name") != "folder":
         values.pop("data.folds", None)
     return values

@@ -268,7 +268,7 @@ def assemble(
         **measure.header("quality", "cpu"),
         "overrides": [without_path(o) for o in overrides],
         "recipe_overrides": recipes,
-        "iterations": iterations,
+        "iterations": max((run.iterations[-1] for run in runs if run.iterations), default=iterations),
         "floor": statistics.fmean(floors) if floors else None,
         "recipes": summarise(runs, list(recipes)),
         "runs": [asdict(run) for run in runs],
@@ -292,7 +292,7 @@ def arguments() -> argparse.Namespace:
     options.add_argument(
         "--recipe", action="append", metavar="NAME[=OVERRIDES]", help="repeatable; default: paper, fast"
     )
-    options.add_argument("--iterations", type=int, default=240, help="of every run")
+    options.add_argument("--iterations", type=int, default=240, help="of every run; fewer where an epoch has not as many batches as lie between two evaluations")
     options.add_argument("--evaluations", type=int, default=6, help="of every run, evenly spread")
     options.add_argument("--seeds", default="0,1,2")
     options.add_argument("--folds", default="0")

@@ -22,7 +22,7 @@ GROUPS = {
     "released_aux_padding",
     "profile": "paper quick tiny auto",
     "recipe": "paper fast steel",
-    "recipe/optimizer": "sgd adamw",
+    "recipe/optimizer": "sgd adamw adamw_gentle",
     "recipe/schedule": "poly cosine",
     "recipe/loss": "plain dice weighted",
     "device": "auto cpu cuda",

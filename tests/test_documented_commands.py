@@ -115,7 +115,7 @@ def needs_plugin(command: str) -> None:
 def test_run_py_takes_it_as_typed(command, places, tmp_path, capsys):
     needs_plugin(command)
     if "…" in command or "resume=outputs" in command:
-        pytest.skip("goes on with a run that has to be there; test_they_run has one")
+        pytest.skip("goes on with a run that has to be there; test_they_go_on has one")
     arguments = filled(command, places)
     if "--help" in arguments or "--cfg" in arguments:
         assert run_here(tmp_path, *arguments) == 0

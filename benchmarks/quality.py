@@ -292,7 +292,12 @@ def arguments() -> argparse.Namespace:
     options.add_argument(
         "--recipe", action="append", metavar="NAME[=OVERRIDES]", help="repeatable; default: paper, fast"
     )
-    options.add_argument("--iterations", type=int, default=240, help="of every run; fewer where an epoch has not as many batches as lie between two evaluations")
+    options.add_argument(
+        "--iterations",
+        type=int,
+        default=240,
+        help="of every run; fewer where an epoch has not as many batches as lie between two evaluations",
+    )
     options.add_argument("--evaluations", type=int, default=6, help="of every run, evenly spread")
     options.add_argument("--seeds", default="0,1,2")
     options.add_argument("--folds", default="0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cpanet.ops import kernels
 from cpanet.ops.dense import conv2d
+from cpanet.ops.function import Function
 from cpanet.runtime import jt
 
 HEADER = """
@@ -41,15 +42,15 @@ def conv3x3_relu(x, weight, in_factors=None, out_factors=None):
     return _Conv3x3Relu.apply(x, weight, in_factors, out_factors)
 
 
-class _Conv3x3Relu(jt.Function):
+class _Conv3x3Relu(Function):
     def execute(self, x, weight, in_factors, out_factors):
         shape = [x.shape[0], weight.shape[0], *x.shape[2:]]
         y = jt.code(shape, x.dtype, [x, weight, in_factors, out_factors], cpu_header=HEADER, cpu_src=FORWARD)
-        self.saved = x, weight, in_factors, out_factors, y
+        self.keep(x, weight, in_factors, out_factors, y)
         return y
 
     def grad(self, dy):
-        x, weight, in_factors, out_factors, y = self.saved
+        x, weight, in_factors, out_factors, y = self.release()
         dx, dw = jt.code(
             [x.shape, weight.shape],
             [x.dtype, weight.dtype],

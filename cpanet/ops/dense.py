@@ -4,12 +4,14 @@ Jittor writes both as a broadcast, a product and a sum, and finds out while it c
 that. It compiles in several threads, and the operators that these threads put in enter themselves, without a lock, into the
 lists of variables that other threads are reading: once in a while a process dies of it at its first training step. Naming
 the operator leaves nothing to be found, and no loop to be compiled that is never run.
+(:mod:`cpanet.models.resample` leaves its products to Jittor, and says why.)
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from cpanet.ops.function import Function
 from cpanet.runtime import jt
 
 
@@ -52,25 +54,25 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-class _Convolution(jt.Function):
+class _Convolution(Function):
     def execute(self, x, weight, geometry):
-        self.saved = x, weight, geometry
+        self.keep(x, weight, geometry)
         return jt.compile_extern.mkl_ops.mkl_conv(x, weight, *geometry)
 
     def grad(self, dy):
-        x, weight, geometry = self.saved
+        x, weight, geometry = self.release()
         operators = jt.compile_extern.mkl_ops
         dx = operators.mkl_conv_backward_x(weight, dy, x.shape[2], x.shape[3], *geometry)
         dw = operators.mkl_conv_backward_w(x, dy, weight.shape[2], weight.shape[3], *geometry)
         return dx, dw, None
 
 
-class _Product(jt.Function):
+class _Product(Function):
     def execute(self, a, b):
-        self.saved = a, b
+        self.keep(a, b)
         return jt.compile_extern.mkl_ops.mkl_matmul(a, b, False, False)
 
     def grad(self, dc):
-        a, b = self.saved
+        a, b = self.release()
         operators = jt.compile_extern.mkl_ops
         return operators.mkl_matmul(dc, b, False, True), operators.mkl_matmul(a, dc, True, False)

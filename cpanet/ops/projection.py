@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cpanet.ops import kernels
+from cpanet.ops.function import Function
 from cpanet.runtime import jt
 
 HEADER = """
@@ -52,31 +53,31 @@ def _code(shapes, inputs, source):
     return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=HEADER, cpu_src=source)
 
 
-class _Project(jt.Function):
+class _Project(Function):
     def execute(self, x, weight):
-        self.saved = x, weight
+        self.keep(x, weight)
         shape = [x.shape[0], weight.shape[1], *x.shape[2:]]
         source = f"cpanet_project(in0_p, in1_p, nullptr, out0_p, nullptr, {SIZES});"
         (y,) = _code([shape], [x, weight], source)
         return y
 
     def grad(self, dy):
-        x, weight = self.saved
+        x, weight = self.release()
         source = f"cpanet_project_backward(in0_p, in1_p, nullptr, nullptr, in2_p, out0_p, out1_p, nullptr, {SIZES});"
         return tuple(_code([x.shape, weight.shape], [x, weight, dy], source))
 
 
-class _ProjectWithMaximum(jt.Function):
+class _ProjectWithMaximum(Function):
     def execute(self, x, weight, scale):
         batch, _, height, width = x.shape
         shapes = [[batch, weight.shape[1] + 1, height, width], [batch, height, width]]
         source = f"cpanet_project(in0_p, in1_p, in2_p, out0_p, out1_p, {SIZES});"
         y, winner = _code(shapes, [x, weight, scale], source)
-        self.saved = x, weight, scale, winner
+        self.keep(x, weight, scale, winner)
         return y
 
     def grad(self, dy):
-        x, weight, scale, winner = self.saved
+        x, weight, scale, winner = self.release()
         source = (
             f"cpanet_project_backward(in0_p, in1_p, in2_p, in3_p, in4_p, out0_p, out1_p, out2_p, {SIZES});"
         )

@@ -18,7 +18,7 @@ from cpanet.models.protocol import CORRECTED, Protocol
 from cpanet.models.resample import enlarge
 from cpanet.models.sa import SupportAuxiliary
 from cpanet.models.ssa import SpaceSqueezeAttention
-from cpanet.ops import Conv, conv2d, conv3x3_relu, matmul
+from cpanet.ops import Conv, conv2d, conv3x3_relu
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -117,7 +117,7 @@ class CPANet(jt.nn.Module):
         query = self.drop(nn.relu(self.down_query(pass_door(features, self.door))))
         kernel = self.compare1.weight
         # the prototype is the same at every position: its half of the 1×1 convolution is one vector an episode
-        constant = matmul(prototype, kernel[:, : self.width].reshape(self.width, self.width).t())
+        constant = jt.matmul(prototype, kernel[:, : self.width].reshape(self.width, self.width).t())
         x = conv2d(query, kernel[:, self.width :]) + constant.reshape(*constant.shape, 1, 1)
         kept = self.drop.factors(x.shape[0], self.width)
         x = scale_channels(nn.relu(x), kept)

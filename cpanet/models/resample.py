@@ -90,7 +90,6 @@ def _separable(taps, size: tuple[int, int], k: int, stride: int, padding: int):
     batch, _, out, _, h, w = taps.shape
     rows = _taps(size[0], h, k, stride, padding)
     columns = _taps(size[1], w, k, stride, padding)
-    # Jittor's own products: the gradient function of ours would hold the large maps until the end of the step
     tall = jt.matmul(taps.permute(0, 1, 2, 5, 3, 4).reshape(batch * k * out * w, k * h), rows)
     tall = tall.reshape(batch, k, out, w, -1).permute(0, 2, 4, 1, 3)
     height = tall.shape[2]

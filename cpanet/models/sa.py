@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cpanet.models.dropout import ChannelDropout, DropoutSource, relu_dropout
 from cpanet.models.resample import conv_of_enlarged
-from cpanet.ops import Conv, conv2d, conv3x3_few, conv3x3_relu, matmul
+from cpanet.ops import Conv, conv2d, conv3x3_few, conv3x3_relu
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -28,7 +28,7 @@ class SupportAuxiliary(jt.nn.Module):
         drop, width = self.drop, self.width
         kernel = self.mix1.weight
         # the prototype is the same at every position and enters twice: its part is one vector an image
-        constant = matmul(
+        constant = jt.matmul(
             prototype, (kernel[:, width : 2 * width] + kernel[:, 2 * width :]).reshape(width, width).t()
         )
         x = conv2d(feature, kernel[:, :width]) + constant.reshape(*constant.shape, 1, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cpanet.models.dropout import ChannelDropout, DropoutSource, relu_dropout
 from cpanet.models.resample import conv_of_enlarged, enlarge
-from cpanet.ops import Conv, Linear, conv2d, conv3x3_relu, project, project_with_maximum
+from cpanet.ops import Conv, conv2d, conv3x3_relu, project, project_with_maximum
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -15,8 +15,8 @@ class ChannelAttention(jt.nn.Module):
     """Shared bottleneck on the global maximum and the global mean, summed, sigmoid (CBAM, Woo et al. 2018)."""
 
     def __init__(self, width: int, reduction: int = 16) -> None:
-        self.squeeze = Linear(width, max(width // reduction, 1), bias=False)
-        self.expand = Linear(max(width // reduction, 1), width, bias=False)
+        self.squeeze = nn.Linear(width, max(width // reduction, 1), bias=False)
+        self.expand = nn.Linear(max(width // reduction, 1), width, bias=False)
 
     def execute(self, x):
         """x (B, C, H, W) → weights (B, C) in (0, 1)."""

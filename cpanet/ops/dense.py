@@ -1,10 +1,12 @@
-"""Convolutions and matrix products that name oneDNN's operators themselves, on the CPU.
+"""Convolutions that name oneDNN's operators themselves, on the CPU.
 
-Jittor writes both as a broadcast, a product and a sum, and finds out while it compiles them that oneDNN has an operator for
-that. It compiles in several threads, and the operators that these threads put in enter themselves, without a lock, into the
-lists of variables that other threads are reading: once in a while a process dies of it at its first training step. Naming
-the operator leaves nothing to be found, and no loop to be compiled that is never run.
-(:mod:`cpanet.models.resample` leaves its products to Jittor, and says why.)
+Jittor writes a convolution as a broadcast, a product and a sum, and finds out while it compiles them that oneDNN has an
+operator for that. It compiles in several threads, and the operators that these threads put in enter themselves, without a
+lock, into the lists of variables that other threads are reading: once in a while a process dies of it at its first training
+step. Naming the operator leaves nothing to be found, and no loop to be compiled that is never run.
+
+Matrix products, a handful of kernels, stay with Jittor: a product that is named and one that is found at the same time are
+written to the same file by two threads.
 """
 
 from __future__ import annotations
@@ -37,19 +39,6 @@ class Conv(jt.nn.Conv):
         return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
 
 
-class Linear(jt.nn.Linear):
-    """``jt.nn.Linear``, its parameters and their start, on :func:`matmul`: (n, inputs) → (n, outputs)."""
-
-    def execute(self, x):
-        y = matmul(x, self.weight.transpose(0, 1))
-        return y if self.bias is None else y + self.bias
-
-
-def matmul(a, b):
-    """a (n, m), b (m, k) → (n, k)."""
-    return jt.matmul(a, b) if _onednn(a, b) is None else _Product.apply(a, b)
-
-
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
@@ -65,14 +54,3 @@ class _Convolution(Function):
         dx = operators.mkl_conv_backward_x(weight, dy, x.shape[2], x.shape[3], *geometry)
         dw = operators.mkl_conv_backward_w(x, dy, weight.shape[2], weight.shape[3], *geometry)
         return dx, dw, None
-
-
-class _Product(Function):
-    def execute(self, a, b):
-        self.keep(a, b)
-        return jt.compile_extern.mkl_ops.mkl_matmul(a, b, False, False)
-
-    def grad(self, dc):
-        a, b = self.release()
-        operators = jt.compile_extern.mkl_ops
-        return operators.mkl_matmul(dc, b, False, True), operators.mkl_matmul(a, dc, True, False)

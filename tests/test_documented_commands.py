@@ -216,6 +216,7 @@ def smaller(arguments: list[str]) -> list[str]:
     sized = (
         "data=",
         "data.root=",
+        "data.image_size=",
         "profile=",
         "backbone.weights=",
         "train.",

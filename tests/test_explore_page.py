@@ -246,6 +246,10 @@ def test_from_upload_to_downloaded_mask(page, tmp_path):
             "[...document.querySelectorAll('#mask img, #probability img, #similarity img')].length == 3"
         )
         visitor.picture(tmp_path / "predicted.png")
+        for gallery in ("library", "episodes", "overlays"):  # no picture of a row is out of sight
+            assert visitor.evaluate(
+                f"(e => e.scrollWidth <= e.clientWidth)(document.querySelector('#{gallery} .grid-wrap'))"
+            ), gallery
         visitor.evaluate("document.querySelector('#download').click()")
         deadline = time.monotonic() + 60
         while not (saved := list((tmp_path / "downloads").glob("*.zip"))):

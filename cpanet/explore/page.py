@@ -22,6 +22,12 @@ from cpanet.records import pictures
 INTRODUCTION = """# {title}
 Paint the defect on a support picture, or load its mask, and give queries. The prediction follows every change.
 {data}"""
+# as many pictures in a row as there is room for; a label above its picture, not on it
+STYLE = """
+.gallery-container .grid-container { grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)) !important; }
+#overlays .grid-wrap, #mask .image-container, #probability .image-container, #similarity .image-container,
+#episode .image-container { padding-top: 30px; box-sizing: border-box; }
+"""
 PAINT = "rgba({}, {}, {}, 0.6)".format(*arrays.PAINT[:3])
 THRESHOLD = 0.5
 
@@ -142,7 +148,7 @@ def layout(session: Session, folder: Path, title: str) -> Any:
         outputs = [results, selected, status, overlays, *shown, download]
         view = [status, overlays, *shown, download]
         gr.on(
-            [editor.change, uploads.change, kept.change, chosen.change],
+            [editor.change, editor.upload, uploads.change, kept.change, chosen.change],
             answers.segment,
             inputs,
             outputs,
@@ -220,6 +226,7 @@ def launch(app: Any, host: str, port: int, max_upload_mb: int, browser: bool) ->
         inbrowser=browser,
         share=False,
         quiet=True,
+        css=STYLE,
         show_error=True,
         show_api=False,
         prevent_thread_lock=True,

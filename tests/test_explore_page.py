@@ -168,12 +168,15 @@ def page(tmp_path_factory):
     """Address of the page of a small finished run, its process, and the folders it may and may not write to."""
     outputs, temporary, here = (tmp_path_factory.mktemp(name) for name in ("run", "temporary", "here"))
     write_run(outputs / "tiny")
-    command = [sys.executable, str(REPO / "run.py"), "task=explore", f"checkpoint={outputs / 'tiny'}"]
+    # whoever started this in the background has children that ignore Ctrl-C
+    heeding = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[:1] = []; "
+    command = [sys.executable, "-c", f"{heeding}runpy.run_path(sys.argv[0], run_name='__main__')"]
+    command += [str(REPO / "run.py"), "task=explore", f"checkpoint={outputs / 'tiny'}"]
     command += ["explore.browser=false", "explore.max_upload_mb=1", "device=cpu"]
     process = subprocess.Popen(
         command,
         cwd=here,
-        env={**os.environ, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(REPO)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cpanet.checkpoint.names import to_released
+from cpanet.checkpoint.restore import inference_tensors
 from tests.checkpoints import TINY, trained_run
 from tests.hydra_app import composed, run_here
 from tests.sweep_runs import only
+from tests.test_checkpoint import _Tensor, as_torch, write_zip  # noqa: F401
 
 CPU = ("task=evaluate", "device=cpu", "evaluate.episodes=8")
 
@@ -74,6 +77,23 @@ def test_other_shots_and_classes_seen_in_training(tmp_path, capfd):
     (warning,) = result["warnings"]
     assert "was trained on inclusion, blister, pitted, roll_printing" in warning
     assert warning in capfd.readouterr().out
+
+
+def test_a_released_pth_scores_as_the_run_it_was_made_of(tmp_path, as_torch, monkeypatch, capfd):  # noqa: F811
+    run = trained_run("recipe.features=plain")
+    tensors = inference_tensors(run / "checkpoints" / "best.safetensors")
+    state = {to_released(name): _Tensor(np.ascontiguousarray(tensor)) for name, tensor in tensors.items()}
+    write_zip(tmp_path / "net.pth", {"epoch": 1, "state_dict": state})
+    monkeypatch.undo()  # no PyTorch, not even its name
+    results = []
+    for name, checkpoint in (("run", run), ("file", tmp_path / "net.pth")):
+        (tmp_path / name).mkdir()
+        common = ("data=embedded", "data.image_size=32", "evaluate.episode_seeds=[0]")
+        results.append(evaluate(tmp_path / name, f"checkpoint={checkpoint}", *common)[0])
+    assert results[0]["draws"] == results[1]["draws"]
+    (warning,) = results[1]["warnings"]
+    assert warning in capfd.readouterr().out
+    assert warning.startswith("net.pth does not say which classes it was trained on")
 
 
 def test_the_training_free_method_by_the_same_command(tmp_path):

@@ -93,5 +93,4 @@ def _separable(taps, size: tuple[int, int], k: int, stride: int, padding: int):
     tall = jt.matmul(taps.permute(0, 1, 2, 5, 3, 4).reshape(batch * k * out * w, k * h), rows)
     tall = tall.reshape(batch, k, out, w, -1).permute(0, 2, 4, 1, 3)
     height = tall.shape[2]
-    large = jt.matmul(tall.reshape(batch * out * height, k * w), columns)
-    return large.reshape(batch, out, height, -1)
+    return jt.matmul(tall.reshape(batch * out * height, k * w), columns).reshape(batch, out, height, -1)

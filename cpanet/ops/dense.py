@@ -17,16 +17,16 @@ from cpanet.ops.function import Function
 from cpanet.runtime import jt
 
 
-def _onednn(*operands: Any) -> Any:
-    """Jittor's module of oneDNN operators, or None: on CUDA, without oneDNN, and for all but float32."""
-    if jt.flags.use_cuda or any(str(v.dtype) != "float32" for v in operands):
-        return None
-    return jt.compile_extern.mkl_ops
+def _has_operator(*operands: Any) -> bool:
+    """Whether oneDNN computes this: not on CUDA, not where it is switched off, and float32 alone."""
+    if jt.flags.use_cuda or jt.compile_extern.mkl_ops is None:
+        return False
+    return all(str(v.dtype) == "float32" for v in operands)
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1):
     """x (B, C, H, W), weight (O, C, k, k), bias (O,) or None → (B, O, H', W'), not grouped."""
-    if _onednn(x, weight) is None:
+    if not _has_operator(x, weight):
         return jt.nn.conv2d(x, weight, bias, stride, padding, dilation)
     y = _Convolution.apply(x, weight, (*_pair(stride), *_pair(padding), *_pair(dilation)))
     return y if bias is None else y + bias.reshape(1, -1, 1, 1)

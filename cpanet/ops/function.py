@@ -11,7 +11,7 @@ class Function(jt.Function):
     """``jt.Function`` whose operands Python lets go when the gradient is built.
 
     Jittor frees a map once the last operator that reads it has run, unless Python still holds it: attributes of a function
-    live as long as the graph, which at 200×200 pixels kept a quarter of a training step's memory for nothing.
+    live as long as the graph.
     """
 
     _kept: tuple | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cpanet.ops.function import Function
 from cpanet.runtime import jt
 
 nn = jt.nn
@@ -12,10 +13,25 @@ def first_maximum(x):
 
     Jittor's ``max`` and its max-pooling hand the whole gradient to *every* position that ties. In CPP all positions
     outside the mask hold the same value (their feature is zero), so a tie multiplies the gradient by their number;
-    PyTorch, and so the released code, picks one.
+    PyTorch, and so the released code, picks one. Not by ``jt.argmax``: on CUDA that needs CUB, and goes through host memory
+    where CUB is missing.
     """
-    _, value = jt.argmax(x, dim=-1)
-    return value
+    return _FirstMaximum.apply(x)
+
+
+class _FirstMaximum(Function):
+    def execute(self, x):
+        largest = x.max(dim=-1, keepdims=True)
+        places = jt.index(x.shape, len(x.shape) - 1)
+        nowhere = jt.full_like(places, x.shape[-1])
+        self.keep(jt.ternary(x >= largest, places, nowhere).min(dim=-1, keepdims=True), x.shape)
+        return largest.reshape(x.shape[:-1])
+
+    def grad(self, dy):
+        first, shape = self.release()
+        dy = dy.unsqueeze(-1).broadcast(shape)
+        places = jt.index(shape, len(shape) - 1)
+        return jt.ternary(places == first.broadcast(shape), dy, jt.zeros_like(dy))
 
 
 def max_pool_2x2(x):

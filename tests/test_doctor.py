@@ -135,7 +135,7 @@ def test_comparison_with_nothing_is_refused():
 def test_verdict_on_learning():
     truth = np.zeros((1, 4, 4), np.uint8)
     truth[0, :2] = 1
-    assert "IoU 1.00" in learning.verdict([0.7, 0.1], truth, truth)
+    assert "IoU 1.00" in learning.verdict([0.7, 0.1], truth, truth).detail
     with pytest.raises(CheckFailed, match="every pixel is predicted 0"):
         learning.verdict([0.7, 0.1], truth * 0, truth)
     with pytest.raises(CheckFailed, match=r"IoU 0\.00"):

@@ -1,59 +1,140 @@
-"""``python -m cpanet.doctor``: what was found on this machine, and whether it computes and learns."""
+"""``python -m cpanet.doctor``: what was found on this machine, and whether it computes and learns.
+
+On CUDA every precision is examined by a process of its own, float32 first.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cpanet.doctor import learning, operators
-from cpanet.doctor.checks import Check, Result, run_checks
+from cpanet.doctor import learning, machine, operators, precision, processes
+from cpanet.doctor.checks import Check, Result, run_check
+from cpanet.doctor.record import Record
 from cpanet.errors import UserError
-from cpanet.runtime import Runtime, prepare, probe_cuda
+from cpanet.runtime import Runtime, prepare, probe_cuda, versions
+from cpanet.runtime.precision import LEVELS, OFFERED, PRECISIONS, resolve
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 when everything is as it should be, 1 otherwise."""
-    parser = argparse.ArgumentParser(prog="python -m cpanet.doctor", description=__doc__)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument(
-        "--verbose", action="store_true", help="let Jittor's own log through, show every number"
-    )
-    options = parser.parse_args(argv)
+    options = parse(argv)
     console = Console(highlight=False, soft_wrap=True)
     start = time.perf_counter()
     try:
-        runtime = prepare(options.device, verbose=options.verbose)
+        record = Record(options.json)
+        device = choose_device(options.device)
+        precisions = choose_precisions(options.precision, device)
+        report = probe_cuda()
+        record.tell(device=device, versions=plain_versions(versions()), cuda=machine.cuda_facts(report))
+        if not options.part:
+            console.print(table(machine.rows(device, precisions, versions(), report)))
+        if len(precisions) > 1:
+            in_processes(console, record, device, precisions, options)
+        else:
+            here(console, record, device, precisions[0], options)
     except UserError as error:
-        console.print(f"[red]✗[/] {escape(str(error))}")
+        if not options.part:
+            console.print(f"[red]✗[/] {escape(str(error))}")
+        record.finish(time.perf_counter() - start, str(error))
         return 1
-    console.print(found(runtime, time.perf_counter() - start))
-    results = []
+    ok = record.finish(time.perf_counter() - start)
+    if not options.part:
+        console.print(summary(record.data))
+    return 0 if ok else 1
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m cpanet.doctor", description=__doc__)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--precision",
+        action="append",
+        metavar="NAME[,NAME…]",
+        help=f"{', '.join(PRECISIONS)}, or all that the device offers (the default)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="leave the findings there, as they come")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="TEXT", help="only checks with TEXT in their name"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="let Jittor's own log through, show every number"
+    )
+    parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)  # one of several processes
+    return parser.parse_args(argv)
+
+
+def choose_device(asked: str) -> str:
+    """``cuda`` or ``cpu``, without starting Jittor; whether CUDA can be had where it was asked for is told later."""
+    return asked if asked != "auto" else "cuda" if probe_cuda().usable else "cpu"
+
+
+def choose_precisions(asked: Sequence[str] | None, device: str) -> tuple[str, ...]:
+    """Those to examine, float32 first. UserError for one that ``device`` does not have."""
+    names = [name.strip() for text in asked or ["all"] for name in text.split(",")]
+    chosen = {p for name in names for p in (OFFERED[device] if name == "all" else (resolve(name, device),))}
+    return tuple(p for p in LEVELS if p in chosen)
+
+
+def in_processes(
+    console: Console,
+    record: Record,
+    device: str,
+    precisions: Sequence[str],
+    options: argparse.Namespace,
+) -> None:
+    """Every precision by a process of its own, which prints what it finds; one that is lost is a failure."""
+    for name in precisions:
+        console.print(f"\n[bold]{name}[/]")
+        words = processes.command(device, name, options.only, options.verbose)
+        lost = processes.examine(name, words, record)
+        if lost is not None:
+            show(console, lost, options.verbose)
+
+
+def here(console: Console, record: Record, device: str, name: str, options: argparse.Namespace) -> None:
+    """One precision in this process."""
+    start = time.perf_counter()
+    record.start("start", name)
+    runtime = prepare(device, verbose=options.verbose, precision=name)
+    console.print(table(machine.runtime_rows(runtime, time.perf_counter() - start)))
+    record.tell(device=runtime.device)
+    chosen = [c for c in all_checks(runtime) if not options.only or any(t in c.name for t in options.only)]
+    if not chosen:
+        raise UserError(f"No check has {' or '.join(map(repr, options.only))} in its name.")
     with console.status("") as status:
-        pending = all_checks(runtime)
-        for position, result in enumerate(run_checks(pending)):
-            results.append(result)
+        for position, check in enumerate(chosen):
+            status.update(f"{position + 1}/{len(chosen)} {check.name}")
+            record.start(check.name, name)
+            result = run_check(check)
+            record.add(result, name)
             show(console, result, options.verbose)
-            if position + 1 < len(pending):
-                status.update(f"{position + 1}/{len(pending)} {pending[position + 1].name}")
-    console.print(summary(results, runtime.device, time.perf_counter() - start))
-    return 0 if all(result.ok for result in results) else 1
+    record.end(name)
 
 
 def all_checks(runtime: Runtime) -> list[Check]:
-    """Everything that is tested on this runtime, with the remedies that fit it."""
-    return [*operators.checks(remedy(runtime)), *learning.checks(remedy(runtime))]
+    """Everything that is tested on this runtime at its precision, with the remedies that fit it."""
+    advice, name = remedy(runtime), runtime.precision
+    return [
+        *precision.checks(advice, name),
+        *operators.checks(advice, name),
+        *learning.checks(advice),
+    ]
 
 
 def remedy(runtime: Runtime) -> str:
     """What to do about a wrong number on this device."""
     if runtime.device == "cuda":
-        return "Do not train with this. Match driver, CUDA and cuDNN versions, or use device=cpu."
+        other = "" if runtime.precision == "fp32" else "precision=fp32 where that passes, "
+        return f"Do not train with this. Match driver, CUDA and cuDNN versions, or use {other}device=cpu."
     if runtime.onednn is not None:
         return (
             f"Remove {runtime.cache_home} and try again; if it stays, set use_mkl=0 (slower, without oneDNN)."
@@ -61,50 +142,39 @@ def remedy(runtime: Runtime) -> str:
     return f"Remove {runtime.cache_home} and try again; if it stays, try another version of g++."
 
 
-def found(runtime: Runtime, seconds: float) -> Table:
+def plain_versions(found: Mapping[str, str]) -> dict[str, str]:
+    return {name: machine.without_folders(text) for name, text in found.items()}
+
+
+def table(rows: Mapping[str, str]) -> Table:
     """Two columns: what, and what it is."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    rows = {
-        "Python": runtime.versions["python"],
-        "Jittor": f"{runtime.versions['jittor']} (started in {seconds:.1f} s)",
-    }
-    rows["numpy"] = runtime.versions["numpy"]
-    rows["compiler"] = runtime.versions["compiler"]
-    rows["device"] = runtime.device + (f" ({runtime.gpu})" if runtime.gpu else "")
-    if runtime.why_not_cuda:
-        rows["why not CUDA"] = runtime.why_not_cuda
-    wheel = runtime.versions["onednn-cpu-gomp"]
-    rows["oneDNN"] = (
-        f"{runtime.onednn} (wheel {wheel})" if runtime.onednn else "none, so convolutions are slow"
-    )
-    toolkit = probe_cuda().toolkit
-    if toolkit is not None:
-        rows["CUDA"] = f"{'.'.join(map(str, toolkit.version))} ({toolkit.nvcc})"
-        version = ".".join(map(str, toolkit.cudnn_version or ())) or "none"
-        rows["cuDNN"] = f"{version} ({toolkit.cudnn})" if toolkit.cudnn else "none"
-    else:
-        rows["cuDNN"] = "none"
-    rows["cache"] = str(runtime.cache_home)
+    made = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/]", escape(value))
-    return table
+        made.add_row(f"[bold]{name}[/]", escape(value))
+    return made
 
 
 def show(console: Console, result: Result, verbose: bool) -> None:
-    """One line for a check; failures always, passes in brief unless ``verbose``."""
+    """One line for a check; failures always, passes in brief unless ``verbose``; notes always."""
+    name, note = escape(result.name), f" [yellow]{escape(result.note)}[/]" if result.note else ""
     if not result.ok:
-        console.print(f"[red]✗ {escape(result.name)}[/]: {escape(result.error)}. {escape(result.remedy)}")
+        console.print(f"[red]✗ {name}[/]: {escape(result.error)}. {escape(result.remedy)}")
     elif verbose:
-        console.print(f"[green]✓[/] {escape(result.name)}: {result.detail} ({result.seconds:.1f} s)")
+        console.print(f"[green]✓[/] {name}: {escape(result.detail)} ({result.seconds:.1f} s){note}")
     else:
-        console.print(f"[green]✓[/] {escape(result.name)} [dim]{result.detail}[/]")
+        console.print(f"[green]✓[/] {name} [dim]{escape(result.detail)}[/]{note}")
 
 
-def summary(results: Sequence[Result], device: str, seconds: float) -> str:
-    failed = [result for result in results if not result.ok]
-    if failed:
-        return f"[red]{len(failed)} of {len(results)} checks failed[/] on {device} in {seconds:.0f} s."
-    return f"[green]All {len(results)} checks passed[/] on {device} in {seconds:.0f} s."
+def summary(data: Mapping[str, Any]) -> str:
+    """A line for every precision: how many checks, and how many of them failed."""
+    lines = []
+    for name, found in data["precisions"].items():
+        where = f"on {data['device']} at {name} in {found['seconds']:.0f} s"
+        if found["failed"]:
+            lines.append(f"[red]{found['failed']} of {found['checks']} checks failed[/] {where}.")
+        else:
+            lines.append(f"[green]All {found['checks']} checks passed[/] {where}.")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

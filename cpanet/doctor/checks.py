@@ -6,21 +6,39 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import numpy as np
 
 
 class CheckFailed(Exception):
-    """What a check found wrong, in one line."""
+    """What a check found wrong, in one line; ``deviation`` where it is one that was measured."""
+
+    def __init__(self, message: str, deviation: float | None = None) -> None:
+        super().__init__(message)
+        self.deviation = deviation
+
+
+class Seen(NamedTuple):
+    """What a check saw: one line, the largest deviation of the largest value where it measured one, and what is worth
+    knowing though it is no failure."""
+
+    detail: str
+    deviation: float | None = None
+    note: str = ""
+
+
+def off_by(worst: float) -> Seen:
+    """The usual line."""
+    return Seen(f"deviation {worst:.0e}", worst)
 
 
 @dataclass(frozen=True)
 class Check:
-    """``run`` returns one line on what it saw, or raises; ``remedy`` is told to the user when it raises."""
+    """``run`` returns what it saw, or raises; ``remedy`` is told to the user when it raises."""
 
     name: str
-    run: Callable[[], str]
+    run: Callable[[], Seen]
     remedy: str
 
 
@@ -34,13 +52,15 @@ class Result:
     detail: str = ""
     error: str = ""
     remedy: str = ""
+    deviation: float | None = None
+    note: str = ""
 
 
 def run_check(check: Check) -> Result:
     """Runs one check. Whatever it raises is a failure of that check: an operator may fail in any way."""
     start = time.perf_counter()
     try:
-        detail = check.run()
+        seen = check.run()
     except Exception as error:
         text = (
             str(error)
@@ -48,8 +68,12 @@ def run_check(check: Check) -> Result:
             else f"{type(error).__name__}: {one_line(str(error))}"
         )
         seconds = time.perf_counter() - start
-        return Result(check.name, False, seconds, error=one_line(text), remedy=check.remedy)
-    return Result(check.name, True, time.perf_counter() - start, detail=detail)
+        measured = getattr(error, "deviation", None)
+        return Result(
+            check.name, False, seconds, error=one_line(text), remedy=check.remedy, deviation=measured
+        )
+    seconds = time.perf_counter() - start
+    return Result(check.name, True, seconds, seen.detail, deviation=seen.deviation, note=seen.note)
 
 
 def run_checks(checks: Iterable[Check]) -> Iterator[Result]:
@@ -82,7 +106,9 @@ def require_close(what: str, actual: np.ndarray, expected: np.ndarray, tolerance
     if error <= tolerance:
         return error
     if not actual.any():
-        raise CheckFailed(f"{what} is all zero (expected values up to {scale:.3g})")
+        raise CheckFailed(f"{what} is all zero (expected values up to {scale:.3g})", error)
     if actual.size > 1 and np.ptp(actual) <= 1e-6 * scale < np.ptp(expected):
-        raise CheckFailed(f"{what} is the constant {actual.flat[0]:.3g} (expected values up to {scale:.3g})")
-    raise CheckFailed(f"{what} is off by {error:.2g} of its largest value (allowed {tolerance:.0e})")
+        raise CheckFailed(
+            f"{what} is the constant {actual.flat[0]:.3g} (expected values up to {scale:.3g})", error
+        )
+    raise CheckFailed(f"{what} is off by {error:.2g} of its largest value (allowed {tolerance:.0e})", error)

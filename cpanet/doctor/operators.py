@@ -1,7 +1,11 @@
 """Jittor against numpy, operator by operator, forward and gradient.
 
-Where CPANet has an operator of its own (batch normalisation, resizing, the loss) that one is compared, else
-Jittor's. They are looked up when a check runs, so that a check sees what the network would see.
+Where CPANet has an operator of its own (batch normalisation, resizing, the loss, those of ``cpanet.ops``) that one is
+compared, else Jittor's. They are looked up when a check runs, so that a check sees what the network would see: on CUDA
+``cpanet.ops`` is made of Jittor's operators, on the CPU it has kernels.
+
+Convolutions and matrix products may be off by what the precision allows (:func:`cpanet.doctor.precision.tolerance`);
+everything else is float32 at every precision.
 """
 
 from __future__ import annotations
@@ -12,9 +16,9 @@ from typing import Any, Callable
 import numpy as np
 
 from cpanet.doctor import reference
-from cpanet.doctor.checks import Check, CheckFailed, require_close
+from cpanet.doctor.checks import Check, CheckFailed, Seen, off_by, require_close
+from cpanet.doctor.precision import EXACT, tolerance
 
-TOLERANCE = 1e-4  # of the largest value; float32 sums of some thousand products stay below 1e-5
 BATCH, CHANNELS, HEIGHT, WIDTH = 2, 16, 21, 18  # odd and even sides, whole vector registers of channels
 
 # name, kernel, stride, padding, dilation, channels in and out: the convolutions of backbones and head
@@ -26,20 +30,28 @@ CONVOLUTIONS = (
     ("3×3 dilation 2", 3, 1, 2, 2, CHANNELS, 24),
     ("7×7", 7, 1, 3, 1, 2, 1),
     ("7×7 stride 2", 7, 2, 3, 1, 3, CHANNELS),
+    ("3×3 of 64 channels", 3, 1, 1, 1, 64, 64),
 )
 
 Operator = Callable[..., Any]
 
 
-def checks(remedy: str) -> list[Check]:
-    """All operator checks; ``remedy`` is what to do about a wrong number on this device."""
+def checks(remedy: str, precision: str = "fp32") -> list[Check]:
+    """All operator checks at ``precision``; ``remedy`` is what to do about a wrong number on this device."""
+    allowed = tolerance(precision)
     found = []
     for name, kernel, stride, padding, dilation, inputs, outputs in CONVOLUTIONS:
         for bias in (False, True):
             geometry = (kernel, stride, padding, dilation, inputs, outputs)
             title = f"convolution {name}, {'bias' if bias else 'no bias'}"
-            found.append(Check(title, partial(convolution, *geometry, bias), remedy))
-    named: dict[str, Callable[[], str]] = {
+            found.append(Check(title, partial(convolution, *geometry, bias, allowed), remedy))
+    named: dict[str, Callable[[], Seen]] = {**_without_products(), **_of_products(allowed)}
+    return found + [Check(name, run, remedy) for name, run in named.items()]
+
+
+def _without_products() -> dict[str, Callable[[], Seen]]:
+    """Checks of what is float32 at every precision."""
+    return {
         "batch norm, training": batch_norm_training,
         "batch norm, running statistics": batch_norm_running_statistics,
         "batch norm, evaluation": batch_norm_evaluation,
@@ -52,32 +64,51 @@ def checks(remedy: str) -> list[Check]:
         "global mean": global_mean,
         "channel maximum and mean": channel_maximum_and_mean,
         "softmax": softmax,
-        "matrix product": partial(matrix_product, ()),
-        "batched matrix product": partial(matrix_product, (3,)),
-        "bilinear enlargement": enlargement,
-        "convolution of an enlarged map": convolution_of_enlarged,
         "channel concatenation": concatenation,
         "broadcast product": broadcast_product,
+        "relu with channel dropout": relu_with_dropout,
         "cross-entropy, label 255 ignored": cross_entropy,
         "SGD, momentum and weight decay": sgd,
     }
-    return found + [Check(name, run, remedy) for name, run in named.items()]
 
 
-def compare(operator: Operator, expected: reference.Reference, inputs: list[np.ndarray]) -> str:
-    """Output and every gradient of ``operator(*inputs)`` against the reference; one line on the deviation."""
+def _of_products(allowed: float) -> dict[str, Callable[[], Seen]]:
+    """Checks of what is made of products, which may be off by ``allowed``."""
+    return {
+        "matrix product": partial(matrix_product, (), allowed),
+        "batched matrix product": partial(matrix_product, (3,), allowed),
+        "bilinear enlargement": partial(enlargement, allowed),
+        "convolution of an enlarged map": partial(convolution_of_enlarged, allowed),
+        "convolution 3×3 with relu and channel dropout": partial(convolution_with_dropout, allowed),
+        "projection to few channels": partial(projection, allowed),
+        "projection with channel maximum": partial(projection_with_maximum, allowed),
+        "convolution 3×3 to few channels": partial(convolution_to_few, allowed),
+    }
+
+
+def compare(
+    operator: Operator,
+    expected: reference.Reference,
+    inputs: list[np.ndarray],
+    allowed: float = EXACT,
+    cotangent: np.ndarray | None = None,
+) -> Seen:
+    """Output and every gradient of ``operator(*inputs)`` against the reference, each off by ``allowed`` at most.
+
+    Gradients are those of ``(output · cotangent).sum()``, by default with a random one.
+    """
     from cpanet.runtime import jt
 
     output, pullback = expected
     variables = [jt.array(x.astype(np.float32)) for x in inputs]
     result = operator(*variables)
-    worst = require_close("output", result.numpy().reshape(output.shape), output, TOLERANCE)
-    r = random(output.shape, seed=99)
+    worst = require_close("output", result.numpy().reshape(output.shape), output, allowed)
+    r = random(output.shape, seed=99) if cotangent is None else cotangent
     gradients = jt.grad((result * jt.array(r.astype(np.float32)).reshape(result.shape)).sum(), variables)
     names = ("input", "weight", "bias") if len(inputs) > 1 else ("input",)
     for name, gradient, wanted in zip(names, gradients, pullback(r)):
-        worst = max(worst, require_close(f"gradient of {name}", gradient.numpy(), wanted, TOLERANCE))
-    return f"deviation {worst:.0e}"
+        worst = max(worst, require_close(f"gradient of {name}", gradient.numpy(), wanted, allowed))
+    return off_by(worst)
 
 
 def random(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -93,8 +124,8 @@ def image(channels: int = CHANNELS, seed: int = 0) -> np.ndarray:
 
 
 def convolution(
-    k: int, stride: int, padding: int, dilation: int, inputs: int, outputs: int, bias: bool
-) -> str:
+    k: int, stride: int, padding: int, dilation: int, inputs: int, outputs: int, bias: bool, allowed: float
+) -> Seen:
     from cpanet.ops import Conv
 
     layer = Conv(inputs, outputs, k, stride, padding, dilation, bias=bias)
@@ -107,7 +138,7 @@ def convolution(
         return layer(x)
 
     settings = {"stride": stride, "padding": padding, "dilation": dilation}
-    return compare(operator, reference.conv2d(*arrays, **settings), arrays)  # type: ignore[arg-type]
+    return compare(operator, reference.conv2d(*arrays, **settings), arrays, allowed)  # type: ignore[arg-type]
 
 
 def _norm_inputs() -> list[np.ndarray]:
@@ -131,13 +162,13 @@ def _norm_operator(layer: Any) -> Operator:
     return operator
 
 
-def batch_norm_training() -> str:
+def batch_norm_training() -> Seen:
     layer, inputs = _norm_layer(), _norm_inputs()
     layer.train()
     return compare(_norm_operator(layer), reference.batch_norm_training(*inputs), inputs)
 
 
-def batch_norm_running_statistics() -> str:
+def batch_norm_running_statistics() -> Seen:
     """Two training steps must move the statistics by a tenth of the way each, to known values."""
     from cpanet.runtime import jt
 
@@ -153,12 +184,12 @@ def batch_norm_running_statistics() -> str:
     found_mean, found_variance = layer.running_mean.numpy(), layer.running_var.numpy()
     if not found_mean.any() and (found_variance == 1).all():
         raise CheckFailed("running statistics are not updated in training mode")
-    worst = require_close("running mean", found_mean, mean, TOLERANCE)
-    worst = max(worst, require_close("running variance", found_variance, variance, TOLERANCE))
-    return f"deviation {worst:.0e}"
+    worst = require_close("running mean", found_mean, mean, EXACT)
+    worst = max(worst, require_close("running variance", found_variance, variance, EXACT))
+    return off_by(worst)
 
 
-def batch_norm_evaluation() -> str:
+def batch_norm_evaluation() -> Seen:
     from cpanet.runtime import jt
 
     layer, inputs = _norm_layer(), _norm_inputs()
@@ -171,71 +202,71 @@ def batch_norm_evaluation() -> str:
     return compare(_norm_operator(layer), wanted, inputs)
 
 
-def relu() -> str:
+def relu() -> Seen:
     from cpanet.runtime import jt
 
     return compare(jt.nn.relu, reference.relu(image()), [image()])
 
 
-def sigmoid() -> str:
+def sigmoid() -> Seen:
     from cpanet.runtime import jt
 
     return compare(jt.sigmoid, reference.sigmoid(image()), [image()])
 
 
-def max_pool(kernel: int, stride: int, padding: int) -> str:
+def max_pool(kernel: int, stride: int, padding: int) -> Seen:
     from cpanet.runtime import jt
 
     layer = jt.nn.Pool(kernel, stride, padding=padding, op="maximum")
     return compare(layer, reference.max_pool(image(), kernel, stride, padding), [image()])
 
 
-def max_pool_one_winner() -> str:
+def max_pool_one_winner() -> Seen:
     from cpanet.models import numerics
 
     return compare(numerics.max_pool_2x2, reference.max_pool(image(), 2, 2, 0), [image()])
 
 
-def global_max_pool() -> str:
+def global_max_pool() -> Seen:
     from cpanet.models import numerics
 
     x = image().reshape(BATCH, CHANNELS, -1)
     return compare(numerics.first_maximum, reference.maximum_over(x, 2), [x])
 
 
-def global_mean() -> str:
+def global_mean() -> Seen:
     x = image().reshape(BATCH, CHANNELS, -1)
     return compare(lambda v: v.mean(dim=2), reference.mean_over(x, 2), [x])
 
 
-def channel_maximum_and_mean() -> str:
+def channel_maximum_and_mean() -> Seen:
     x = image()
     compare(lambda v: v.max(dim=1), reference.maximum_over(x, 1), [x])
     return compare(lambda v: v.mean(dim=1), reference.mean_over(x, 1), [x])
 
 
-def softmax() -> str:
+def softmax() -> Seen:
     from cpanet.runtime import jt
 
     x = 3 * random((BATCH, 12, 36))
     return compare(lambda v: jt.nn.softmax(v, dim=2), reference.softmax(x), [x])
 
 
-def matrix_product(batch: tuple[int, ...]) -> str:
+def matrix_product(batch: tuple[int, ...], allowed: float) -> Seen:
     from cpanet.runtime import jt
 
     inputs = [random((*batch, 20, 33)), random((*batch, 33, 17), 1)]
-    return compare(jt.matmul, reference.matmul(*inputs), inputs)
+    return compare(jt.matmul, reference.matmul(*inputs), inputs, allowed)
 
 
-def enlargement() -> str:
+def enlargement(allowed: float) -> Seen:
     from cpanet.models import resample
 
     x, size = random((BATCH, CHANNELS, 7, 5)), (24, 16)
-    return compare(lambda v: resample.enlarge(v, size), reference.resize_bilinear(x, size), [x])
+    return compare(lambda v: resample.enlarge(v, size), reference.resize_bilinear(x, size), [x], allowed)
 
 
-def convolution_of_enlarged() -> str:
+def convolution_of_enlarged(allowed: float) -> Seen:
     from cpanet.models import resample
 
     x, weight, size = random((BATCH, CHANNELS, 7, 5)), random((8, CHANNELS, 3, 3), 1) / 3, (24, 16)
@@ -249,22 +280,105 @@ def convolution_of_enlarged() -> str:
     def operator(v: Any, w: Any) -> Any:
         return resample.conv_of_enlarged(v, w, size, padding=1)
 
-    return compare(operator, (output, pullback), [x, weight])
+    return compare(operator, (output, pullback), [x, weight], allowed)
 
 
-def concatenation() -> str:
+def _dropout(channels: int, seed: int) -> np.ndarray:
+    """Factors of channel dropout (B, C): a third of them 0, the others 1.5."""
+    return np.where(np.random.default_rng(seed).random((BATCH, channels)) < 1 / 3, 0.0, 1.5)
+
+
+def convolution_with_dropout(allowed: float) -> Seen:
+    """As the network has it: the input's channels dropped before, the result's after ReLU."""
+    from cpanet import ops
+    from cpanet.models.dropout import scale_channels
+    from cpanet.runtime import jt
+
+    x, weight = image(), random((24, CHANNELS, 3, 3), 1) / 3
+    before, after = _dropout(CHANNELS, 2), _dropout(24, 3)
+    dropped, drop_pullback = reference.multiply(x, before[:, :, None, None])
+    linear, conv_pullback = reference.conv2d(dropped, weight, padding=1)
+    output = np.maximum(linear, 0) * after[:, :, None, None]
+
+    def pullback(r: np.ndarray) -> tuple[np.ndarray, ...]:
+        g_dropped, g_weight = conv_pullback(r * (linear > 0) * after[:, :, None, None])
+        return drop_pullback(g_dropped)[0], g_weight
+
+    def operator(v: Any, w: Any) -> Any:
+        factors = [jt.array(f.astype(np.float32)).stop_grad() for f in (before, after)]
+        return ops.conv3x3_relu(scale_channels(v, factors[0]), w, *factors)
+
+    # a value next to zero may be cut to the other side of it, where the gradient is another
+    clear = np.abs(linear) > 0.05 * np.abs(linear).max()
+    return compare(operator, (output, pullback), [x, weight], allowed, random(output.shape, 99) * clear)
+
+
+def relu_with_dropout() -> Seen:
+    from cpanet.models import dropout
+    from cpanet.runtime import jt
+
+    x, factors = image(), _dropout(CHANNELS, 2)[:, :, None, None]
+    wanted = np.maximum(x, 0) * factors, lambda r: (r * (x > 0) * factors,)
+    scale = jt.array(factors[:, :, 0, 0].astype(np.float32)).stop_grad()
+    return compare(lambda v: dropout.relu_dropout(v, scale), wanted, [x])
+
+
+def _projection(x: np.ndarray, weight: np.ndarray) -> reference.Reference:
+    """Σ_c weight[b, k, c] · x[b, c]: (B, C, H, W), (B, K, C) → (B, K, H, W)."""
+    output, inner = reference.matmul(weight, x.reshape(*x.shape[:2], -1))
+
+    def pullback(r: np.ndarray) -> tuple[np.ndarray, ...]:
+        g_weight, g_x = inner(r.reshape(*r.shape[:2], -1))
+        return g_x.reshape(x.shape), g_weight
+
+    return output.reshape(*output.shape[:2], *x.shape[2:]), pullback
+
+
+def projection(allowed: float) -> Seen:
+    from cpanet import ops
+
+    inputs = [image(), random((BATCH, 3, CHANNELS), 1)]
+    return compare(ops.project, _projection(*inputs), inputs, allowed)
+
+
+def projection_with_maximum(allowed: float) -> Seen:
+    from cpanet import ops
+
+    x, weight, scale = image(), random((BATCH, 3, CHANNELS), 1), 0.5 + random((BATCH, CHANNELS), 2) ** 2
+    scale = scale.astype(np.float32).astype(np.float64)
+    projected, of_projected = _projection(x, weight)
+    scaled, of_scaled = reference.multiply(x, scale[:, :, None, None])
+    largest, of_largest = reference.maximum_over(scaled, 1)
+    output = np.concatenate([projected, largest[:, None]], 1)
+
+    def pullback(r: np.ndarray) -> tuple[np.ndarray, ...]:
+        (g_x, g_weight), (g_scaled,) = of_projected(r[:, :3]), of_largest(r[:, 3])
+        also, g_scale = of_scaled(g_scaled)
+        return g_x + also, g_weight, g_scale[:, :, 0, 0]
+
+    return compare(ops.project_with_maximum, (output, pullback), [x, weight, scale], allowed)
+
+
+def convolution_to_few(allowed: float) -> Seen:
+    from cpanet import ops
+
+    x, weight = image(), random((2, CHANNELS, 3, 3), 1) / 3
+    return compare(ops.conv3x3_few, reference.conv2d(x, weight, padding=1), [x, weight], allowed)
+
+
+def concatenation() -> Seen:
     from cpanet.runtime import jt
 
     inputs = [image(3), image(5, 1)]
     return compare(lambda a, b: jt.concat([a, b], dim=1), reference.concatenate(*inputs), inputs)
 
 
-def broadcast_product() -> str:
+def broadcast_product() -> Seen:
     inputs = [image(), random((BATCH, CHANNELS, 1, 1), 1)]
     return compare(lambda a, b: a * b, reference.multiply(*inputs), inputs)
 
 
-def cross_entropy() -> str:
+def cross_entropy() -> Seen:
     from cpanet import losses
     from cpanet.runtime import jt
 
@@ -276,7 +390,7 @@ def cross_entropy() -> str:
     return compare(lambda v: losses.cross_entropy(v, labels), wanted, [logits])
 
 
-def sgd() -> str:
+def sgd() -> Seen:
     """Three steps on ``(parameter · g).sum()``, whose gradient is g whatever the parameter."""
     from cpanet.runtime import jt
 
@@ -287,5 +401,5 @@ def sgd() -> str:
     worst = 0.0
     for gradient, wanted in zip(gradients, reference.sgd(start, gradients, 0.1, **settings)):
         optimizer.step((parameter * jt.array(gradient.astype(np.float32))).sum())
-        worst = max(worst, require_close("parameter after a step", parameter.numpy(), wanted, TOLERANCE))
-    return f"deviation {worst:.0e}"
+        worst = max(worst, require_close("parameter after a step", parameter.numpy(), wanted, EXACT))
+    return off_by(worst)

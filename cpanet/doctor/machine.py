@@ -1,0 +1,88 @@
+"""What this machine is: rows for the table, and facts for a record that leaves the machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cpanet.runtime import CudaReport, Runtime
+
+GIB = 1024**3
+DRIVER_FILE = Path("/proc/driver/nvidia/version")
+
+
+def dotted(version: tuple[int, ...] | None) -> str | None:
+    return ".".join(map(str, version)) if version else None
+
+
+def driver_release(text: str) -> str | None:
+    """The driver's own number (580.65.06) in what its kernel module says of itself."""
+    found = re.search(r"\s(\d{3,}\.\d+(?:\.\d+)?)\s", text)
+    return found.group(1) if found else None
+
+
+def read_driver_release(file: Path = DRIVER_FILE) -> str | None:
+    try:
+        return driver_release(file.read_text(errors="replace"))
+    except OSError:
+        return None
+
+
+def cuda_facts(report: CudaReport) -> dict[str, Any]:
+    """What was found of CUDA, None for what was not; no folders."""
+    driver, toolkit = report.driver, report.toolkit
+    gpu = driver.gpus[0] if driver is not None and driver.gpus else None
+    return {
+        "usable": report.usable,
+        "reason": without_folders(report.reason),
+        "gpu": gpu.name if gpu else None,
+        "gpus": len(driver.gpus) if driver is not None else 0,
+        "compute_capability": f"{gpu.capability // 10}.{gpu.capability % 10}" if gpu else None,
+        "memory_gib": round(gpu.memory / GIB, 1) if gpu else None,
+        "driver": read_driver_release() if driver is not None else None,
+        "driver_cuda": dotted(driver.version) if driver is not None else None,
+        "toolkit": dotted(toolkit.version) if toolkit is not None else None,
+        "cudnn": dotted(toolkit.cudnn_version) if toolkit is not None else None,
+    }
+
+
+def rows(
+    device: str, precisions: tuple[str, ...], versions: Mapping[str, str], report: CudaReport
+) -> dict[str, str]:
+    """What was found, by name, in the order of the table."""
+    found = {"Python": versions["python"], "Jittor": versions["jittor"], "numpy": versions["numpy"]}
+    found["compiler"] = versions["compiler"]
+    found["device"] = device
+    facts = cuda_facts(report)
+    if facts["gpu"]:
+        found["GPU"] = (
+            f"{facts['gpu']}, {facts['memory_gib']} GiB, compute capability {facts['compute_capability']}"
+        )
+        own = f"{facts['driver']}, " if facts["driver"] else ""
+        found["driver"] = f"{own}serves CUDA up to {facts['driver_cuda']}"
+    toolkit = report.toolkit
+    if toolkit is not None:
+        found["CUDA toolkit"] = f"{facts['toolkit']} ({toolkit.nvcc})"
+        found["cuDNN"] = f"{facts['cudnn'] or 'no headers'} ({toolkit.cudnn})" if toolkit.cudnn else "none"
+    found["precision"] = ", ".join(precisions)
+    return found
+
+
+def runtime_rows(runtime: Runtime, seconds: float) -> dict[str, str]:
+    """What only a running Jittor says."""
+    found = {"started in": f"{seconds:.1f} s"}
+    if runtime.why_not_cuda:
+        found["why not CUDA"] = runtime.why_not_cuda
+    wheel = runtime.versions["onednn-cpu-gomp"]
+    found["oneDNN"] = (
+        f"{runtime.onednn} (wheel {wheel})" if runtime.onednn else "none, so convolutions on the CPU are slow"
+    )
+    found["cache"] = str(runtime.cache_home)
+    return found
+
+
+def without_folders(text: str) -> str:
+    """``text`` with every absolute path cut to its last name: a record may be shown to others."""
+    return re.sub(r"(?<![\w.…])/(?:[^\s/():;,'\"]+/)+([^\s/():;,'\"]*)", r"…/\1", text)

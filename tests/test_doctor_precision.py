@@ -1,0 +1,227 @@
+"""The doctor at CUDA's precisions, on a CPU that computes as CUDA would: sound, of other bits than asked for, and broken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cpanet.doctor import learning, operators, precision
+from cpanet.doctor.checks import CheckFailed, run_check
+from cpanet.doctor.precision import Delivered, tolerance
+from cpanet.models import numerics
+from cpanet.runtime import jt, prepare
+from tests.as_on_cuda import CUTS, broken_products, products_of, without_kernels
+
+prepare("cpu")
+REDUCED = tuple(CUTS)
+
+
+def of_products(name: str) -> list:
+    """The operator checks at precision ``name`` that may be off by more than float32's."""
+    plain = operators._without_products()
+    return [check for check in operators.checks("REMEDY", name) if check.name not in plain]
+
+
+def failures(checks) -> dict[str, str]:
+    results = [run_check(check) for check in checks]
+    return {result.name: result.error for result in results if not result.ok}
+
+
+def test_tolerances_follow_the_mantissa():
+    assert tolerance("fp32") == 1e-4
+    assert tolerance("tf32") == tolerance("fp16") == pytest.approx(1e-4 + 2**-8)
+    assert tolerance("bf16") == pytest.approx(1e-4 + 2**-5)
+
+
+def test_the_operators_that_cuda_would_run_are_right(monkeypatch):
+    """Jittor's own operators behind ``cpanet.ops``, forward and gradient, against numpy."""
+    without_kernels(monkeypatch)
+    assert failures(operators.checks("REMEDY")) == {}
+
+
+@pytest.mark.parametrize(("name", "cut"), [(name, cut) for name in REDUCED for cut in CUTS[name]])
+def test_products_of_fewer_bits_pass_where_they_were_asked_for_and_nowhere_else(monkeypatch, name, cut):
+    without_kernels(monkeypatch)
+    products_of(monkeypatch, cut)
+    results = [run_check(check) for check in of_products(name)]
+    assert [result.error for result in results if not result.ok] == []
+    # tight: half the tolerance is used by some, and all of them would be wrong for float32
+    assert max(result.deviation for result in results) > tolerance(name) / 8
+    assert set(failures(of_products("fp32"))) == {check.name for check in of_products("fp32")}
+    assert failures(precision.checks("REMEDY", name)) == {}
+    assert len(failures(precision.checks("REMEDY", "fp32"))) == 4
+
+
+def test_measured_bits_on_sound_float32(monkeypatch):
+    for run in (precision._convolution, lambda k: precision._matrix_product(2)):
+        assert {d.name for d in run(3).values()} == {"fp32"}
+    without_kernels(monkeypatch)
+    assert failures(precision.checks("REMEDY", "fp32")) == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "delivered", "told"),
+    [
+        ("fp32", "tf32", "taken in tf32 (10 bits) where fp32 was asked for"),
+        ("fp32", "bf16", "taken in bf16 (7 bits)"),
+        ("tf32", "bf16", "taken in bf16 (7 bits) where tf32"),
+        ("fp16", "bf16", "taken in bf16 (7 bits) where fp16"),
+        ("tf32", "fp16", "numbers below 2^-25 vanish, as in float16, where tf32"),
+        ("bf16", "fp16", "numbers below 2^-25 vanish, as in float16, where bf16"),
+    ],
+)
+def test_fewer_bits_or_less_range_than_asked_for_is_a_failure(monkeypatch, asked, delivered, told):
+    without_kernels(monkeypatch)
+    products_of(monkeypatch, CUTS[delivered][0])
+    found = failures(precision.checks("REMEDY", asked))
+    assert len(found) == 4
+    assert all(told in error for error in found.values())
+
+
+@pytest.mark.parametrize(
+    ("asked", "delivered"), [("tf32", "fp32"), ("bf16", "fp32"), ("bf16", "tf32"), ("fp16", "tf32")]
+)
+def test_more_bits_than_asked_for_is_a_note(monkeypatch, asked, delivered):
+    without_kernels(monkeypatch)
+    if delivered != "fp32":
+        products_of(monkeypatch, CUTS[delivered][0])
+    for result in map(run_check, precision.checks("REMEDY", asked)):
+        assert result.ok
+        assert result.note == f"asked for {asked}, delivered {delivered}"
+
+
+def test_passes_that_differ_are_told_apart():
+    sound, cut = Delivered(23, True), Delivered(10, True)
+    passes = {"result": sound, "gradient of input": cut, "gradient of weight": sound}
+    with pytest.raises(CheckFailed, match=r"result fp32 \(23 bits\), gradient of input tf32 \(10 bits\)"):
+        precision.verdict("fp32", passes)
+    assert precision.verdict("tf32", passes).note == "asked for tf32, delivered fp32"
+    assert Delivered(3, True).name == "3 bits"
+
+
+# ------------------------------------------------------ the failures that users reported, at every precision
+
+NAMES = (
+    "convolution 3×3, bias",
+    "convolution 1×1, no bias",
+    "matrix product",
+    "batched matrix product",
+    "projection to few channels",
+    "convolution 3×3 to few channels",
+    "convolution 3×3 with relu and channel dropout",
+    "bilinear enlargement",
+    "batch norm, training",
+    "batch norm, running statistics",
+    "relu",
+)
+OF_PRODUCTS = set(NAMES[:8])
+
+
+@pytest.fixture(params=["fp32", *REDUCED])
+def asked(request, monkeypatch):
+    """A precision, and products that are taken in it."""
+    without_kernels(monkeypatch)
+    if request.param != "fp32":
+        products_of(monkeypatch, CUTS[request.param][0])
+    return request.param
+
+
+def examine(name: str) -> dict[str, str]:
+    chosen = [check for check in operators.checks("REMEDY", name) if check.name in NAMES]
+    assert len(chosen) == len(NAMES)
+    return failures(chosen)
+
+
+def test_products_that_return_constants(asked, monkeypatch):
+    broken_products(monkeypatch, lambda result, a, b: result * 0 + 0.25)
+    found = examine(asked)
+    assert set(found) == OF_PRODUCTS
+    assert "output is the constant 0.25" in found["convolution 3×3, bias"]
+    assert "taken in 0 bits" in failures(precision.checks("", asked))["bits of a convolution 3×3"]
+
+
+def test_products_whose_gradients_are_zero(asked, monkeypatch):
+    broken_products(monkeypatch, lambda result, a, b: result.detach() + 0 * (a.sum() + b.sum()))
+    found = examine(asked)
+    assert set(found) == OF_PRODUCTS
+    assert all("gradient of input is all zero" in error for error in found.values())
+    assert len(failures(precision.checks("", asked))) == 4
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_gradient_of_one_operand_alone_is_zero(asked, monkeypatch, which):
+    """cuDNN's gradients of input and of weight are two operators, and each may fail alone."""
+
+    sound = jt.nn.conv2d
+
+    def conv2d(x, weight, *rest, **settings):
+        operands = [x, weight]
+        operands[which] = operands[which].detach()
+        return sound(*operands, *rest, **settings)
+
+    monkeypatch.setattr(jt.nn, "conv2d", conv2d)
+    found = examine(asked)
+    assert f"gradient of {('input', 'weight')[which]} is all zero" in found["convolution 3×3, bias"]
+    assert "matrix product" not in found
+
+
+def test_statistics_that_are_not_updated(asked, monkeypatch):
+    monkeypatch.setattr(jt.Var, "update", lambda self, value: self)
+    found = examine(asked)
+    assert set(found) == {"batch norm, running statistics"}
+    assert "not updated" in found["batch norm, running statistics"]
+
+
+def test_operators_without_products_keep_float32s_tolerance(asked, monkeypatch):
+    sound = numerics.BatchNorm.execute
+    monkeypatch.setattr(numerics.BatchNorm, "execute", lambda self, x: sound(self, x) * 1.0005)
+    assert set(examine(asked)) == {"batch norm, training"}
+
+
+# ------------------------------------------------------ does it learn?
+
+
+def test_statistics_after_training():
+    learning.check_statistics(np.array([0.1, 0.0]), np.array([0.9, 1.0]))
+    for mean, variance in (([0.0, 0.0], [0.9, 0.8]), ([0.1, 0.1], [1.0, 1.0])):
+        with pytest.raises(CheckFailed, match="not updated by training"):
+            learning.check_statistics(np.array(mean), np.array(variance))
+    with pytest.raises(CheckFailed, match="not finite"):
+        learning.check_statistics(np.array([np.nan]), np.array([0.9]))
+
+
+def test_a_loss_that_stays_where_it_is():
+    truth = np.eye(4, dtype=np.uint8)[None]
+    with pytest.raises(CheckFailed, match=r"the loss is 0\.6931 at every step"):
+        learning.verdict([0.693147] * 20, truth, truth)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "cut"), [(name, CUTS[name][0]) for name in REDUCED])
+def test_it_learns_at_every_precision(monkeypatch, name, cut):
+    without_kernels(monkeypatch)
+    products_of(monkeypatch, cut)
+    (check,) = learning.checks("REMEDY")
+    result = run_check(check)
+    assert result.ok, result.error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("breakage", "told"),
+    [
+        (lambda m: m.setattr(jt.Var, "update", lambda self, value: self), "not updated by training"),
+        (
+            lambda m: broken_products(m, lambda result, a, b: result.detach() + 0 * (a.sum() + b.sum())),
+            "learnt",
+        ),
+        (lambda m: broken_products(m, lambda result, a, b: result * 0 + 0.25), "learnt|not updated"),
+    ],
+)
+def test_a_broken_network_does_not_learn(monkeypatch, breakage, told):
+    without_kernels(monkeypatch)
+    breakage(monkeypatch)
+    (check,) = learning.checks("REMEDY")
+    result = run_check(check)
+    assert not result.ok
+    assert any(word in result.error for word in told.split("|"))

@@ -17,13 +17,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.memory import GpuMemory
+from benchmarks import memory
+from benchmarks.memory import GpuWatch
 from benchmarks.workload import Workload
+from cpanet import runtime
 from cpanet.errors import UserError
+from cpanet.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SIDES = ("project", "reference")
+NO_MEMORY = 3  # exit status of a worker whose device or machine had no memory left
+NO_MEMORY_SAYS = (  # PyTorch, CUDA, Jittor's allocator, cuDNN, cuBLAS, C++, PyTorch on a CPU
+    "out of memory",
+    "Unable to alloc",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "bad_alloc",
+    "can't allocate memory",
+)
+
+
+class OutOfMemory(UserError):
+    """A measurement needed more memory than there is."""
+
+
+class TookTooLong(UserError):
+    """A measurement was stopped at its limit."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +63,21 @@ class Summary:
 
 @dataclass
 class Side:
-    """What the rounds of one side gave."""
+    """What the rounds of one side gave.
+
+    ``seconds``: of repetitions that were waited for one by one; ``row_seconds``: means over several in a row, waited for
+    once at their end.
+    """
 
     seconds: list[float] = field(default_factory=list)
+    row_seconds: list[float] = field(default_factory=list)
     peak_bytes: list[int] = field(default_factory=list)
     gpu_bytes: list[int] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
 
     def add(self, result: dict[str, Any]) -> None:
         self.seconds += result["seconds"]
+        self.row_seconds += result.get("row_seconds", [])
         self.peak_bytes.append(result["peak_bytes"])
         if result.get("gpu_bytes"):
             self.gpu_bytes.append(result["gpu_bytes"])
@@ -61,8 +87,14 @@ class Side:
     def summary(self) -> Summary:
         return Summary.of(self.seconds)
 
+    @property
+    def row(self) -> Summary | None:
+        """Steps in a row, as training takes them; None where they were not measured."""
+        return Summary.of(self.row_seconds) if self.row_seconds else None
+
     def asdict(self) -> dict[str, Any]:
-        return {**vars(self), "summary_seconds": vars(self.summary)}
+        row = {} if self.row is None else {"summary_row_seconds": vars(self.row)}
+        return {**vars(self), "summary_seconds": vars(self.summary), **row}
 
 
 def compared(record: dict[str, Any], sides: dict[str, Side]) -> dict[str, Any]:
@@ -70,25 +102,56 @@ def compared(record: dict[str, Any], sides: dict[str, Side]) -> dict[str, Any]:
     project, reference = sides["project"], sides["reference"]
     record["sides"] = {name: side.asdict() for name, side in sides.items()}
     record["speed_ratio"] = reference.summary.median / project.summary.median
+    if project.row and reference.row:
+        record["row_speed_ratio"] = reference.row.median / project.row.median
     record["memory_ratio"] = max(project.peak_bytes) / max(reference.peak_bytes)
     if project.gpu_bytes and reference.gpu_bytes:
         record["gpu_memory_ratio"] = max(project.gpu_bytes) / max(reference.gpu_bytes)
     return record
 
 
-def run(side: str, job: str, workload: Workload, **options: Any) -> dict[str, Any]:
-    """One job of one side in a new process; its result. UserError where it fails, with what it said last."""
+def throughput(side: Side, images: int) -> float:
+    """Images per second, queries and supports alike, of repetitions with so many: in a row where that was measured."""
+    return images / (side.row or side.summary).median
+
+
+def run(
+    side: str, job: str, workload: Workload, timeout: float | None = None, **options: Any
+) -> dict[str, Any]:
+    """One job of one side in a new process; its result.
+
+    UserError where it fails, with what it said last: :class:`OutOfMemory` where memory was what it lacked,
+    :class:`TookTooLong` after ``timeout`` seconds.
+    """
     with tempfile.TemporaryDirectory(prefix="cpanet-benchmark-") as folder:
         request, result = Path(folder, "request.json"), Path(folder, "result.json")
         request.write_text(
             json.dumps({"side": side, "job": job, "workload": workload.asdict(), "options": options})
         )
         command = [sys.executable, "-m", "benchmarks.worker", str(request), str(result)]
-        with GpuMemory(watch=workload.device == "cuda") as gpu:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        with GpuWatch(watch=workload.device == "cuda") as gpu:
+            try:
+                done = subprocess.run(
+                    command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout
+                )
+            except subprocess.TimeoutExpired:
+                raise TookTooLong(f"The {side} was stopped after {timeout:.0f} s ({job}).") from None
         if done.returncode != 0 or not result.exists():
-            raise UserError(f"The {side} failed ({job}). {done.stderr[-3000:].strip()}")
-        return {**json.loads(result.read_text()), "gpu_bytes": gpu.bytes}
+            said = done.stderr[-3000:].strip()
+            if lacked_memory(done.returncode, said):
+                raise OutOfMemory(
+                    f"The {side} ran out of memory ({job}, --batch {workload.batch}): take less."
+                )
+            raise UserError(f"The {side} failed ({job}). {said}")
+        found = json.loads(result.read_text())
+        if "window" in found:
+            found["utilisation"] = memory.utilisation(gpu.samples, *found["window"])
+        return {**found, "gpu_bytes": gpu.bytes}
+
+
+def lacked_memory(status: int, said: str) -> bool:
+    """Whether a process that ended so was out of memory; Linux kills with SIGKILL where the machine's is used up."""
+    return status in (NO_MEMORY, -9) or any(words in said for words in NO_MEMORY_SAYS)
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -100,7 +163,7 @@ def machine(device: str) -> dict[str, Any]:
         "cpu": model.group(1) if model else platform.processor() or "unknown",
         "cpus": len(os.sched_getaffinity(0)),
         "memory_gib": round(int(memory.group(1)) / 2**20, 1) if memory else None,
-        "gpu": _gpu_name() if device == "cuda" else None,
+        **gpu_facts(device),
         "system": f"{platform.system()} {platform.release()}",
         "load_before": os.getloadavg()[0],  # more than about 0.5 means that others were at work
     }
@@ -113,19 +176,37 @@ def _read(path: str) -> str:
         return ""
 
 
-def _gpu_name() -> str | None:
+def gpu_facts(device: str) -> dict[str, str | None]:
+    """GPU, driver, toolkit and cuDNN that the project works with; None where there is none, or it does not say."""
+    facts: dict[str, str | None] = dict.fromkeys(("gpu", "driver", "toolkit", "cudnn"))
+    if device != "cuda":
+        return facts
+    facts["gpu"], facts["driver"] = _gpu_and_driver()
+    toolkit = runtime.probe_cuda().toolkit
+    facts["toolkit"] = _dotted(getattr(toolkit, "version", None))
+    facts["cudnn"] = _dotted(getattr(toolkit, "cudnn_version", None))
+    return facts
+
+
+def _dotted(version: Sequence[int] | None) -> str | None:
+    return ".".join(str(number) for number in version) if version else None
+
+
+def _gpu_and_driver() -> tuple[str | None, str | None]:
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        name, driver = (field.strip() for field in done.stdout.strip().split(","))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None, None
+    return name, driver
 
 
 def write(name: str, record: dict[str, Any], out: str | None) -> Path:
     """Write ``record`` as JSON to ``out``, by default below benchmarks/results, and return the path."""
     path = Path(out) if out else RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
     return path
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any, Callable
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import measure
-from benchmarks.workload import Workload, workload
+from benchmarks.workload import Workload, workload, workloads
 from cpanet.errors import UserError
 
 GIB = 2**30
@@ -22,22 +23,35 @@ def run(
     measured: Callable[[Workload, argparse.Namespace, Console], dict[str, Any]],
     shown: Callable[[dict[str, Any], Console], None],
 ) -> int:
-    """Measure what ``options`` ask for, show the record and write it; the exit status."""
+    """Measure what ``options`` ask for, show each record and write it; the exit status.
+
+    What fails at one precision does not keep the others from being measured.
+    """
     console = Console()
+    status = 0
     try:
-        asked = workload(options)
-        record = measured(asked, options, console)
+        asked = workloads(options) if hasattr(options, "precision") else [workload(options)]
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    shown(record, console)
-    console.print(f"Written to {measure.write(asked.stem(benchmark), record, options.out)}")
-    return 0
+    for one in asked:
+        try:
+            record = measured(one, options, console)
+        except UserError as error:
+            print(f"{one.precision}: {error}" if len(asked) > 1 else error, file=sys.stderr)
+            status = 2
+            continue
+        shown(record, console)
+        name, out = one.stem(benchmark, options.batch), options.out
+        if out and len(asked) > 1:
+            out = str(Path(out, f"{name}.json"))
+        console.print(f"Written to {measure.write(name, record, out)}")
+    return status
 
 
 def show(record: dict[str, Any], what: str, console: Console) -> None:
     """Print the table of a record that compares both sides, and the lines needed to read it."""
-    sizes = "{backbone}, {size}×{size}, batch {batch}, {shot}-shot, {device}, {threads} threads"
+    sizes = "{backbone}, {size}×{size}, batch {batch}, {shot}-shot, {device}, {precision}, {threads} threads"
     console.print(f"{what}: {sizes.format(**record['workload'])}", highlight=False)
     console.print(table(record))
     for line in notes(record):
@@ -51,15 +65,22 @@ def table(record: dict[str, Any]) -> Table:
     for heading in ("", *sides, "ratio"):
         made.add_column(heading, justify="left" if heading == "" else "right")
     times = {name: side["summary_seconds"] for name, side in sides.items()}
-    ratio = f"{record['speed_ratio']:.2f} × as fast"
-    made.add_row("median", *(f"{t['median']:.3f} s" for t in times.values()), ratio)
-    made.add_row("minimum", *(f"{t['minimum']:.3f} s" for t in times.values()), _quotient(times, "minimum"))
-    made.add_row("spread (middle half)", *(f"{t['spread']:.3f} s" for t in times.values()), "")
-    made.add_row("peak memory", *_memory(sides, "peak_bytes"), f"{record['memory_ratio']:.2f} of it")
-    if "gpu_memory_ratio" in record:
-        made.add_row(
-            "peak GPU memory", *_memory(sides, "gpu_bytes"), f"{record['gpu_memory_ratio']:.2f} of it"
-        )
+    same = "speed_ratio" in record  # both sides did the same work
+    if not same:
+        made.add_row("batch", *(str(found["batch"]) for found in record["largest"].values()), "")
+    made.add_row("median", *_each(times, "median"), _quotient(times, "median") if same else "")
+    made.add_row("minimum", *_each(times, "minimum"), _quotient(times, "minimum") if same else "")
+    made.add_row("spread (middle half)", *_each(times, "spread"), "")
+    rows = {n: side["summary_row_seconds"] for n, side in sides.items() if "summary_row_seconds" in side}
+    if len(rows) == len(sides):
+        made.add_row("in a row", *_each(rows, "median"), _quotient(rows, "median") if same else "")
+    if "images_per_second" in record:
+        images = record["images_per_second"]
+        quotient = f"{images['project'] / images['reference']:.2f} × as many"
+        made.add_row("images per second", *(f"{rate:.1f}" for rate in images.values()), quotient)
+    made.add_row("peak memory", *_memory(sides, "peak_bytes"), _share(record, "memory_ratio"))
+    if all(side["gpu_bytes"] for side in sides.values()):
+        made.add_row("peak GPU memory", *_memory(sides, "gpu_bytes"), _share(record, "gpu_memory_ratio"))
     if "first_pass_seconds" in record:
         first = record["first_pass_seconds"]
         quotient = f"{first['reference'] / first['project']:.2f} × as fast"
@@ -74,6 +95,17 @@ def table(record: dict[str, Any]) -> Table:
 
 def _quotient(times: dict[str, dict[str, float]], key: str) -> str:
     return f"{times['reference'][key] / times['project'][key]:.2f} × as fast"
+
+
+def _each(times: dict[str, dict[str, float]], key: str) -> list[str]:
+    """A time of every side, in milliseconds where all are below a second."""
+    if max(t[key] for t in times.values()) < 1:
+        return [f"{1000 * t[key]:.2f} ms" for t in times.values()]
+    return [f"{t[key]:.3f} s" for t in times.values()]
+
+
+def _share(record: dict[str, Any], key: str) -> str:
+    return f"{record[key]:.2f} of it" if key in record else ""
 
 
 def _memory(sides: dict[str, Any], key: str) -> list[str]:
@@ -93,11 +125,16 @@ def notes(record: dict[str, Any]) -> list[str]:
             f"network, for both sides. Peak: {record['machine_peak_flops'] / 1e9:.0f} GFLOP/s in a large "
             "matrix product."
         )
-    if "agreement" in record:
-        found = record["agreement"]
+    for key, who in (("agreement", "Project"), ("reference_agreement", "Reference at this precision")):
+        if key in record:
+            found = record[key]
+            lines.append(
+                f"{who} against the reference in float64: logits {found['logits']:.1e} of the largest, "
+                f"losses {found['losses']:.1e}, gradients {found['gradients']:.1e} ({found['worst_gradient']})."
+            )
+    if record.get("agrees") is False:
         lines.append(
-            f"Project against the reference in float64: logits {found['logits']:.1e} of the largest, "
-            f"losses {found['losses']:.1e}, gradients {found['gradients']:.1e} ({found['worst_gradient']})."
+            "The two sides differ by more than the tolerance: these timings compare different results."
         )
     where = machine["gpu"] or f"{machine['cpu']} ({machine['cpus']} CPUs)"
     versions = {k: v for side in record["sides"].values() for k, v in side["versions"].items()}

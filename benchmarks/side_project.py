@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count, islice, repeat
 from typing import Any
 
@@ -16,8 +16,8 @@ from tests.oracle import recipe_state
 
 
 def start(workload: Workload) -> None:
-    """Jittor on the workload's device and threads."""
-    runtime.prepare(device=workload.device, threads=workload.threads)
+    """Jittor on the workload's device, precision and threads."""
+    runtime.prepare(device=workload.device, threads=workload.threads, precision=workload.precision)
 
 
 def _model(workload: Workload, dropout: bool = True) -> Any:
@@ -37,8 +37,11 @@ def _variables(workload: Workload) -> dict[str, Any]:
     return {name: runtime.jt.array(array) for name, array in workload.inputs()._asdict().items()}
 
 
-def outputs(workload: Workload) -> dict[str, np.ndarray]:
-    """Logits in evaluation mode; losses and gradients in training mode without dropout; released names."""
+def outputs(workload: Workload, exact: bool = False) -> dict[str, np.ndarray]:
+    """Logits in evaluation mode; losses and gradients in training mode without dropout; released names.
+
+    At the workload's precision, always (``exact`` is the reference's).
+    """
     from cpanet.checkpoint.names import to_released
 
     jt, model, batch = runtime.jt, _model(workload, dropout=False), _variables(workload)
@@ -55,27 +58,24 @@ def outputs(workload: Workload) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in found.items()}
 
 
-def training_step(workload: Workload) -> Callable[[], float]:
-    """A step of the project's own training loop, given the same batch for ever; returns the main loss."""
+def training(workload: Workload) -> Callable[[int], float]:
+    """The project's own training loop, given the same batch for ever: see :func:`_training`."""
     inputs = workload.inputs()
     batch = Batch(inputs.query, inputs.query_label, inputs.support, inputs.support_label, ())
-    return _step(workload, repeat(batch))
+    return _training(workload, repeat(batch))
 
 
-def loaded_training_step(workload: Workload, workers: int) -> Callable[[], float]:
-    """A step on augmented episodes of the embedded data set, prepared by ``workers`` processes; the main loss."""
+def loaded_training(workload: Workload, workers: int) -> Callable[[int], float]:
+    """The same on augmented episodes of the embedded data set, prepared by ``workers`` processes."""
     dataset = load_dataset("embedded")
     loader = EpisodeLoader(
         dataset, 0, workload.shot, workload.seed, workload.batch, workload.size, workers=workers
     )
-    return _step(workload, chain.from_iterable(loader.epoch(epoch) for epoch in count()))
+    return _training(workload, chain.from_iterable(loader.epoch(epoch) for epoch in count()))
 
 
-def _step(workload: Workload, batches: Iterable[Batch]) -> Callable[[], float]:
-    """Steps of the project's own training loop on ``batches``.
-
-    The loop hands over a step's loss once it has launched the next step: calls are a step apart all the same.
-    """
+def _training(workload: Workload, batches: Iterator[Batch]) -> Callable[[int], float]:
+    """Takes that many steps of the project's own training loop; returns the last main loss, once the device is done."""
     from cpanet import engine
     from cpanet.config.schema import Optimizer
     from cpanet.recipe import build_optimizer
@@ -84,16 +84,21 @@ def _step(workload: Workload, batches: Iterable[Batch]) -> Callable[[], float]:
         name="sgd", lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4, head_lr_multiplier=10.0
     )
     model = _model(workload)
-    steps = engine.train_epoch(
-        model,
-        build_optimizer(model, settings),
-        batches,
-        engine.Objective(k=workload.k),
-        lambda iteration: LEARNING_RATE,
-        iteration=0,
-        seed=workload.seed,
-    )
-    return lambda: next(steps).main
+    optimizer = build_optimizer(model, settings)
+
+    def steps(number: int) -> float:
+        taken = engine.train_epoch(
+            model,
+            optimizer,
+            islice(batches, number),
+            engine.Objective(k=workload.k),
+            lambda iteration: LEARNING_RATE,
+            iteration=0,
+            seed=workload.seed,
+        )
+        return [step.main for step in taken][-1]
+
+    return steps
 
 
 def learning_losses(workload: Workload, steps: int, precision: str) -> list[float]:

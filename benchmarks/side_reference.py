@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,13 @@ from cpanet.metrics import Counts, episode_counts
 from cpanet.runtime.threads import available_cpus
 from tests.oracle import recipe_state
 
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the other precisions compute in float32 or TF32
+
 
 def start(workload: Workload) -> None:
-    """Threads and, on CUDA, what a user would switch on: the fastest algorithms and TF32."""
+    """Threads and precision; on CUDA also what a user would switch on: cuDNN's fastest algorithms."""
     torch.set_num_threads(workload.threads)
+    _tf32(workload.precision != "fp32")
     if workload.device == "cuda":
         torch.backends.cudnn.benchmark = True
 
@@ -27,6 +31,12 @@ def start(workload: Workload) -> None:
 def _tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _autocast(workload: Workload, enabled: bool = True) -> AbstractContextManager:
+    """Automatic mixed precision as PyTorch recommends it; at fp32 and TF32 it does nothing."""
+    dtype = AUTOCAST.get(workload.precision)
+    return torch.autocast(workload.device, dtype or torch.bfloat16, enabled=enabled and dtype is not None)
 
 
 def _model(workload: Workload) -> ReferenceCPANet:
@@ -41,50 +51,63 @@ def _tensors(workload: Workload) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array).to(workload.device) for name, array in arrays.items()}
 
 
-def outputs(workload: Workload) -> dict[str, np.ndarray]:
+def outputs(workload: Workload, exact: bool = True) -> dict[str, np.ndarray]:
     """Logits in evaluation mode; losses and gradients in training mode without dropout.
 
-    In float64: some gradients are sums of numbers that nearly cancel, and in float32 the reference itself may be
-    a tenth off. So the differences found are the project's error, not that of both.
+    ``exact``: in float64. Some gradients are sums of numbers that nearly cancel, and in float32 the reference itself may be
+    a tenth off; so the differences found are the project's error, not that of both. Otherwise at the workload's precision.
     """
-    model = without_dropout(_model(workload).double())
-    batch = {name: x.double() if x.is_floating_point() else x for name, x in _tensors(workload).items()}
-    with torch.no_grad():
-        logits = model.eval()(batch["query"], batch["support"], batch["support_label"])
-    main, auxiliary = model.train().losses(
-        batch["query"], batch["query_label"], batch["support"], batch["support_label"]
-    )
+    model, batch = without_dropout(_model(workload)), _tensors(workload)
+    if exact:
+        _tf32(False)
+        model = model.double()
+        batch = {name: x.double() if x.is_floating_point() else x for name, x in batch.items()}
+    with _autocast(workload, enabled=not exact):
+        with torch.no_grad():
+            logits = model.eval()(batch["query"], batch["support"], batch["support_label"])
+        main, auxiliary = model.train().losses(
+            batch["query"], batch["query_label"], batch["support"], batch["support_label"]
+        )
     (main + workload.k * auxiliary).backward()
     found = {"logits": logits, "main loss": main, "auxiliary loss": auxiliary}
     found.update({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
-    return {name: value.detach().cpu().numpy() for name, value in found.items()}
+    return {
+        name: value.detach().to(torch.float64 if exact else torch.float32).cpu().numpy()
+        for name, value in found.items()
+    }
 
 
-def training_step(workload: Workload) -> Callable[[], float]:
-    """A step as the released training loop does it; returns the main loss, once the device is done."""
-    _tf32(workload.device == "cuda")
+def training(workload: Workload) -> Callable[[int], float]:
+    """Takes that many steps as the released training loop does; returns the last main loss, once the device is done.
+
+    In fp16 the loss is scaled, as PyTorch's documentation has it.
+    """
     model, batch = _model(workload).train(), _tensors(workload)
     sgd = optimizer(model, LEARNING_RATE)
+    scaler = torch.amp.GradScaler(workload.device, enabled=workload.precision == "fp16")
 
-    def step() -> float:
-        main, auxiliary = model.losses(
-            batch["query"], batch["query_label"], batch["support"], batch["support_label"]
-        )
-        sgd.zero_grad()
-        (main + workload.k * auxiliary).backward()
-        sgd.step()
+    def steps(number: int) -> float:
+        for _ in range(number):
+            with _autocast(workload):
+                main, auxiliary = model.losses(
+                    batch["query"], batch["query_label"], batch["support"], batch["support_label"]
+                )
+                total = main + workload.k * auxiliary
+            sgd.zero_grad()
+            scaler.scale(total).backward()
+            scaler.step(sgd)
+            scaler.update()
         if workload.device == "cuda":
             torch.cuda.synchronize()
         return main.item()
 
-    return step
+    return steps
 
 
 def evaluation(
     workload: Workload, dataset: DefectDataset, episodes: Sequence[Episode]
 ) -> Callable[[], list[Counts]]:
     """A pass over ``episodes`` as the released code tests: one at a time, every image through the backbone."""
-    _tf32(workload.device == "cuda")
     model = _model(workload).eval()
 
     def one_pass() -> list[Counts]:
@@ -92,9 +115,9 @@ def evaluation(
         for episode in episodes:
             batch = test_batch(dataset, [episode], workload.size)
             arrays = (batch.query, batch.support, batch.support_mask)
-            with torch.no_grad():
+            with torch.no_grad(), _autocast(workload):
                 logits = model(*(torch.from_numpy(array).to(workload.device) for array in arrays))
-            difference = (logits[0, 1] - logits[0, 0]).cpu().numpy()
+            difference = (logits[0, 1] - logits[0, 0]).float().cpu().numpy()
             counts.append(episode_counts(difference, dataset.masks[episode.query]))
         return counts
 
@@ -128,9 +151,9 @@ def measured_peak(workload: Workload, repeats: int = 10) -> float:
     On a CPU the best of the libraries at hand, for none is best on every make: PyTorch's own (mostly MKL), oneDNN
     through a 1×1 convolution, and NumPy's (mostly OpenBLAS) where it may use as many threads.
     """
-    _tf32(workload.device == "cuda")
     side = 8192 if workload.device == "cuda" else 2048
-    a, b = (torch.rand(side, side, device=workload.device) for _ in range(2))
+    dtype = AUTOCAST.get(workload.precision, torch.float32)
+    a, b = (torch.rand(side, side, device=workload.device, dtype=dtype) for _ in range(2))
     products = [lambda: (a @ b)[0, 0].item()]  # fetching one number waits for the device
     if workload.device == "cpu":
         kernel, image = a[:, :, None, None], b.reshape(1, side, 32, side // 32)
@@ -155,4 +178,5 @@ def versions() -> dict[str, Any]:
     found: dict[str, Any] = {"torch": torch.__version__}
     if torch.version.cuda:
         found["torch's CUDA"] = torch.version.cuda
+        found["torch's cuDNN"] = str(torch.backends.cudnn.version())
     return found

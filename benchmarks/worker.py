@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,39 +19,62 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import memory
+from benchmarks import memory, profiler
+from benchmarks.measure import NO_MEMORY, lacked_memory
 from benchmarks.workload import Workload
 from cpanet.data import load_dataset, test_episodes
 from cpanet.errors import UserError
 from cpanet.metrics import summarise
 
 
-def check(side: ModuleType, workload: Workload, to: str) -> dict[str, Any]:
-    """Write logits, losses and gradients to the file ``to``."""
-    np.savez(to, **side.outputs(workload))
+def check(side: ModuleType, workload: Workload, to: str, exact: bool = True) -> dict[str, Any]:
+    """Write logits, losses and gradients to the file ``to``; the reference's in float64 where ``exact``."""
+    np.savez(to, **side.outputs(workload, exact))
     return {}
 
 
 def steps(
-    side: ModuleType, workload: Workload, warmup: int, repeats: int, workers: int | None = None
+    side: ModuleType,
+    workload: Workload,
+    warmup: int,
+    repeats: int,
+    in_a_row: int = 0,
+    workers: int | None = None,
 ) -> dict[str, Any]:
-    """Seconds of each of ``repeats`` training steps after ``warmup`` others, and the memory they took.
+    """Seconds of training steps after ``warmup`` others, and the memory they took.
 
-    ``workers``: on episodes that this many processes augment meanwhile; None: on the same batch for ever.
+    ``repeats`` steps are waited for one by one; ``in_a_row`` more are launched one after the other, as training does, and
+    waited for at their end alone: their mean is one number. ``workers``: on episodes that this many processes augment
+    meanwhile; None: on the same batch for ever.
     """
     idle = memory.resident()
-    step = side.training_step(workload) if workers is None else side.loaded_training_step(workload, workers)
-    for _ in range(warmup):
-        step()
+    take = side.training(workload) if workers is None else side.loaded_training(workload, workers)
+    loss = take(max(warmup, 1))
     memory.reset_peak()
     seconds = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        loss = step()
+        loss = take(1)
         seconds.append(time.perf_counter() - begin)
+    row = []
+    if in_a_row:
+        begin = time.perf_counter()
+        loss = take(in_a_row)
+        row.append((time.perf_counter() - begin) / in_a_row)
     if not math.isfinite(loss):
         raise UserError(f"The loss of {side.__name__} is {loss}: its timings would mean nothing.")
-    return {"seconds": seconds, "peak_bytes": memory.peak(), "idle_bytes": idle}
+    return {
+        "seconds": seconds,
+        "row_seconds": row,
+        "peak_bytes": memory.peak(),
+        "idle_bytes": idle,
+        "warmup": max(warmup, 1),
+    }
+
+
+def profile(side: ModuleType, workload: Workload, warmup: int, steps: int, tool: str) -> dict[str, Any]:
+    """Where the time of a training step goes, by one of the :data:`benchmarks.profiler.TOOLS`."""
+    return profiler.profile(side.training(workload), workload.device, warmup, steps, tool)
 
 
 def losses(side: ModuleType, workload: Workload, steps: int, precision: str) -> dict[str, Any]:
@@ -89,6 +113,7 @@ def limits(side: ModuleType, workload: Workload) -> dict[str, Any]:
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "check": check,
     "steps": steps,
+    "profile": profile,
     "losses": losses,
     "evaluation": evaluation,
     "limits": limits,
@@ -97,8 +122,10 @@ JOBS: dict[str, Callable[..., dict[str, Any]]] = {
 
 def main(request_file: str, result_file: str) -> int:
     request = json.loads(Path(request_file).read_text())
-    workload = Workload(**request["workload"])
     try:
+        workload = Workload(**request["workload"])
+        if request["options"].get("tool") == profiler.TRACE:
+            importlib.import_module("torch")  # before Jittor, where both are in one process
         side = importlib.import_module(f"benchmarks.side_{request['side']}")
         side.start(workload)
         result = JOBS[request["job"]](side, workload, **request["options"])
@@ -111,6 +138,11 @@ def main(request_file: str, result_file: str) -> int:
             raise
         print("The reference needs PyTorch. Install it with: pip install '.[benchmark]'", file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not lacked_memory(0, str(error)):
+            raise
+        print(str(error)[-1000:], file=sys.stderr, flush=True)
+        os._exit(NO_MEMORY)  # a framework that has no memory left may not be able to end in order
     Path(result_file).write_text(json.dumps(result))
     return 0
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from cpanet.errors import UserError
+from cpanet.runtime.precision import LEVELS, OFFERED
 from cpanet.runtime.threads import available_cpus
 from tests.oracle import Inputs, episode_inputs
 
@@ -18,11 +20,12 @@ BACKBONES = (
 # The recipe's weights are random, not trained: at the published rate they would run to NaN in a few steps. So
 # the optimiser does all its work, and moves nothing.
 LEARNING_RATE = 1e-12
+LARGEST = "largest"  # in place of a number of episodes: as many as the device's memory holds
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Sizes and device of a measurement. ``size`` is the side of the square images in pixels."""
+    """Sizes, device and precision of a measurement. ``size`` is the side of the square images in pixels."""
 
     backbone: str = "vgg16"
     size: int = 200
@@ -33,6 +36,7 @@ class Workload:
     threads: int = 1
     k: float = 0.4
     seed: int = 0
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 8:
@@ -42,21 +46,32 @@ class Workload:
         for name in ("batch", "shot", "threads"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least 1.")
+        if self.precision not in OFFERED[self.device]:
+            raise UserError(
+                f"--precision {self.precision}: --device {self.device} offers {', '.join(OFFERED[self.device])}."
+            )
+
+    @property
+    def images(self) -> int:
+        """Images in a step: every query and its supports."""
+        return self.batch * (1 + self.shot)
 
     def inputs(self) -> Inputs:
         """The batch of episodes: NumPy arrays, the same on every machine."""
         return episode_inputs(self.seed, self.batch, self.shot, self.size)
 
-    def stem(self, benchmark: str) -> str:
-        """Name of a result file."""
-        return f"{benchmark}-{self.backbone}-{self.size}-b{self.batch}-s{self.shot}-{self.device}"
+    def stem(self, benchmark: str, batch: int | str | None = None) -> str:
+        """Name of a result file; ``batch`` as it was asked for. A CPU has one precision, which is not said."""
+        precision = "" if self.device == "cpu" else f"-{self.precision}"
+        sizes = f"{self.size}-b{batch or self.batch}-s{self.shot}"
+        return f"{benchmark}-{self.backbone}-{sizes}-{self.device}{precision}"
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def parser(description: str, module: str) -> argparse.ArgumentParser:
-    """Command line shared by the benchmarks."""
+def parser(description: str, module: str, precisions: bool = False) -> argparse.ArgumentParser:
+    """Command line shared by the benchmarks; with ``--precision`` for those that measure several."""
     made = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=description,
@@ -71,12 +86,38 @@ def parser(description: str, module: str) -> argparse.ArgumentParser:
     )
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     made.add_argument("--threads", type=int, default=available_cpus(), help="CPU threads of either side")
-    made.add_argument("--out", metavar="FILE", help="where the JSON goes; default: in benchmarks/results/")
+    where = "; a folder where several are measured" if precisions else ""
+    made.add_argument(
+        "--out", metavar="FILE", help=f"where the JSON goes{where}; default: in benchmarks/results/"
+    )
+    if precisions:
+        made.add_argument(
+            "--precision", nargs="+", choices=tuple(LEVELS), help="default: fp32 on the CPU, all on CUDA"
+        )
     return made
 
 
+def batch_or_largest(text: str) -> int | str:
+    """The value of a ``--batch`` that may also be :data:`LARGEST`."""
+    if text == LARGEST:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number or {LARGEST!r}, not {text!r}") from None
+
+
 def workload(arguments: argparse.Namespace) -> Workload:
-    """The workload that a command line asks for."""
-    names = {field.name for field in fields(Workload)}
-    given: dict[str, str | int | float] = {k: v for k, v in vars(arguments).items() if k in names}
-    return Workload(**given)  # type: ignore[arg-type]
+    """The workload that a command line asks for, in fp32; of :data:`LARGEST` batches one episode."""
+    names = {field.name for field in fields(Workload)} - {"precision"}
+    given: dict[str, Any] = {k: v for k, v in vars(arguments).items() if k in names}
+    if given.get("batch") == LARGEST:
+        given["batch"] = 1
+    return Workload(**given)
+
+
+def workloads(arguments: argparse.Namespace) -> list[Workload]:
+    """:func:`workload` at every precision that is asked for, by default at all that the device offers."""
+    asked = workload(arguments)
+    chosen: Sequence[str] = getattr(arguments, "precision", None) or OFFERED[asked.device]
+    return [replace(asked, precision=precision) for precision in dict.fromkeys(chosen)]

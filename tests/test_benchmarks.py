@@ -11,7 +11,20 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import agreement, evaluate, loading, measure, precision, report, step
+from benchmarks import (
+    agreement,
+    evaluate,
+    largest,
+    loading,
+    measure,
+    memory,
+    precision,
+    profile,
+    profiler,
+    report,
+    step,
+    workload,
+)
 from benchmarks.workload import Workload
 from cpanet.errors import UserError
 
@@ -110,10 +123,16 @@ def record_of(benchmark: Any, options: str, tmp_path: Path, monkeypatch: pytest.
 @needs_torch
 @pytest.mark.slow
 def test_step_compares_both_sides_and_writes_what_it_found(tmp_path: Path, capsys, monkeypatch) -> None:
-    record = record_of(step, "--rounds 1 --repeats 2 --warmup 1", tmp_path, monkeypatch)
+    record = record_of(
+        step, "--rounds 1 --repeats 2 --warmup 1 --in-a-row 2 --episodes 4", tmp_path, monkeypatch
+    )
     assert record["agreement"]["logits"] < 1e-4
     assert len(record["sides"]["project"]["seconds"]) == len(record["sides"]["reference"]["seconds"]) == 2
     assert record["machine"]["cpu"]
+    assert record["machine"]["gpu"] is record["machine"]["driver"] is record["machine"]["cudnn"] is None
+    assert len(record["sides"]["project"]["row_seconds"]) == 1
+    assert record["images_per_second"]["reference"] > 0
+    assert record["evaluation"]["episodes"] == 4
     assert "peak memory" in capsys.readouterr().out
 
 
@@ -147,3 +166,147 @@ def test_loading_is_timed_beside_one_batch(tmp_path: Path, monkeypatch) -> None:
 def test_a_curve_is_smoothed_over_ten_steps() -> None:
     assert precision.smoothed([float(i) for i in range(20)])[0] == pytest.approx(4.5)
     assert precision.smoothed([1.0, 3.0]) == pytest.approx([2.0])
+
+
+# ---------------------------------------------------------------------------- precisions, batches, throughput
+
+
+def test_every_precision_of_the_device_is_measured_unless_one_is_chosen(tmp_path: Path, monkeypatch) -> None:
+    def precisions(command: str) -> list[str]:
+        monkeypatch.setattr("sys.argv", ["step", *command.split()])
+        return [asked.precision for asked in workload.workloads(step.arguments())]
+
+    assert precisions("") == ["fp32"]
+    assert precisions("--device cuda") == ["fp32", "tf32", "bf16", "fp16"]
+    assert precisions("--device cuda --precision bf16 fp32") == ["bf16", "fp32"]
+    with pytest.raises(UserError, match="--precision tf32"):
+        precisions("--precision tf32")
+
+
+def test_a_precision_that_fails_does_not_keep_the_others_from_being_measured(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    def measured(asked: Workload, options: Any, console: Console) -> dict[str, Any]:
+        if asked.precision == "bf16":
+            raise UserError("no such luck")
+        return {"precision": asked.precision}
+
+    monkeypatch.setattr("sys.argv", f"step --device cuda --batch largest --out {tmp_path}".split())
+    assert report.run("step", step.arguments(), measured, lambda record, console: None) == 2
+    assert "bf16: no such luck" in capsys.readouterr().err
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == [f"step-vgg16-200-blargest-s1-cuda-{p}.json" for p in ("fp16", "fp32", "tf32")]
+
+
+@pytest.mark.parametrize("memory_for", [0, 1, 2, 3, 7, 8, 13, 64, 100, 1000])
+def test_the_largest_batch_is_found_to_an_eighth(memory_for: int) -> None:
+    asked: list[int] = []
+
+    def fits(batch: int) -> bool:
+        asked.append(batch)
+        return batch <= memory_for
+
+    found = largest.search(fits, limit=100)
+    assert min(memory_for, 100) * 7 / 8 - 1 < found <= min(memory_for, 100)
+    assert len(asked) == len(set(asked)) < 14
+
+
+def test_running_out_of_memory_is_an_answer(monkeypatch) -> None:
+    def run(side: str, job: str, asked: Workload, **options: Any) -> dict[str, Any]:
+        if asked.batch > 3:
+            raise measure.OutOfMemory("too much")
+        return {}
+
+    monkeypatch.setattr(measure, "run", run)
+    found = largest.find("project", Workload(), limit=8)
+    assert found == {
+        "batch": 3,
+        "limit": 8,
+        "tried": {"1": "fits", "2": "fits", "4": "out of memory", "3": "fits"},
+    }
+
+
+def test_what_lacks_memory_is_told_from_what_fails() -> None:
+    assert measure.lacked_memory(1, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate")
+    assert measure.lacked_memory(1, "Unable to alloc cuda device memory for size 1024")
+    assert measure.lacked_memory(-9, "")
+    assert not measure.lacked_memory(1, "IndexError: list index out of range")
+
+
+def test_images_per_second_come_from_steps_in_a_row() -> None:
+    side = measure.Side()
+    side.add({**result([2.0], 1), "row_seconds": [0.5]})
+    assert measure.throughput(side, images=4) == 8.0
+
+
+# ------------------------------------------------------------------------------------------------- profiles
+
+
+def event(kind: str, name: str, ts: float, dur: float, **others: Any) -> dict[str, Any]:
+    return {"ph": "X", "cat": kind, "name": name, "ts": ts, "dur": dur, "tid": 1, **others}
+
+
+def test_a_trace_of_a_gpu_is_summed_a_step() -> None:
+    events = [
+        event("kernel", "gemm", 0, 40),
+        event("kernel", "relu", 30, 20),  # beside the other: both together are busy for 50 µs
+        event("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", 60, 10, args={"bytes": 2048}),
+        event("cuda_runtime", "cudaLaunchKernel", 0, 5),
+        event("cuda_driver", "cuLaunchKernelEx", 6, 5),
+        event("cuda_runtime", "cudaMemcpyAsync", 12, 5),
+        event("cuda_runtime", "cudaMemcpy", 20, 30),
+        event("cuda_runtime", "cudaDeviceSynchronize", 60, 20),
+        {"ph": "M", "name": "process_name"},
+    ]
+    found = profiler.of_trace(events, steps=2, on_gpu=True)
+    assert found["kernels"] == 1
+    assert found["kernel_seconds"] == pytest.approx(30e-6)
+    assert found["busy_seconds"] == pytest.approx(30e-6)
+    assert found["launches"]["count"] == 1
+    assert found["synchronisations"] == {"count": 1, "seconds": pytest.approx(25e-6)}
+    assert found["copies"]["host to device"] == {"count": 0.5, "seconds": pytest.approx(5e-6), "bytes": 1024}
+    assert found["top"][0]["name"] == "gemm"
+
+
+def test_on_a_cpu_operators_that_call_no_other_count() -> None:
+    events = [
+        event("cpu_op", "aten::conv2d", 0, 100),
+        event("cpu_op", "aten::mkldnn_convolution", 10, 80),
+        event("cpu_op", "aten::relu", 100, 20),
+    ]
+    found = profiler.of_trace(events, steps=1, on_gpu=False)
+    assert [kernel["name"] for kernel in found["top"]] == ["aten::mkldnn_convolution", "aten::relu"]
+    assert found["kernel_seconds"] == pytest.approx(100e-6)
+    assert found["copies"] is found["synchronisations"] is None
+
+
+def test_what_bounds_a_step() -> None:
+    def profiled(kernels: float, busy: float, copies: float = 0.0) -> dict[str, Any]:
+        return {
+            "wall_seconds": 1.0,
+            "kernel_seconds": kernels,
+            "busy_seconds": busy,
+            "copies": {"host to device": {"seconds": copies}},
+        }
+
+    assert profile.bound(profiled(0.95, 0.95))["by"] == "kernels"
+    assert profile.bound(profiled(0.3, 0.3))["by"] == "host"
+    assert profile.bound(profiled(0.3, 0.95, 0.65))["by"] == "copies"
+    assert profile.bound(None) is None
+
+
+def test_a_busy_gpu_is_a_mean_over_the_time_that_counts() -> None:
+    samples = [(0.0, 0.0), (1.0, 0.5), (2.0, 1.0), (3.0, 0.0)]
+    assert memory.utilisation(samples, 0.5, 2.5) == 0.75
+    assert memory.utilisation([], 0.0, 1.0) is None
+
+
+@needs_torch
+@pytest.mark.slow
+def test_a_step_of_both_sides_is_profiled(tmp_path: Path, monkeypatch) -> None:
+    record = record_of(profile, "--steps 2 --warmup 2", tmp_path, monkeypatch)
+    project, reference = record["sides"]["project"]["operators"], record["sides"]["reference"]["trace"]
+    assert project["operators"] > 50
+    assert reference["kernels"] > 50
+    assert all(side["kernel_seconds"] > 0 for side in (project, reference))
+    assert project["copies"] is None  # nothing is copied on a CPU, and nothing is invented

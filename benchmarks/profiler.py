@@ -1,0 +1,176 @@
+"""What a training step spends its time on, as the frameworks' own profilers see it. Runs in the measured process.
+
+Two tools. ``trace`` is PyTorch's profiler, which on CUDA is told by the driver (CUPTI) of every kernel and copy of the
+process, whoever launched it: with PyTorch imported first it sees Jittor's as well. ``operators`` is Jittor's profiler: it
+counts and times operators one by one and waits for the device after each, so its times include launches and no overlap.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+TRACE, OPERATORS = "trace", "operators"
+TOOLS = (TRACE, OPERATORS)
+TOP = 20  # kernels that are listed
+WATCHED_SECONDS = 2.0  # of steps during which the driver is asked how busy the GPU is
+COPIES = {"HtoD": "host to device", "DtoH": "device to host", "DtoD": "device to device"}
+
+
+def profile(take: Callable[[int], Any], device: str, warmup: int, steps: int, tool: str) -> dict[str, Any]:
+    """Profile of ``steps`` steps of ``take``, a step on average; what a tool cannot tell is None.
+
+    ``wall_seconds`` is measured without the profiler, before, and ``window`` is when steps were taken in a row for long
+    enough for the driver's own account of how busy the GPU is.
+    """
+    take(max(warmup, 1))
+    begin = time.perf_counter()
+    take(steps)
+    wall = (time.perf_counter() - begin) / steps
+    window = _busy(take, wall) if device == "cuda" else None
+    found = (traced if tool == TRACE else operators)(take, steps)
+    result = {"tool": tool, "steps": steps, "wall_seconds": wall, **found}
+    return result if window is None else {**result, "window": window}
+
+
+def _busy(take: Callable[[int], Any], wall: float) -> list[float]:
+    begin = time.time()
+    take(max(1, round(WATCHED_SECONDS / wall)))
+    return [begin, time.time()]
+
+
+# ------------------------------------------------------------------------------------- PyTorch's profiler
+
+
+def traced(take: Callable[[int], Any], steps: int) -> dict[str, Any]:
+    """By PyTorch's profiler."""
+    import torch
+
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with tempfile.TemporaryDirectory(prefix="cpanet-benchmark-") as folder:
+        with torch.profiler.profile(activities=kinds) as recorded:
+            take(steps)
+        file = Path(folder, "trace.json")
+        recorded.export_chrome_trace(str(file))
+        events = json.loads(file.read_text(errors="replace"))["traceEvents"]
+    return of_trace(events, steps, on_gpu=len(kinds) > 1)
+
+
+def of_trace(events: Iterable[Mapping[str, Any]], steps: int, on_gpu: bool) -> dict[str, Any]:
+    """A Chrome trace, durations in µs, a step on average; on a CPU innermost operators take the place of kernels."""
+    by_kind: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event.get("ph") == "X":
+            by_kind[str(event.get("cat"))].append(event)
+    calls = [*by_kind["cuda_runtime"], *by_kind["cuda_driver"]]
+    kernels = by_kind["kernel"] if on_gpu else _innermost(by_kind["cpu_op"])
+    return {
+        "kernel_seconds": _seconds(kernels) / steps,
+        "busy_seconds": _covered([*kernels, *by_kind["gpu_memcpy"], *by_kind["gpu_memset"]]) / steps,
+        "kernels": len(kernels) / steps,
+        "operators": None,
+        "copies": _copies(by_kind["gpu_memcpy"], steps) if on_gpu else None,
+        "synchronisations": _calls(calls, _waits, steps) if on_gpu else None,
+        "launches": _calls(calls, lambda name: "Launch" in name, steps) if on_gpu else None,
+        "top": _top([(str(e["name"]), 1, float(e["dur"]) * 1e-6) for e in kernels], steps),
+    }
+
+
+def _seconds(events: Sequence[Mapping[str, Any]]) -> float:
+    return sum(float(event["dur"]) for event in events) * 1e-6
+
+
+def _covered(events: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds in which at least one of the events was under way."""
+    total, until = 0.0, float("-inf")
+    for begin, end in sorted((float(e["ts"]), float(e["ts"]) + float(e["dur"])) for e in events):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total * 1e-6
+
+
+def _waits(name: str) -> bool:
+    """Whether the host waits for the device in that call; a copy that is not asynchronous waits as well."""
+    return "Synchronize" in name or name == "cudaMemcpy"
+
+
+def _calls(calls: Sequence[Mapping[str, Any]], chosen: Callable[[str], bool], steps: int) -> dict[str, float]:
+    """Count and seconds of the host's calls into CUDA of the names that are ``chosen``."""
+    found = [call for call in calls if chosen(str(call["name"]))]
+    return {"count": len(found) / steps, "seconds": _seconds(found) / steps}
+
+
+def _copies(copies: Sequence[Mapping[str, Any]], steps: int) -> dict[str, dict[str, float]]:
+    """Count, seconds and bytes of copies by direction."""
+    found = {}
+    for mark, direction in COPIES.items():
+        those = [copy for copy in copies if mark in str(copy["name"])]
+        size = sum(int(copy.get("args", {}).get("bytes", 0)) for copy in those)
+        found[direction] = {
+            "count": len(those) / steps,
+            "seconds": _seconds(those) / steps,
+            "bytes": size / steps,
+        }
+    return found
+
+
+def _innermost(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Operators that call no other: in the order of their starts, the next one of the thread starts after their end."""
+    threads: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    for event in events:
+        threads[event.get("tid")].append(event)
+    found = []
+    for those in threads.values():
+        those.sort(key=lambda e: (float(e["ts"]), -float(e["dur"])))
+        for event, following in zip(those, [*those[1:], None]):
+            end = float(event["ts"]) + float(event["dur"])
+            if following is None or float(following["ts"]) >= end:
+                found.append(event)
+    return found
+
+
+# --------------------------------------------------------------------------------------- Jittor's profiler
+
+
+def operators(take: Callable[[int], Any], steps: int) -> dict[str, Any]:
+    """By Jittor's profiler."""
+    from cpanet.runtime import jt
+
+    with jt.profile_scope() as report:
+        take(steps)
+    return of_report(report, steps)
+
+
+def of_report(report: Sequence[Sequence[str]], steps: int) -> dict[str, Any]:
+    """Jittor's report, its times in ns, a step on average."""
+    heading, *rows = report
+    name, count, total = (heading.index(column) for column in ("Name", "Count", "TotalTime"))
+    found = [(row[name], int(float(row[count])), float(row[total]) * 1e-9) for row in rows]
+    seconds = sum(time for *_, time in found) / steps
+    return {
+        "kernel_seconds": seconds,
+        "busy_seconds": seconds,
+        "kernels": None,
+        "operators": sum(number for _, number, _ in found) / steps,
+        "copies": None,
+        "synchronisations": None,
+        "launches": None,
+        "top": _top(found, steps),
+    }
+
+
+def _top(found: Iterable[tuple[str, int, float]], steps: int) -> list[dict[str, Any]]:
+    """The kernels that take longest, a step on average."""
+    total: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for name, count, seconds in found:
+        total[name][0] += count
+        total[name][1] += seconds
+    longest = sorted(total.items(), key=lambda item: -item[1][1])[:TOP]
+    return [{"name": n[:200], "count": c / steps, "seconds": s / steps} for n, (c, s) in longest]

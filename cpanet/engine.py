@@ -106,11 +106,12 @@ def train_epoch(
     Ends with the batches, or once ``pause()`` says so: then every step taken has been yielded, so that weights and
     records agree, and a second call goes on with the same iterator.
 
-    A step's losses are fetched only after the next step has been launched, so that the device never waits for the
-    host; the last one is fetched at the end. Raises :class:`Diverged` for a loss or gradient that is not finite.
+    A step's losses are fetched only after :func:`_ahead` more steps have been launched, so that the device does not wait
+    for the host; the last ones are fetched at the end. Raises :class:`Diverged` for a loss or gradient that is not finite.
     """
     model.train()
-    pending = None
+    pending: list[tuple[int, Losses, float]] = []
+    ahead = _ahead()
     batches = iter(batches)
     clock = _Clock()
     while not pause() and (batch := next(batches, None)) is not None:
@@ -121,12 +122,21 @@ def train_epoch(
         if average is not None:
             average.update()
         jt.sync_all()
-        if pending is not None:
-            yield _fetch(*pending, clock)
-        pending = (iteration, losses, lr)
+        if len(pending) == ahead:
+            yield from _fetch(pending, clock)
+            pending = []
+        pending.append((iteration, losses, lr))
         iteration += 1
-    if pending is not None:
-        yield _fetch(*pending, clock)
+    yield from _fetch(pending, clock)
+
+
+def _ahead() -> int:
+    """Steps that are launched before the losses of the first are looked at.
+
+    A number that is fetched from a GPU waits for everything that has been launched there, also for later steps, and in the
+    meantime nothing is launched: one wait for several steps. A CPU computes a step when it is launched.
+    """
+    return 8 if jt.flags.use_cuda else 1
 
 
 class _Clock:
@@ -141,16 +151,19 @@ class _Clock:
         return now - last
 
 
-def _fetch(iteration: int, losses: Losses, lr: float, clock: _Clock) -> Step:
-    main, auxiliary, total, gradients = (None if loss is None else float(loss.item()) for loss in losses)
-    assert main is not None
-    assert total is not None
-    assert gradients is not None
-    if not math.isfinite(total):
-        raise Diverged(f"loss is {total}", iteration)
-    if not math.isfinite(gradients):
-        raise Diverged("gradient is not finite", iteration)
-    return Step(iteration, main, auxiliary, total, lr, clock.lap())
+def _fetch(pending: Sequence[tuple[int, Losses, float]], clock: _Clock) -> Iterator[Step]:
+    """The steps with their losses as numbers, each with the time that one of them took on average."""
+    values = [[None if loss is None else float(loss.item()) for loss in losses] for _, losses, _ in pending]
+    seconds = clock.lap() / max(len(pending), 1)
+    for (iteration, _, lr), (main, auxiliary, total, gradients) in zip(pending, values):
+        assert main is not None
+        assert total is not None
+        assert gradients is not None
+        if not math.isfinite(total):
+            raise Diverged(f"loss is {total}", iteration)
+        if not math.isfinite(gradients):
+            raise Diverged("gradient is not finite", iteration)
+        yield Step(iteration, main, auxiliary, total, lr, seconds)
 
 
 def evaluate(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,9 @@ def build_optimizer(model: Any, config: Any) -> Any:
 
 def gradient_sum(optimizer: Any) -> Any:
     """Sum of all gradients after ``backward``: one number, finite only where every one of them is."""
-    sums = [g.sum() for group in optimizer.param_groups for g in group["grads"]]
-    return jt.concat(sums).sum()
+    # Jittor fuses additions into one kernel, but neither those of single numbers nor the parts of a concatenation
+    sums = [g.sum().broadcast([2]) for group in optimizer.param_groups for g in group["grads"]]
+    return functools.reduce(operator.add, sums).mean()
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> None:

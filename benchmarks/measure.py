@@ -214,7 +214,16 @@ def header(name: str, device: str) -> dict[str, Any]:
     """What every record starts with: the measurement, the command, the date, the machine."""
     return {
         "benchmark": name,
-        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *_without_out(sys.argv[1:])]),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(device),
     }
+
+
+def _without_out(words: Sequence[str]) -> list[str]:
+    """A command's words but where its record goes, a folder of this machine."""
+    kept = list(words)
+    if "--out" in kept:
+        at = kept.index("--out")
+        del kept[at : at + 2]
+    return kept

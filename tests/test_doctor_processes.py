@@ -93,6 +93,15 @@ def test_a_refusal_is_recorded(tmp_path, capsys):
     assert "tf32 cannot be had on device=cpu" in capsys.readouterr().out
 
 
+def test_cuda_that_cannot_be_had_is_told_once(tmp_path, capfd):
+    if prepare().device == "cuda":
+        pytest.skip("a machine without a usable GPU is needed")
+    file = tmp_path / "found.json"
+    assert doctor.main(["--device", "cuda", "--json", str(file)]) == 1
+    assert capfd.readouterr().out.count("device=cuda cannot be used") == 1
+    assert "device=cuda cannot be used" in json.loads(file.read_text())["error"]
+
+
 @pytest.mark.parametrize(
     ("asked", "device", "chosen"),
     [
@@ -204,6 +213,7 @@ def test_every_precision_has_its_verdict(tmp_path, monkeypatch, capfd):
     printed = capfd.readouterr().out
     assert "All 1 checks passed on cuda at fp32" in printed
     assert "1 of 1 checks failed on cuda at tf32" in printed
+    assert printed.splitlines()[-1] == "Failed: tf32."
     found = json.loads(file.read_text())
     assert (found["finished"], found["ok"], found["cuda"]["gpu"]) == (True, False, "NVIDIA H100")
     assert {name: p["ok"] for name, p in found["precisions"].items()} == {"fp32": True, "tf32": False}

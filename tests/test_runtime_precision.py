@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cpanet.errors import UserError
-from cpanet.runtime import prepare
-from cpanet.runtime.precision import LEVELS, environment, resolve
+from cpanet.runtime import prepare, start
+from cpanet.runtime.precision import LEVELS, bound, environment, resolve
 from tests.hydra_app import run_here
 from tests.sweep_runs import TINY
 
@@ -37,6 +39,29 @@ def test_a_running_jittor_keeps_its_precision_and_takes_another():
     assert prepare(precision="fp32").precision == "fp32"
     with pytest.raises(UserError, match="precision=fp16 cannot be had on device=cpu"):
         prepare(precision="fp16")
+
+
+@pytest.mark.parametrize(("precision", "level"), [("tf32", 1), ("bf16", 2), ("fp16", 3)])
+def test_jittor_is_told_the_precision_also_where_it_is_its_own_choice(monkeypatch, precision, level):
+    """Without it cuBLAS would take products in float32 where TF32 is recorded."""
+    import jittor
+
+    before = jittor.flags.use_tensorcore
+    on_cuda = replace(prepare("cpu"), device="cuda", precision=precision)
+    monkeypatch.setattr(start, "_runtime", on_cuda)
+    try:
+        assert prepare().precision == precision
+        assert jittor.flags.use_tensorcore == level
+    finally:
+        jittor.flags.use_tensorcore = before
+
+
+def test_a_process_bound_to_float32_stays_so():
+    assert bound({"NVIDIA_TF32_OVERRIDE": "0"}) == "fp32"
+    assert bound({}) == "tf32"
+    on_cuda = replace(prepare("cpu"), device="cuda", precision="fp32")
+    with pytest.raises(UserError, match="run at fp32 in this process already"):
+        start._at(on_cuda, "tf32")
 
 
 def test_an_impossible_precision_is_refused_before_anything_is_written(tmp_path, capfd):

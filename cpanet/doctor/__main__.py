@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         device = choose_device(options.device)
         precisions = choose_precisions(options.precision, device)
         report = probe_cuda()
+        if device == "cuda" and not report.usable:
+            precisions = precisions[:1]  # why it cannot be had need be said once
         record.tell(device=device, versions=plain_versions(versions()), cuda=machine.cuda_facts(report))
         if not options.part:
             console.print(table(machine.rows(device, precisions, versions(), report)))
@@ -166,7 +168,7 @@ def show(console: Console, result: Result, verbose: bool) -> None:
 
 
 def summary(data: Mapping[str, Any]) -> str:
-    """A line for every precision: how many checks, and how many of them failed."""
+    """A line for every precision: how many checks, and how many of them failed; of several a last one on all."""
     lines = []
     for name, found in data["precisions"].items():
         where = f"on {data['device']} at {name} in {found['seconds']:.0f} s"
@@ -174,6 +176,11 @@ def summary(data: Mapping[str, Any]) -> str:
             lines.append(f"[red]{found['failed']} of {found['checks']} checks failed[/] {where}.")
         else:
             lines.append(f"[green]All {found['checks']} checks passed[/] {where}.")
+    failed = [name for name, found in data["precisions"].items() if found["failed"]]
+    if len(lines) > 1:
+        lines.append(
+            f"[red]Failed: {', '.join(failed)}.[/]" if failed else "[green]Every precision passed.[/]"
+        )
     return "\n".join(lines)
 
 

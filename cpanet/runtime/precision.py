@@ -8,6 +8,8 @@ taken in. A CPU has float32 alone. On CUDA Jittor's ``use_tensorcore`` chooses c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cpanet.errors import UserError
 
 LEVELS = {"fp32": 0, "tf32": 1, "bf16": 2, "fp16": 3}
@@ -33,3 +35,8 @@ def resolve(precision: str, device: str) -> str:
 def environment(precision: str) -> dict[str, str]:
     """Variables to set before CUDA's libraries are loaded."""
     return {"NVIDIA_TF32_OVERRIDE": "0"} if precision == "fp32" else {}
+
+
+def bound(environ: Mapping[str, str]) -> str:
+    """What CUDA's libraries run at in a process that was left without a choice: float32 alone, or the default."""
+    return "fp32" if environ.get("NVIDIA_TF32_OVERRIDE") == "0" else DEFAULT["cuda"]

@@ -73,23 +73,23 @@ def prepare(
         _runtime = _switch(_runtime, device)
         if threads is not None:
             set_threads(threads)
-    if precision is not None:
-        _runtime = _at(_runtime, precisions.resolve(precision, _runtime.device))
+    # always: on CUDA Jittor has to be told its own choice, too
+    _runtime = _at(_runtime, precisions.resolve(precision or _runtime.precision, _runtime.device))
     return _runtime
 
 
 def _at(runtime: Runtime, precision: str) -> Runtime:
-    """The running Jittor at another precision."""
-    import jittor
-
+    """The running Jittor at ``precision``."""
     if runtime.device == "cuda":
+        import jittor
+
         if "fp32" in (precision, runtime.precision) and precision != runtime.precision:
             raise UserError(
                 f"precision={precision}: CUDA's libraries run at {runtime.precision} in this process already. "
                 "Ask for it in a new process."
             )
         jittor.flags.use_tensorcore = precisions.LEVELS[precision]
-    return replace(runtime, precision=precision)
+    return runtime if precision == runtime.precision else replace(runtime, precision=precision)
 
 
 def _start(device: str, verbose: bool, threads: int | None, precision: str | None) -> Runtime:
@@ -165,7 +165,8 @@ def _switch(runtime: Runtime, device: str) -> Runtime:
         )
     jittor.flags.use_cuda = 1 if device == "cuda" else 0
     if device == "cuda":
-        return replace(runtime, device="cuda", why_not_cuda="", gpu=probe_cuda().gpu, precision="tf32")
+        precision = precisions.bound(os.environ)
+        return replace(runtime, device="cuda", why_not_cuda="", gpu=probe_cuda().gpu, precision=precision)
     return replace(runtime, device="cpu", why_not_cuda="device=cpu was asked for", gpu=None, precision="fp32")
 
 

@@ -52,41 +52,40 @@ CUTS: dict[str, tuple[Cut, ...]] = {
 }
 
 
-class _Cut(jt.Function):
-    def execute(self, x, cut):
-        return jt.array(cut(x.numpy()))
+class _Through(jt.Function):
+    """The identity, but for what is done to the numbers on the host: forward, backward, or nothing where None."""
+
+    def execute(self, x, forward, backward):
+        self.backward = backward
+        return jt.array(x.numpy() if forward is None else forward(x.numpy()))
 
     def grad(self, dy):
-        return dy, None
+        return dy if self.backward is None else jt.array(self.backward(dy.numpy())), None, None
 
 
-class _CutGradient(jt.Function):
-    def execute(self, x, cut):
-        self.cut = cut
-        return x * 1.0
+def _replace_products(monkeypatch, before: Cut | None, after: Cut | None, backward: Cut | None) -> None:
+    """Operands go through ``before``, results through ``after``, the gradients of results through ``backward``."""
+    for owner, name in PRODUCTS:
+        sound = getattr(owner, name)
 
-    def grad(self, dy):
-        return jt.array(self.cut(dy.numpy())), None
+        def product(a, b, *rest, sound=sound, **settings):
+            if before is not None:
+                a, b = _Through.apply(a, before, None), _Through.apply(b, before, None)
+            return _Through.apply(sound(a, b, *rest, **settings), after, backward)
+
+        monkeypatch.setattr(owner, name, product)
 
 
 def products_of(monkeypatch, cut: Cut) -> None:
     """Every product, forward and in both gradients, is taken of operands that went through ``cut``, summed in float32."""
-    for owner, name in PRODUCTS:
-        sound = getattr(owner, name)
-
-        def product(a, b, *rest, sound=sound, **settings):
-            operands = _Cut.apply(a, cut), _Cut.apply(b, cut)
-            return _CutGradient.apply(sound(*operands, *rest, **settings), cut)
-
-        monkeypatch.setattr(owner, name, product)
+    _replace_products(monkeypatch, cut, None, cut)
 
 
-def broken_products(monkeypatch, broken: Callable) -> None:
-    """Every product's result goes through ``broken(result, a, b)``."""
-    for owner, name in PRODUCTS:
-        sound = getattr(owner, name)
+def constant_products(monkeypatch) -> None:
+    """Every product is 0.25 everywhere."""
+    _replace_products(monkeypatch, None, lambda x: np.full_like(x, 0.25), None)
 
-        def product(a, b, *rest, sound=sound, **settings):
-            return broken(sound(a, b, *rest, **settings), a, b)
 
-        monkeypatch.setattr(owner, name, product)
+def products_without_gradient(monkeypatch) -> None:
+    """Every product is right, and both its gradients are zero."""
+    _replace_products(monkeypatch, None, None, np.zeros_like)

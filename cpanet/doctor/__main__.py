@@ -107,7 +107,8 @@ def here(console: Console, record: Record, device: str, name: str, options: argp
     start = time.perf_counter()
     record.start("start", name)
     runtime = prepare(device, verbose=options.verbose, precision=name)
-    console.print(table(machine.runtime_rows(runtime, time.perf_counter() - start)))
+    rows = machine.runtime_rows(runtime, time.perf_counter() - start)
+    console.print(table({"started in": rows["started in"]} if options.part else rows))
     record.tell(device=runtime.device)
     chosen = [c for c in all_checks(runtime) if not options.only or any(t in c.name for t in options.only)]
     if not chosen:
@@ -151,6 +152,8 @@ def plain_versions(found: Mapping[str, str]) -> dict[str, str]:
 def table(rows: Mapping[str, str]) -> Table:
     """Two columns: what, and what it is."""
     made = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    made.add_column(min_width=12)  # of several tables below each other
+    made.add_column()
     for name, value in rows.items():
         made.add_row(f"[bold]{name}[/]", escape(value))
     return made

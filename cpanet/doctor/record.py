@@ -29,6 +29,9 @@ class Record:
             "running": None,
             "seconds": 0.0,
             "error": "",
+            "device": None,
+            "versions": {},
+            "cuda": {},
             "precisions": {},
             "checks": [],
         }

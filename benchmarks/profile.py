@@ -9,6 +9,7 @@ operators of the project. Where a tool cannot be had its part is null, with the 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from typing import Any
 
@@ -124,8 +125,16 @@ def shown(record: dict[str, Any], console: Console) -> None:
                 console.print(f"{side}, {tool}: {one['error']}", highlight=False, markup=False)
         longest = best(tools)
         for kernel in longest["top"][:5] if longest else ():
-            text = f"{1000 * kernel['seconds']:8.3f} ms {kernel['count']:6.1f} × {kernel['name'][:90]}"
+            text = f"{1000 * kernel['seconds']:8.3f} ms {kernel['count']:6.1f} × {brief(kernel['name'])}"
             console.print(f"{side}: {text}", highlight=False, markup=False)
+
+
+def brief(name: str) -> str:
+    """A kernel's name in a line; of Jittor's keys the operators that were fused."""
+    fused = re.findall(r"opkey\d+:(\w+)(?:«[^«]*)*?(?:«OP:(\w+))?(?=«opkey|«JIT|$)", name)
+    if fused:
+        return "+".join(what or kind for kind, what in fused)[:90]
+    return name.partition("«")[0].splitlines()[0][:90]
 
 
 def main() -> int:

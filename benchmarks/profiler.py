@@ -64,18 +64,23 @@ def traced(take: Callable[[int], Any], steps: int) -> dict[str, Any]:
 
 
 def of_trace(events: Iterable[Mapping[str, Any]], steps: int, on_gpu: bool) -> dict[str, Any]:
-    """A Chrome trace, durations in µs, a step on average; on a CPU innermost operators take the place of kernels."""
+    """A Chrome trace, durations in µs, a step on average; on a CPU operators take the place of kernels."""
     by_kind: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for event in events:
         if event.get("ph") == "X":
             by_kind[str(event.get("cat"))].append(event)
     calls = [*by_kind["cuda_runtime"], *by_kind["cuda_driver"]]
-    kernels = by_kind["kernel"] if on_gpu else _innermost(by_kind["cpu_op"])
+    kernels = by_kind["kernel"] if on_gpu else _own_times(by_kind["cpu_op"])
     return {
         "kernel_seconds": _seconds(kernels) / steps,
-        "busy_seconds": _covered([*kernels, *by_kind["gpu_memcpy"], *by_kind["gpu_memset"]]) / steps,
-        "kernels": len(kernels) / steps,
-        "operators": None,
+        "busy_seconds": _covered(
+            [*by_kind["kernel"], *by_kind["gpu_memcpy"], *by_kind["gpu_memset"]]
+            if on_gpu
+            else by_kind["cpu_op"]
+        )
+        / steps,
+        "kernels": len(kernels) / steps if on_gpu else None,
+        "operators": None if on_gpu else len(kernels) / steps,
         "copies": _copies(by_kind["gpu_memcpy"], steps) if on_gpu else None,
         "synchronisations": _calls(calls, _waits, steps) if on_gpu else None,
         "launches": _calls(calls, lambda name: "Launch" in name, steps) if on_gpu else None,
@@ -121,19 +126,21 @@ def _copies(copies: Sequence[Mapping[str, Any]], steps: int) -> dict[str, dict[s
     return found
 
 
-def _innermost(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Operators that call no other: in the order of their starts, the next one of the thread starts after their end."""
-    threads: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+def _own_times(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Operators with the time that they took themselves, without those that they called in their thread."""
+    threads: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for event in events:
-        threads[event.get("tid")].append(event)
-    found = []
+        threads[event.get("tid")].append({**event, "end": float(event["ts"]) + float(event["dur"])})
     for those in threads.values():
-        those.sort(key=lambda e: (float(e["ts"]), -float(e["dur"])))
-        for event, following in zip(those, [*those[1:], None]):
-            end = float(event["ts"]) + float(event["dur"])
-            if following is None or float(following["ts"]) >= end:
-                found.append(event)
-    return found
+        those.sort(key=lambda e: (float(e["ts"]), -e["end"]))
+        callers: list[dict[str, Any]] = []
+        for event in those:
+            while callers and callers[-1]["end"] <= float(event["ts"]):
+                callers.pop()
+            if callers:
+                callers[-1]["dur"] = float(callers[-1]["dur"]) - (event["end"] - float(event["ts"]))
+            callers.append(event)
+    return [event for those in threads.values() for event in those]
 
 
 # --------------------------------------------------------------------------------------- Jittor's profiler

@@ -28,6 +28,11 @@ def arguments() -> argparse.Namespace:
     options = parser("Profile a training step of both sides.", "benchmarks.profile", precisions=True)
     options.add_argument("--steps", type=int, default=5, help="profiled steps")
     options.add_argument("--warmup", type=int, default=3, help="steps before them")
+    options.add_argument(
+        "--as-on-cuda",
+        action="store_true",
+        help="on a CPU: the project alone, with the operators it uses on CUDA",
+    )
     return options.parse_args()
 
 
@@ -38,6 +43,9 @@ def measured(asked: Workload, options: argparse.Namespace, console: Console) -> 
     tools = {"project": [OPERATORS, TRACE], "reference": [TRACE]}
     if asked.device == "cpu":
         tools["project"].remove(TRACE)
+    if options.as_on_cuda:
+        del tools["reference"]
+        record["as_on_cuda"] = True
     record["sides"] = {}
     with console.status("") as status:
         for side, names in tools.items():
@@ -55,8 +63,9 @@ def measured(asked: Workload, options: argparse.Namespace, console: Console) -> 
 
 def attempt(side: str, asked: Workload, options: argparse.Namespace, tool: str) -> dict[str, Any]:
     """A profile, or ``error``: why there is none."""
+    steps = {"warmup": options.warmup, "steps": options.steps, "as_on_cuda": options.as_on_cuda}
     try:
-        return measure.run(side, "profile", asked, warmup=options.warmup, steps=options.steps, tool=tool)
+        return measure.run(side, "profile", asked, tool=tool, **steps)
     except UserError as error:
         return {"tool": tool, "error": str(error)}
 
@@ -100,6 +109,7 @@ def table(record: dict[str, Any]) -> Table:
     row("busy by nvidia-smi, share", lambda p: p.get("utilisation"))
     row("kernels", lambda p: p["kernels"])
     row("operators", lambda p: p["operators"])
+    row("of them a library's", lambda p: p.get("library_calls"))
     for direction in ("host to device", "device to host"):
         row(f"copies {direction}", lambda p, d=direction: p["copies"] and p["copies"][d]["count"])
     row("waits for the device", lambda p: p["synchronisations"] and p["synchronisations"]["count"])

@@ -72,8 +72,15 @@ def steps(
     }
 
 
-def profile(side: ModuleType, workload: Workload, warmup: int, steps: int, tool: str) -> dict[str, Any]:
-    """Where the time of a training step goes, by one of the :data:`benchmarks.profiler.TOOLS`."""
+def profile(
+    side: ModuleType, workload: Workload, warmup: int, steps: int, tool: str, as_on_cuda: bool = False
+) -> dict[str, Any]:
+    """Where the time of a training step goes, by one of the :data:`benchmarks.profiler.TOOLS`.
+
+    ``as_on_cuda``: with the operators that the project uses on CUDA, also on a CPU.
+    """
+    if as_on_cuda:
+        side.without_kernels()
     return profiler.profile(side.training(workload), workload.device, warmup, steps, tool)
 
 

@@ -22,6 +22,15 @@ prepare("cpu")
 REDUCED = tuple(CUTS)
 
 
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """Fewer channels: this is a CPU."""
+    monkeypatch.setattr(precision, "SIZE", 64)
+    wide = [geometry for geometry in operators.CONVOLUTIONS if geometry[-1] == 256]
+    assert wide
+    monkeypatch.setattr(operators, "CONVOLUTIONS", tuple(g for g in operators.CONVOLUTIONS if g not in wide))
+
+
 def of_products(name: str) -> list:
     """The operator checks at precision ``name`` that may be off by more than float32's."""
     plain = operators._without_products()

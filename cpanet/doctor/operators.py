@@ -30,7 +30,7 @@ CONVOLUTIONS = (
     ("3×3 dilation 2", 3, 1, 2, 2, CHANNELS, 24),
     ("7×7", 7, 1, 3, 1, 2, 1),
     ("7×7 stride 2", 7, 2, 3, 1, 3, CHANNELS),
-    ("3×3 of 64 channels", 3, 1, 1, 1, 64, 64),
+    ("3×3 of 256 channels", 3, 1, 1, 1, 256, 256),
 )
 
 Operator = Callable[..., Any]

@@ -35,11 +35,14 @@ def tolerance(precision: str) -> float:
 
 # ------------------------------------------------------ measuring the bits
 
-SIZE = 64  # channels, a size at which libraries use the units that they use in training
+SIZE = 256  # channels, as in training: for smaller ones a library may choose other units than there
 STEPS = 2.0 ** -np.arange(1, 24)
 TINY = 2.0**-30  # float16 has nothing between this and zero
-# 1 + 2^-k is itself where an operand keeps k bits, and 1 or 1 + 2^-(k-1) where it keeps fewer
-PROBES = np.concatenate([1 + STEPS, [TINY], np.ones(SIZE - len(STEPS) - 1)])
+
+
+def probes() -> np.ndarray:
+    """(SIZE,): 1 + 2^-k is itself where an operand keeps k bits, 1 or 1 + 2^-(k-1) where it keeps fewer."""
+    return np.concatenate([1 + STEPS, [TINY], np.ones(SIZE - len(STEPS) - 1)])
 
 
 class Delivered(NamedTuple):
@@ -76,9 +79,9 @@ def _matrix(*batch: int) -> Layout:
 
 
 def _map() -> Layout:
-    """A map of 32×32 whose channel c holds its number at a pixel of its own, four apart."""
+    """A map of 32×32 whose channel c holds its number at a pixel of its own, two apart."""
     index = np.arange(SIZE)
-    return Layout((1, SIZE, 32, 32), (0, index, 4 * (index // 8) + 2, 4 * (index % 8) + 2))
+    return Layout((1, SIZE, 32, 32), (0, index, 2 * (index // 16), 2 * (index % 16)))
 
 
 def _kernel(k: int) -> Layout:
@@ -87,7 +90,7 @@ def _kernel(k: int) -> Layout:
 
 
 def read(values: np.ndarray) -> Delivered:
-    """What the products ``PROBES · 1`` were taken in; values (64,)."""
+    """What the products ``probes() · 1`` were taken in; values (SIZE,)."""
     values = np.asarray(values, np.float64)
     kept = np.abs(values[: len(STEPS)] - 1 - STEPS) < STEPS / 2
     return Delivered(int(np.argmin([*kept, False])), bool(values[len(STEPS)] > TINY / 2))
@@ -97,14 +100,14 @@ def measure(operator: Callable[..., Any], layouts: tuple[Layout, Layout, Layout]
     """The bits of ``operator(a, b)``, a product with diagonal operands, and of its gradients; the worse of both operands.
 
     ``layouts`` are those of a, b and the result. Each pass is a product of two of a, b and the cotangent r, one of which
-    holds :data:`PROBES` at a time, the others ones.
+    holds :func:`probes` at a time, the others ones.
     """
     from cpanet.runtime import jt
 
     found: dict[str, list[Delivered]] = {"result": [], "gradient of input": [], "gradient of weight": []}
     for probed in range(3):
         arrays = [
-            layout.put(PROBES if position == probed else np.ones(SIZE))
+            layout.put(probes() if position == probed else np.ones(SIZE))
             for position, layout in enumerate(layouts)
         ]
         a, b, r = (jt.array(array) for array in arrays)

@@ -26,8 +26,9 @@ def jittor_environment(
     python_config: Path | None = None,
     threads: int | None = None,
     verbose: bool = False,
+    package: Path | None = None,
 ) -> dict[str, str]:
-    """Variables to set before ``import jittor``. ``nvcc`` None means CPU."""
+    """Variables to set before ``import jittor``. ``nvcc`` None means CPU, ``package`` None the installed Jittor."""
     chosen = {
         "JITTOR_HOME": str(home),
         "cc_path": compiler,
@@ -37,9 +38,10 @@ def jittor_environment(
         "use_cutlass": "0",
         "use_nccl": "0",
         "use_mkl": "1" if onednn and wants_onednn(environ) else "0",
-        # Jittor names its cache after the git branch of the folder it is installed in: with a virtual
-        # environment inside a repository, every change of branch would compile it anew.
-        "cache_name": environ.get("cache_name", "default"),
+        # Jittor names its cache after the git branch of the folder it is installed in: with a virtual environment
+        # inside a repository, every change of branch would compile it anew. A mended Jittor gets a cache of its own,
+        # or it and the installed one would compile each other's core anew in turns.
+        "cache_name": environ.get("cache_name", "default" if package is None else package.name),
         "gdb_path": environ.get("gdb_path", ""),  # asked for its version at every start otherwise
         # Jittor imports torch, where there is one, before it starts (seconds). That matters only where both
         # are used in one process, and there torch must come first.

@@ -19,7 +19,7 @@ import cpanet
 from cpanet.errors import UserError
 from cpanet.runtime import locks, onednn, quiet, toolchain
 from cpanet.runtime import precision as precisions
-from cpanet.runtime.cuda import CudaReport, probe_cuda
+from cpanet.runtime.cuda import CudaReport, assemble, mends, probe_cuda
 from cpanet.runtime.environment import jittor_environment, wants_onednn
 from cpanet.runtime.home import cache_folder, choose_home, own_folder, user_home
 from cpanet.runtime.repair import repair
@@ -109,7 +109,7 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
                 f"Warning: oneDNN was not found, so CPU convolutions will be slow. Remedy: {onednn.REMEDY}",
                 file=sys.stderr,
             )
-        nvcc = report.toolkit.nvcc if report.usable and report.toolkit is not None else None
+        nvcc, package = _for_cuda(report, own_folder(home))
         os.environ.update(
             jittor_environment(
                 os.environ,
@@ -120,9 +120,10 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
                 toolchain.python_config(headers, own_folder(home)),
                 threads,
                 verbose,
+                package,
             )
         )
-        jittor = _import_jittor(home, verbose, announce)
+        jittor = _import_jittor(home, verbose, announce, package)
     locks.watch_operators_lock(own_folder(home), compiler)
     if not verbose:
         quiet.silence_operator_progress(own_folder(home), compiler)
@@ -152,6 +153,16 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
     )
 
 
+def _for_cuda(report: CudaReport, folder: Path) -> tuple[Path | None, Path | None]:
+    """The compiler for Jittor, and the folder to import Jittor from (None: the installed one). Under the import lock."""
+    toolkit = report.toolkit
+    if not report.usable or toolkit is None:
+        return None, None
+    if not toolkit.assembled:
+        return toolkit.nvcc, None
+    return assemble(toolkit, folder), mends.present(folder)
+
+
 def _switch(runtime: Runtime, device: str) -> Runtime:
     """The running Jittor on another device, where it was built for it."""
     if device in ("auto", runtime.device):
@@ -170,13 +181,13 @@ def _switch(runtime: Runtime, device: str) -> Runtime:
     return replace(runtime, device="cpu", why_not_cuda="device=cpu was asked for", gpu=None, precision="fp32")
 
 
-def _import_jittor(home: Path, verbose: bool, announce: Callable[[], None]) -> Any:
-    """``import jittor`` with its side effects on this process undone."""
+def _import_jittor(home: Path, verbose: bool, announce: Callable[[], None], package: Path | None = None) -> Any:
+    """``import jittor``, from the folder ``package`` where given, with its side effects on this process undone."""
     # Jittor's kernels flush subnormals to zero; NumPy would warn about that when it first looks at its types
     np.finfo(np.float32), np.finfo(np.float64)
     flush_subnormals()
     try:
-        with _home_at(home), quiet.side_effects_undone():
+        with _home_at(home), _imported_from(package), quiet.side_effects_undone():
             utils = importlib.import_module("jittor_utils")
             lock = importlib.import_module("jittor_utils.lock")
             locks.limit_waits(lock)
@@ -199,6 +210,18 @@ def _import_jittor(home: Path, verbose: bool, announce: Callable[[], None]) -> A
             f"Remove {cache_folder(home)} and try again; "
             "python -m cpanet.doctor --verbose shows Jittor's own log."
         ) from error
+
+
+@contextmanager
+def _imported_from(package: Path | None) -> Iterator[None]:
+    """``package`` comes first among the folders that Python imports from; modules of what is imported find each other."""
+    if package is not None:
+        sys.path.insert(0, str(package))
+    try:
+        yield
+    finally:
+        if package is not None:
+            sys.path.remove(str(package))
 
 
 @contextmanager

@@ -1,0 +1,112 @@
+"""Whether CUDA can be used here, and if not, why: found out without importing Jittor.
+
+Three steps that can be tested apart: ``read_driver`` asks the driver, ``find_toolkit`` looks at folders,
+``judge`` is the rule. ``probe_cuda`` does all three on this machine.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+
+from cpanet.runtime import toolchain
+from cpanet.runtime.cuda.driver import Driver, read_driver
+from cpanet.runtime.cuda.toolkit import REMEDY, Toolkit, ToolkitPlaces, find_toolkit
+
+GIB = 1024**3
+MIN_MEMORY = 2 * GIB  # contexts, cuBLAS and cuDNN alone take about one (jittor/compile_extern.py)
+# Toolkits that Jittor 1.3.11 builds against, with the compute capabilities that both compile for: 11 and 12 as it is (it
+# caps the architecture at 9.0 and emits no PTX), 13 mended (``mends.py``).
+CAPABILITIES = {11: (35, 90), 12: (50, 90), 13: (75, 121)}
+CUDNN = {11: 8, 12: 8, 13: 9}
+
+
+@dataclass(frozen=True)
+class CudaReport:
+    """The verdict: usable or the one reason why not, with everything that was found on the way."""
+
+    usable: bool
+    reason: str
+    driver: Driver | None = None
+    toolkit: Toolkit | None = None
+
+    @property
+    def gpu(self) -> str | None:
+        return self.driver.gpus[0].name if self.driver is not None and self.driver.gpus else None
+
+
+@lru_cache(maxsize=1)
+def probe_cuda() -> CudaReport:
+    """Verifies driver, device, compiler, CUDA runtime and cuDNN here. Cached; never imports Jittor."""
+    driver = read_driver()
+    # Without a driver nothing on disk can help, and asking compilers for their versions takes time.
+    toolkit = driver if isinstance(driver, str) else find_toolkit(ToolkitPlaces.of_machine(os.environ))
+    return judge(driver, toolkit, _host_compiler())
+
+
+def _host_compiler() -> int | None:
+    """Major version of g++, or None where there is none, which is told elsewhere."""
+    try:
+        version = toolchain.tool_version(toolchain.find_compiler(os.environ))
+    except toolchain.UserError:
+        return None
+    return int(version.split(".")[0]) if version[0].isdigit() else None
+
+
+def judge(driver: Driver | str, toolkit: Toolkit | str, gcc: int | None = None) -> CudaReport:
+    """Whether Jittor can run on this driver with this toolkit and g++ ``gcc``; the reason is one line."""
+    if isinstance(driver, str) or isinstance(toolkit, str):
+        reason = driver if isinstance(driver, str) else str(toolkit)
+    else:
+        reason = _refusal(driver, toolkit, gcc)
+    known_driver = driver if isinstance(driver, Driver) else None
+    known_toolkit = toolkit if isinstance(toolkit, Toolkit) else None
+    return CudaReport(reason == "", reason, known_driver, known_toolkit)
+
+
+def _refusal(driver: Driver, toolkit: Toolkit, gcc: int | None) -> str:
+    """Why this pair will not do, or an empty string."""
+    major = toolkit.version[0]
+    release = ".".join(str(n) for n in toolkit.version[:2])
+    gpu = driver.gpus[0]
+    if major not in CAPABILITIES:
+        return f"CUDA {release} ({toolkit.nvcc}) is not one that Jittor builds against (11, 12 or 13); {REMEDY}"
+    if major > driver.version[0]:
+        return (
+            f"the driver is too old: it serves CUDA up to {driver.version[0]}.{driver.version[1]}, "
+            f"the toolkit is CUDA {release}"
+        )
+    low, high = CAPABILITIES[major]
+    if not low <= gpu.capability <= high:
+        capability = f"{gpu.capability // 10}.{gpu.capability % 10}"
+        return f"{gpu.name} (compute capability {capability}) is none that CUDA {release} and Jittor compile for"
+    if gpu.memory < MIN_MEMORY:
+        return f"{gpu.name} has {gpu.memory / GIB:.1f} GiB of memory; {MIN_MEMORY / GIB:.0f} are needed"
+    return _incomplete(toolkit, release) or _mismatch(toolkit, release, gcc)
+
+
+def _incomplete(toolkit: Toolkit, release: str) -> str:
+    """What the toolkit lacks, or an empty string."""
+    other = [name for name in toolkit.missing if name not in ("CUDA runtime", "cuDNN 9")]
+    if toolkit.cudart is None:
+        return f"no CUDA runtime library (libcudart.so) beside {toolkit.nvcc}"
+    if toolkit.cudnn is None:
+        return f"no cuDNN {CUDNN[toolkit.version[0]]} (libcudnn.so) beside {toolkit.nvcc} or in the system folders"
+    if other:
+        return f"CUDA {release} ({toolkit.nvcc}) lacks {', '.join(other)}; {REMEDY}"
+    if toolkit.cudnn_version is None:
+        return "no cuDNN headers (cudnn_version.h) beside the toolkit or in the system folders"
+    return ""
+
+
+def _mismatch(toolkit: Toolkit, release: str, gcc: int | None) -> str:
+    """Which of the toolkit's parts do not fit each other, or an empty string."""
+    wanted = CUDNN[toolkit.version[0]]
+    if toolkit.cudnn_version is not None and toolkit.cudnn_version[0] != wanted:
+        return f"cuDNN {toolkit.cudnn_version[0]} is not one that Jittor builds against with CUDA {release} ({wanted})"
+    if toolkit.headers is not None and toolkit.headers != toolkit.version[:2]:
+        return f"the headers are of CUDA {toolkit.headers[0]}.{toolkit.headers[1]}, the compiler of {release}; {REMEDY}"
+    if gcc is not None and toolkit.newest_gcc is not None and gcc > toolkit.newest_gcc:
+        return f"g++ {gcc} is newer than CUDA {release} takes ({toolkit.newest_gcc}); name an older one in cc_path"
+    return ""

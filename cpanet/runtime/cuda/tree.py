@@ -1,0 +1,77 @@
+"""A CUDA 13 toolkit that lies in pieces, put together as the one folder that Jittor expects.
+
+Links only, below Jittor's cache: ``include``, ``lib64`` with the names that a linker looks for (``libcudart.so``) and those
+that programs load (``libcudart.so.13``), and ``bin/nvcc``, a script of one line, because Jittor follows a link to where the
+compiler really lies and looks for ``lib64`` there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from cpanet.runtime.cuda.toolkit import PIECES, Piece, Toolkit
+from cpanet.runtime.toolchain import write_atomically
+
+
+def assemble(toolkit: Toolkit, folder: Path) -> Path:
+    """The tree for ``toolkit``, below ``folder``; its ``nvcc``. Made once, and again when a piece has changed.
+
+    Call it under the import lock.
+    """
+    wanted = links(toolkit)
+    tree = folder / f"cuda-{_key(toolkit, wanted)}"
+    nvcc = tree / "bin" / "nvcc"
+    if nvcc.is_file() and all((tree / name).exists() for name in wanted):
+        return nvcc
+    partial = folder / f".{tree.name}.{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    for name, target in wanted.items():
+        link = partial / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+    write_atomically(
+        partial / "bin" / "nvcc", f'#!/bin/sh\nexec {shlex.quote(str(toolkit.nvcc.resolve()))} "$@"\n', 0o755
+    )
+    shutil.rmtree(tree, ignore_errors=True)
+    partial.rename(tree)
+    return nvcc
+
+
+def links(toolkit: Toolkit) -> dict[str, Path]:
+    """Names in the tree, and what they point to; of two pieces that bring the same name the first one's."""
+    found: dict[str, Path] = {}
+    for piece in PIECES:
+        place = toolkit.pieces[piece.name]
+        if place.library is not None:
+            for file in _matching(piece, place.library, libraries=True):
+                found.setdefault(f"lib64/{file.name}", file)
+                if ".so." in file.name:
+                    found.setdefault(f"lib64/{file.name.partition('.so.')[0]}.so", file)
+        if place.include is not None:
+            for file in _matching(piece, place.include, libraries=False):
+                found.setdefault(f"include/{file.name}", file)
+    return found
+
+
+def _matching(piece: Piece, folder: Path, libraries: bool) -> list[Path]:
+    """What ``piece`` links from ``folder``: its patterns for libraries, or those for headers ("cub/": a folder)."""
+    matched = []
+    for pattern in piece.links:
+        if pattern.startswith("lib") == libraries:
+            files = sorted(folder.glob(pattern.rstrip("/")))
+            matched += [file for file in files if file.is_dir() == pattern.endswith("/")]
+    return matched
+
+
+def _key(toolkit: Toolkit, wanted: Mapping[str, Path]) -> str:
+    """Of what decides the tree: which files, where, and that they are still those (size, time of change)."""
+    digest = hashlib.sha256(f"{toolkit.nvcc.resolve()}\n{toolkit.version}\n".encode())
+    for name, target in sorted(wanted.items()):
+        status = target.stat()
+        digest.update(f"{name}\n{target}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:12]

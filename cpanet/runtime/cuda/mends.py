@@ -94,6 +94,49 @@ MENDS = (
         "    max_arch = 90\n",
         "    max_arch = 121\n",
     ),
+    Mend(
+        "other/code_softmax.py",
+        "cub::Max went with CUDA 13's C++ headers",
+        "BlockReduce(temp_storage).Reduce(v1, cub::Max())",
+        "BlockReduce(temp_storage).Reduce(v1, cuda::maximum<>())",
+    ),
+    Mend(
+        "other/code_softmax.py",
+        "where its successor is defined",
+        "#include <{jt.compile_extern.cub_home}cub/cub.cuh>\n",
+        "#include <{jt.compile_extern.cub_home}cub/cub.cuh>\n#include <cuda/functional>\n",
+        times=2,
+    ),
+    Mend(
+        "extern/cuda/cub/ops/cub_where_op.cc",
+        "cub's iterators went, too; thrust has the same",
+        "cub::CountingInputIterator<To> counting_itr(0);",
+        "thrust::counting_iterator<To> counting_itr(0);",
+    ),
+    Mend(
+        "extern/cuda/cub/ops/cub_where_op.cc",
+        "the same",
+        "cub::TransformInputIterator<bool, NonZeroOp<Ti>, Ti*> itr(cond->ptr<Ti>(), NonZeroOp<Ti>());",
+        "auto itr = thrust::make_transform_iterator(cond->ptr<Ti>(), NonZeroOp<Ti>());",
+    ),
+    Mend(
+        "extern/cuda/cub/ops/cub_where_op.cc",
+        "where thrust's are defined",
+        "#include <thrust/transform.h>\n",
+        "#include <thrust/iterator/counting_iterator.h>\n#include <thrust/iterator/transform_iterator.h>\n",
+    ),
+    Mend(
+        "depthwise_conv.py",
+        "cub::LaneId went, too",
+        "cub::LaneId()",
+        "cuda::ptx::get_sreg_laneid()",
+    ),
+    Mend(
+        "depthwise_conv.py",
+        "where its successor is defined",
+        'cub/cub.cuh>"+"""',
+        'cub/cub.cuh>\\n#include <cuda/ptx>"+"""',
+    ),
 )
 LEFT_OUT = (
     LeftOut("extern/cuda/cudnn/ops/cudnn_rnn*", "cuDNN 9 has the functions for recurrent networks no more"),

@@ -1,6 +1,6 @@
-"""Convolutions that name oneDNN's operators themselves, on the CPU.
+"""Convolutions that name the operators of oneDNN (CPU) and cuDNN (CUDA) themselves.
 
-Jittor writes a convolution as a broadcast, a product and a sum, and finds out while it compiles them that oneDNN has an
+Jittor writes a convolution as a broadcast, a product and a sum, and finds out while it compiles them that a library has an
 operator for that. It compiles in several threads, and the operators that these threads put in enter themselves, without a
 lock, into the lists of variables that other threads are reading: once in a while a process dies of it at its first training
 step. Naming the operator leaves nothing to be found, and no loop to be compiled that is never run.
@@ -17,18 +17,24 @@ from cpanet.ops.function import Function
 from cpanet.runtime import jt
 
 
-def _has_operator(*operands: Any) -> bool:
-    """Whether oneDNN computes this: not on CUDA, not where it is switched off, and float32 alone."""
-    if jt.flags.use_cuda or jt.compile_extern.mkl_ops is None:
-        return False
-    return all(str(v.dtype) == "float32" for v in operands)
+def _operators(*operands: Any) -> tuple[Any, Any, Any] | None:
+    """The library's convolution and its gradients by input and by weight; None where it is switched off, for float32 alone."""
+    if jt.flags.use_cuda:
+        name, library = "cudnn", getattr(jt.compile_extern, "cudnn_ops", None)
+    else:
+        name, library = "mkl", jt.compile_extern.mkl_ops
+    if library is None or any(str(v.dtype) != "float32" for v in operands):
+        return None
+    conv, by_input, by_weight = (f"{name}_conv{of}" for of in ("", "_backward_x", "_backward_w"))
+    return getattr(library, conv), getattr(library, by_input), getattr(library, by_weight)
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1):
     """x (B, C, H, W), weight (O, C, k, k), bias (O,) or None → (B, O, H', W'), not grouped."""
-    if not _has_operator(x, weight):
+    operators = _operators(x, weight)
+    if operators is None:
         return jt.nn.conv2d(x, weight, bias, stride, padding, dilation)
-    y = _Convolution.apply(x, weight, (*_pair(stride), *_pair(padding), *_pair(dilation)))
+    y = _Convolution.apply(x, weight, operators, (*_pair(stride), *_pair(padding), *_pair(dilation)))
     return y if bias is None else y + bias.reshape(1, -1, 1, 1)
 
 
@@ -44,13 +50,13 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 class _Convolution(Function):
-    def execute(self, x, weight, geometry):
-        self.keep(x, weight, geometry)
-        return jt.compile_extern.mkl_ops.mkl_conv(x, weight, *geometry)
+    def execute(self, x, weight, operators, geometry):
+        conv, by_input, by_weight = operators
+        self.keep(x, weight, by_input, by_weight, geometry)
+        return conv(x, weight, *geometry)
 
     def grad(self, dy):
-        x, weight, geometry = self.release()
-        operators = jt.compile_extern.mkl_ops
-        dx = operators.mkl_conv_backward_x(weight, dy, x.shape[2], x.shape[3], *geometry)
-        dw = operators.mkl_conv_backward_w(x, dy, weight.shape[2], weight.shape[3], *geometry)
-        return dx, dw, None
+        x, weight, by_input, by_weight, geometry = self.release()
+        dx = by_input(weight, dy, x.shape[2], x.shape[3], *geometry)
+        dw = by_weight(x, dy, weight.shape[2], weight.shape[3], *geometry)
+        return dx, dw, None, None

@@ -2,8 +2,9 @@
 
 Weights, activations and gradients are stored as float32 at every precision; the names say what the products are
 taken in. A CPU has float32 alone. On CUDA Jittor's ``use_tensorcore`` chooses cuBLAS's compute type (``cublas_matmul_op``:
-1 TF32, 2 bfloat16, 3 float16) and lets cuDNN convert (``cudnn_conv_op.cc``); cuDNN takes TF32 by itself unless
-``NVIDIA_TF32_OVERRIDE=0`` is set before it is loaded.
+1 TF32, 2 bfloat16, 3 float16) and lets cuDNN convert to half precision where it is not 0 (``cudnn_conv_op.cc``). cuDNN takes
+TF32 by itself unless ``NVIDIA_TF32_OVERRIDE=0`` is set before it is loaded. A mended Jittor (``cuda/mends.py``) gives
+cuDNN float32 at 0, TF32 at 1, and lets it convert from 2 on.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ def resolve(precision: str, device: str) -> str:
             "Use precision=auto."
         )
     return precision
+
+
+def level(precision: str, mended: bool) -> int:
+    """Jittor's ``use_tensorcore``. Of TF32 an installed Jittor gets convolutions alone: at 1 these would be halves."""
+    return 0 if precision == "tf32" and not mended else LEVELS[precision]
 
 
 def environment(precision: str) -> dict[str, str]:

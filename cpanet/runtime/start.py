@@ -40,6 +40,7 @@ class Runtime:
     cache_home: Path
     gpu: str | None = None
     precision: str = "fp32"
+    mended: bool = False  # Jittor's sources, for CUDA 13
 
 
 _runtime: Runtime | None = None
@@ -88,7 +89,7 @@ def _at(runtime: Runtime, precision: str) -> Runtime:
                 f"precision={precision}: CUDA's libraries run at {runtime.precision} in this process already. "
                 "Ask for it in a new process."
             )
-        jittor.flags.use_tensorcore = precisions.LEVELS[precision]
+        jittor.flags.use_tensorcore = precisions.level(precision, runtime.mended)
     return runtime if precision == runtime.precision else replace(runtime, precision=precision)
 
 
@@ -145,11 +146,12 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
     return Runtime(
         device=chosen,
         why_not_cuda="" if chosen == "cuda" else why_not,
-        versions=versions(),
+        versions={**versions(), **(report.versions if chosen == "cuda" else {})},
         onednn=library if wants_onednn(os.environ) else None,
         cache_home=cache,
         gpu=report.gpu if chosen == "cuda" else None,
         precision=wanted if chosen == "cuda" else precisions.DEFAULT["cpu"],
+        mended=package is not None,
     )
 
 

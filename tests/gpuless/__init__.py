@@ -77,7 +77,9 @@ def _stand_in(library: Path, root: Path) -> None:
 
 def _functions(file: Path, table: str) -> set[str]:
     """Functions that a library or object file defines, as C names."""
-    listed = subprocess.run(["nm", table, "--defined-only", str(file)], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["nm", table, "--defined-only", str(file)], capture_output=True, text=True, check=True
+    ).stdout
     rows = [line.split() for line in listed.splitlines()]
     names = {row[2].partition("@")[0] for row in rows if len(row) == 3 and row[1] in "TW"}
     return {name for name in names if name.isidentifier() and not name.startswith(("_Z", "_init", "_fini"))}

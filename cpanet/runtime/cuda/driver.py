@@ -6,7 +6,11 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any, Callable
 
-FAILURES = {100: "no device", 803: "driver and libraries do not match", 804: "the driver lacks forward compatibility"}
+FAILURES = {
+    100: "no device",
+    803: "driver and libraries do not match",
+    804: "the driver lacks forward compatibility",
+}
 
 
 @dataclass(frozen=True)

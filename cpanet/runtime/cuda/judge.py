@@ -35,6 +35,21 @@ class CudaReport:
     def gpu(self) -> str | None:
         return self.driver.gpus[0].name if self.driver is not None and self.driver.gpus else None
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """For records: GPU with its compute capability, the CUDA that the driver serves, toolkit, cuDNN."""
+        found = {}
+        if self.driver is not None:
+            gpu = self.driver.gpus[0]
+            found["gpu"] = (
+                f"{gpu.name}, {_release((gpu.capability // 10, gpu.capability % 10))}, {gpu.memory / GIB:.0f} GiB"
+            )
+            found["driver's CUDA"] = _release(self.driver.version)
+        if self.toolkit is not None:
+            found["cuda"] = _release(self.toolkit.version)
+            found["cudnn"] = _release(self.toolkit.cudnn_version or ()) or "none"
+        return found
+
 
 @lru_cache(maxsize=1)
 def probe_cuda() -> CudaReport:
@@ -43,6 +58,10 @@ def probe_cuda() -> CudaReport:
     # Without a driver nothing on disk can help, and asking compilers for their versions takes time.
     toolkit = driver if isinstance(driver, str) else find_toolkit(ToolkitPlaces.of_machine(os.environ))
     return judge(driver, toolkit, _host_compiler())
+
+
+def _release(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
 
 
 def _host_compiler() -> int | None:
@@ -68,19 +87,23 @@ def judge(driver: Driver | str, toolkit: Toolkit | str, gcc: int | None = None) 
 def _refusal(driver: Driver, toolkit: Toolkit, gcc: int | None) -> str:
     """Why this pair will not do, or an empty string."""
     major = toolkit.version[0]
-    release = ".".join(str(n) for n in toolkit.version[:2])
+    release = _release(toolkit.version[:2])
     gpu = driver.gpus[0]
     if major not in CAPABILITIES:
-        return f"CUDA {release} ({toolkit.nvcc}) is not one that Jittor builds against (11, 12 or 13); {REMEDY}"
+        return (
+            f"CUDA {release} ({toolkit.nvcc}) is not one that Jittor builds against (11, 12 or 13); {REMEDY}"
+        )
     if major > driver.version[0]:
         return (
-            f"the driver is too old: it serves CUDA up to {driver.version[0]}.{driver.version[1]}, "
+            f"the driver is too old: it serves CUDA up to {_release(driver.version)}, "
             f"the toolkit is CUDA {release}"
         )
     low, high = CAPABILITIES[major]
     if not low <= gpu.capability <= high:
         capability = f"{gpu.capability // 10}.{gpu.capability % 10}"
-        return f"{gpu.name} (compute capability {capability}) is none that CUDA {release} and Jittor compile for"
+        return (
+            f"{gpu.name} (compute capability {capability}) is none that CUDA {release} and Jittor compile for"
+        )
     if gpu.memory < MIN_MEMORY:
         return f"{gpu.name} has {gpu.memory / GIB:.1f} GiB of memory; {MIN_MEMORY / GIB:.0f} are needed"
     return _incomplete(toolkit, release) or _mismatch(toolkit, release, gcc)
@@ -106,7 +129,7 @@ def _mismatch(toolkit: Toolkit, release: str, gcc: int | None) -> str:
     if toolkit.cudnn_version is not None and toolkit.cudnn_version[0] != wanted:
         return f"cuDNN {toolkit.cudnn_version[0]} is not one that Jittor builds against with CUDA {release} ({wanted})"
     if toolkit.headers is not None and toolkit.headers != toolkit.version[:2]:
-        return f"the headers are of CUDA {toolkit.headers[0]}.{toolkit.headers[1]}, the compiler of {release}; {REMEDY}"
+        return f"the headers are of CUDA {_release(toolkit.headers)}, the compiler of {release}; {REMEDY}"
     if gcc is not None and toolkit.newest_gcc is not None and gcc > toolkit.newest_gcc:
         return f"g++ {gcc} is newer than CUDA {release} takes ({toolkit.newest_gcc}); name an older one in cc_path"
     return ""

@@ -41,7 +41,7 @@ class LeftOut:
     why: str
 
 
-MENDS = (
+SOURCES = (
     Mend(
         "extern/cuda/inc/helper_cuda.h",
         "cudaDeviceProp has no computeMode since CUDA 13; a GPU that forbids computing refuses by itself",
@@ -95,6 +95,12 @@ MENDS = (
         "    max_arch = 121\n",
     ),
     Mend(
+        "compiler.py",
+        "links are not followed, or operators are compiled from the installed sources, beside which no mended ones lie",
+        "        name = os.path.realpath(name)\n",
+        "        name = os.path.abspath(name)\n",
+    ),
+    Mend(
         "other/code_softmax.py",
         "cub::Max went with CUDA 13's C++ headers",
         "BlockReduce(temp_storage).Reduce(v1, cub::Max())",
@@ -138,6 +144,21 @@ MENDS = (
         'cub/cub.cuh>\\n#include <cuda/ptx>"+"""',
     ),
 )
+CONVOLUTIONS = tuple(
+    f"extern/cuda/cudnn/ops/cudnn_{name}_op.cc" for name in ("conv", "conv_backward_x", "conv_backward_w")
+)
+PRECISION = tuple(
+    Mend(
+        file,
+        "at TF32 (use_tensorcore=1) Jittor let cuDNN convert to half precision, and at 0, for float32, let it use TF32",
+        "    if(use_tensorcore){\n",
+        "    if (use_tensorcore == 0)\n"
+        "        checkCudaErrors(cudnnSetConvolutionMathType(cudnnConvDesc, CUDNN_FMA_MATH));\n"
+        "    if (use_tensorcore > 1) {\n",
+    )
+    for file in CONVOLUTIONS
+)
+MENDS = SOURCES + PRECISION
 LEFT_OUT = (
     LeftOut("extern/cuda/cudnn/ops/cudnn_rnn*", "cuDNN 9 has the functions for recurrent networks no more"),
     LeftOut("extern/cuda/cudnn/*/cudnn_rnn_descriptor.*", "the same"),

@@ -35,7 +35,12 @@ class Piece:
     links: tuple[str, ...] = ()
 
 
-RUNTIME = Piece("CUDA runtime", "libcudart.so.13", "cuda_runtime_api.h", ("libcudart.so*", "libcudadevrt.a", "*.h", "*.hpp", "*/"))
+RUNTIME = Piece(
+    "CUDA runtime",
+    "libcudart.so.13",
+    "cuda_runtime_api.h",
+    ("libcudart.so*", "libcudadevrt.a", "*.h", "*.hpp", "*/"),
+)
 CUDNN = Piece("cuDNN 9", "libcudnn.so.9", "cudnn_version.h", ("libcudnn*.so*", "cudnn*.h"))
 PIECES = (
     RUNTIME,
@@ -108,8 +113,14 @@ class ToolkitPlaces:
         """
         asked = environ.get("nvcc_path")
         named = [Path(folder) for folder in environ.get(FOLDERS, "").split(os.pathsep) if folder]
-        homes = [Path(environ[name]) for name in ("CUDA_HOME", "CUDA_PATH", "CUDNN_HOME") if environ.get(name)]
-        usual = [Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-1*"), reverse=True), Path("/opt/cuda")]
+        homes = [
+            Path(environ[name]) for name in ("CUDA_HOME", "CUDA_PATH", "CUDNN_HOME") if environ.get(name)
+        ]
+        usual = [
+            Path("/usr/local/cuda"),
+            *sorted(Path("/usr/local").glob("cuda-1*"), reverse=True),
+            Path("/opt/cuda"),
+        ]
         folders = [*named, *map(Path, sys.path if path is None else path)]
         wheels = [root for folder in folders for root in wheel_roots(folder)]
         on_path = shutil.which("nvcc", path=environ.get("PATH"))
@@ -117,7 +128,12 @@ class ToolkitPlaces:
         candidates = (
             [Path(asked)]
             if asked
-            else [*found, *([Path(on_path)] if on_path else []), *(root / "bin/nvcc" for root in usual), Path("/usr/bin/nvcc")]
+            else [
+                *found,
+                *([Path(on_path)] if on_path else []),
+                *(root / "bin/nvcc" for root in usual),
+                Path("/usr/bin/nvcc"),
+            ]
         )
         return cls(
             nvcc=tuple(dict.fromkeys(c for c in candidates if c.is_file())),
@@ -143,7 +159,9 @@ def find_toolkit(places: ToolkitPlaces) -> Toolkit | str:
     toolkits = [toolkit for nvcc in places.nvcc if (toolkit := _read_toolkit(nvcc, places)) is not None]
     if not toolkits:
         return (
-            f"no CUDA compiler (nvcc) was found; {REMEDY}" if not places.nvcc else f"{places.nvcc[0]} does not run"
+            f"no CUDA compiler (nvcc) was found; {REMEDY}"
+            if not places.nvcc
+            else f"{places.nvcc[0]} does not run"
         )
     return next((toolkit for toolkit in toolkits if toolkit.complete), toolkits[0])
 
@@ -211,7 +229,13 @@ def _folders(root: Path, places: ToolkitPlaces) -> tuple[list[Path], list[Path]]
     """Folders of libraries and of headers of a toolkit at ``root``, then the system's."""
     target = root / "targets/x86_64-linux"
     libraries = [root / "lib64", root / "lib", target / "lib", *places.system_libraries]
-    includes = [root / "include", target / "include", root / "include/cccl", target / "include/cccl", *places.system_includes]
+    includes = [
+        root / "include",
+        target / "include",
+        root / "include/cccl",
+        target / "include/cccl",
+        *places.system_includes,
+    ]
     return libraries, includes
 
 

@@ -24,6 +24,8 @@ DRIVER = Driver((12, 4), (A100,))
 TOOLKIT = Toolkit(
     Path("/c/bin/nvcc"), (12, 2, 140), Path("/c/libcudart.so"), Path("/c/libcudnn.so"), (8, 9, 7)
 )
+NEW_DRIVER = replace(DRIVER, version=(13, 0))
+NEW_TOOLKIT = replace(TOOLKIT, version=(13, 0, 88), cudnn_version=(9, 28, 0), headers=(13, 0), newest_gcc=15)
 
 
 class FakeCuda:
@@ -100,15 +102,26 @@ def changed_gpu(**changes) -> Driver:
     [
         (DRIVER, "no CUDA compiler (nvcc) was found", "no CUDA compiler"),
         (replace(DRIVER, version=(11, 4)), TOOLKIT, "driver is too old: it serves CUDA up to 11.4"),
-        (DRIVER, replace(TOOLKIT, version=(13, 0, 88)), "CUDA 13.0"),
+        (DRIVER, NEW_TOOLKIT, "driver is too old: it serves CUDA up to 12.4, the toolkit is CUDA 13.0"),
         (DRIVER, replace(TOOLKIT, version=(10, 2, 89)), "CUDA 10.2"),
+        (NEW_DRIVER, replace(TOOLKIT, version=(14, 0, 1)), "CUDA 14.0"),
+        (NEW_DRIVER, replace(NEW_TOOLKIT, cudnn=None, missing=("cuDNN 9",)), "no cuDNN 9"),
+        (
+            NEW_DRIVER,
+            replace(NEW_TOOLKIT, missing=("NVVM", "cuBLAS")),
+            "lacks NVVM, cuBLAS; pip install '.[cuda]'",
+        ),
+        (NEW_DRIVER, replace(NEW_TOOLKIT, cudnn_version=(8, 9, 7)), "cuDNN 8 is not one"),
+        (NEW_DRIVER, replace(NEW_TOOLKIT, headers=(13, 2)), "headers are of CUDA 13.2, the compiler of 13.0"),
         (DRIVER, replace(TOOLKIT, cudart=None), "no CUDA runtime library"),
-        (DRIVER, replace(TOOLKIT, cudnn=None), "no cuDNN (libcudnn.so)"),
+        (DRIVER, replace(TOOLKIT, cudnn=None), "no cuDNN 8 (libcudnn.so)"),
         (DRIVER, replace(TOOLKIT, cudnn_version=None), "no cuDNN headers"),
         (DRIVER, replace(TOOLKIT, cudnn_version=(9, 1, 0)), "cuDNN 9"),
         (changed_gpu(capability=120), TOOLKIT, "compute capability 12.0"),
         (changed_gpu(capability=37), TOOLKIT, "compute capability 3.7"),
         (changed_gpu(memory=GIB), TOOLKIT, "1.0 GiB of memory"),
+        (replace(changed_gpu(capability=70), version=(13, 0)), NEW_TOOLKIT, "compute capability 7.0"),
+        (replace(changed_gpu(capability=130), version=(13, 0)), NEW_TOOLKIT, "compute capability 13.0"),
     ],
 )
 def test_every_refusal_has_its_reason(driver, toolkit, reason):
@@ -116,6 +129,27 @@ def test_every_refusal_has_its_reason(driver, toolkit, reason):
     assert not report.usable
     assert reason in report.reason
     assert "\n" not in report.reason
+
+
+@pytest.mark.parametrize("capability", [75, 80, 89, 90, 100, 120])
+def test_what_cuda_13_compiles_for(capability):
+    driver = replace(changed_gpu(capability=capability), version=(13, 0))
+    assert judge(driver, NEW_TOOLKIT).reason == ""
+
+
+def test_a_host_compiler_that_is_too_new():
+    assert judge(NEW_DRIVER, NEW_TOOLKIT, gcc=15).usable
+    report = judge(NEW_DRIVER, NEW_TOOLKIT, gcc=16)
+    assert report.reason == "g++ 16 is newer than CUDA 13.0 takes (15); name an older one in cc_path"
+
+
+def test_what_a_record_says_of_cuda():
+    assert judge(NEW_DRIVER, NEW_TOOLKIT).versions == {
+        "gpu": "NVIDIA A100, 8.0, 40 GiB",
+        "driver's CUDA": "13.0",
+        "cuda": "13.0.88",
+        "cudnn": "9.28.0",
+    }
 
 
 def toolkit_tree(root: Path, cudart=True, cudnn="8", version="12.2.140") -> Path:
@@ -163,7 +197,7 @@ def test_cudnn_in_the_system_folders(tmp_path):
 
 
 def test_nothing_found_or_switched_off(tmp_path):
-    assert find_toolkit(ToolkitPlaces(())) == "no CUDA compiler (nvcc) was found"
+    assert str(find_toolkit(ToolkitPlaces(()))).startswith("no CUDA compiler (nvcc) was found; pip install")
     assert "switched off" in str(
         find_toolkit(ToolkitPlaces.of_machine({"nvcc_path": "", "PATH": "/usr/bin"}))
     )

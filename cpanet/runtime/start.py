@@ -146,7 +146,7 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
     return Runtime(
         device=chosen,
         why_not_cuda="" if chosen == "cuda" else why_not,
-        versions={**versions(), **(report.versions if chosen == "cuda" else {})},
+        versions={**_packages(), **(report.versions if chosen == "cuda" else {})},
         onednn=library if wants_onednn(os.environ) else None,
         cache_home=cache,
         gpu=report.gpu if chosen == "cuda" else None,
@@ -183,7 +183,9 @@ def _switch(runtime: Runtime, device: str) -> Runtime:
     return replace(runtime, device="cpu", why_not_cuda="device=cpu was asked for", gpu=None, precision="fp32")
 
 
-def _import_jittor(home: Path, verbose: bool, announce: Callable[[], None], package: Path | None = None) -> Any:
+def _import_jittor(
+    home: Path, verbose: bool, announce: Callable[[], None], package: Path | None = None
+) -> Any:
     """``import jittor``, from the folder ``package`` where given, with its side effects on this process undone."""
     # Jittor's kernels flush subnormals to zero; NumPy would warn about that when it first looks at its types
     np.finfo(np.float32), np.finfo(np.float64)
@@ -245,7 +247,11 @@ def _home_at(home: Path) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Versions for records: Python, the packages that decide the numbers, compiler, platform."""
+    """Versions for records: Python, the packages that decide the numbers, compiler, platform; on CUDA GPU and toolkit."""
+    return _packages() if _runtime is None else dict(_runtime.versions)
+
+
+def _packages() -> dict[str, str]:
     found = {"cpanet": cpanet.__version__, "python": platform.python_version()}
     for name in ("jittor", "numpy", "onednn-cpu-gomp", "hydra-core", "opencv-python-headless"):
         try:

@@ -162,7 +162,7 @@ MENDS = SOURCES + PRECISION
 LEFT_OUT = (
     LeftOut("extern/cuda/cudnn/ops/cudnn_rnn*", "cuDNN 9 has the functions for recurrent networks no more"),
     LeftOut("extern/cuda/cudnn/*/cudnn_rnn_descriptor.*", "the same"),
-    LeftOut("**/__pycache__/**", "compiled from the files that are not mended"),
+    LeftOut("**/__pycache__/*", "compiled from the files that are not mended"),
 )
 
 

@@ -19,6 +19,12 @@ from typing import Callable
 from cpanet.runtime.toolchain import tool_version
 
 FOLDERS = "CPANET_CUDA"  # environment variable: further folders that hold pieces, separated by colons
+USUAL = (
+    Path("/usr/local/cuda"),
+    *sorted(Path("/usr/local").glob("cuda-1*"), reverse=True),
+    Path("/opt/cuda"),
+    Path("/usr"),
+)
 REMEDY = "pip install '.[cuda]' brings it"
 
 
@@ -106,8 +112,10 @@ class ToolkitPlaces:
     roots: tuple[Path, ...] = ()
 
     @classmethod
-    def of_machine(cls, environ: Mapping[str, str], path: Sequence[str] | None = None) -> ToolkitPlaces:
-        """The compiler that ``nvcc_path`` names, else those of NVIDIA's wheels, of the PATH, of the usual folders.
+    def of_machine(
+        cls, environ: Mapping[str, str], path: Sequence[str] | None = None, usual: Sequence[Path] = USUAL
+    ) -> ToolkitPlaces:
+        """The compiler that ``nvcc_path`` names, else those of NVIDIA's wheels, of the PATH, of the ``usual`` folders.
 
         ``path`` are the folders that Python imports from (``sys.path``): there lie the wheels.
         """
@@ -116,31 +124,23 @@ class ToolkitPlaces:
         homes = [
             Path(environ[name]) for name in ("CUDA_HOME", "CUDA_PATH", "CUDNN_HOME") if environ.get(name)
         ]
-        usual = [
-            Path("/usr/local/cuda"),
-            *sorted(Path("/usr/local").glob("cuda-1*"), reverse=True),
-            Path("/opt/cuda"),
-        ]
         folders = [*named, *map(Path, sys.path if path is None else path)]
         wheels = [root for folder in folders for root in wheel_roots(folder)]
         on_path = shutil.which("nvcc", path=environ.get("PATH"))
-        found = [root / "bin" / "nvcc" for root in (*named, *wheels, *homes)]
-        candidates = (
-            [Path(asked)]
-            if asked
-            else [
-                *found,
-                *([Path(on_path)] if on_path else []),
-                *(root / "bin/nvcc" for root in usual),
-                Path("/usr/bin/nvcc"),
-            ]
-        )
+        given = [root / "bin" / "nvcc" for root in (*named, *wheels, *homes)]
+        others = [*([Path(on_path)] if on_path else []), *(root / "bin" / "nvcc" for root in usual)]
+        candidates = [Path(asked)] if asked else [*given, *others]
         return cls(
             nvcc=tuple(dict.fromkeys(c for c in candidates if c.is_file())),
             system_libraries=(Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64"), Path("/usr/lib")),
             system_includes=(Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu")),
             switched_off=asked == "",
-            roots=tuple(dict.fromkeys(root for root in (*named, *wheels, *homes, *usual) if root.is_dir())),
+            # the system's own folders come last, and by patterns alone
+            roots=tuple(
+                dict.fromkeys(
+                    r for r in (*named, *wheels, *homes, *usual) if r.is_dir() and r != Path("/usr")
+                )
+            ),
         )
 
 

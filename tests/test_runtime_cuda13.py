@@ -1,0 +1,228 @@
+"""CUDA 13 in pieces: found in wheels and elsewhere, put together by links; a mended Jittor beside the installed one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cpanet.errors import UserError
+from cpanet.runtime.cuda import Driver, Gpu, Toolkit, ToolkitPlaces, assemble, find_toolkit, judge, mends
+from cpanet.runtime.cuda.toolkit import PIECES
+from cpanet.runtime.environment import jittor_environment
+
+DRIVER = Driver((13, 0), (Gpu("NVIDIA H100", 90, 80 * 2**30),))
+LIBRARIES = {
+    "cu13": (
+        "cudart.so.13",
+        "cublas.so.13",
+        "cublasLt.so.13",
+        "curand.so.10",
+        "cufft.so.12",
+        "cusparse.so.12",
+        "nvJitLink.so.13",
+    ),
+    "cudnn": ("cudnn.so.9", "cudnn_graph.so.9", "cudnn_ops.so.9"),
+}
+HEADERS = {
+    "cu13": (
+        *("cuda_runtime_api.h", "cuda_fp16.hpp", "cublas_v2.h", "curand.h", "cufft.h", "cusparse.h"),
+        *(
+            "crt/host_config.h",
+            "cccl/cub/cub.cuh",
+            "cccl/thrust/sort.h",
+            "cccl/cuda/functional",
+            "cccl/nv/target",
+        ),
+    ),
+    "cudnn": ("cudnn.h", "cudnn_version.h"),
+}
+
+
+def write(file: Path, text: str = "") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def wheels(environment: Path, release: str = "13.0.88", headers: int = 13000) -> Path:
+    """What NVIDIA's wheels leave in the folder ``environment`` of a Python; the folder."""
+    for name, libraries in LIBRARIES.items():
+        for library in libraries:
+            write(environment / "nvidia" / name / "lib" / f"lib{library}", library)
+        for header in HEADERS[name]:
+            write(environment / "nvidia" / name / "include" / header)
+    root = environment / "nvidia" / "cu13"
+    write(root / "lib" / "libcudadevrt.a")
+    write(root / "nvvm" / "bin" / "cicc")
+    write(root / "include" / "cuda_runtime_api.h", f"#define CUDART_VERSION  {headers}\n")
+    write(root / "include" / "crt" / "host_config.h", "#if __GNUC__ > 15\n#error\n#endif\n")
+    version = "#define CUDNN_MAJOR 9\n#define CUDNN_MINOR 28\n#define CUDNN_PATCHLEVEL 0\n"
+    write(environment / "nvidia" / "cudnn" / "include" / "cudnn_version.h", version)
+    write(root / "bin" / "nvcc", f'#!/bin/sh\necho "V{release} $*"\n').chmod(0o755)
+    return environment
+
+
+def found(*path: Path, **environ: str) -> Toolkit | str:
+    """The toolkit of a Python that imports from ``path``, on a machine that has nothing else."""
+    places = ToolkitPlaces.of_machine({"PATH": "/nonexistent", **environ}, [str(p) for p in path], usual=())
+    return find_toolkit(ToolkitPlaces(places.nvcc, roots=places.roots))
+
+
+@pytest.fixture
+def toolkit(tmp_path) -> Toolkit:
+    result = found(wheels(tmp_path / "site"))
+    assert isinstance(result, Toolkit)
+    return result
+
+
+def test_the_wheels_of_this_environment(toolkit):
+    assert (toolkit.version, toolkit.cudnn_version, toolkit.headers) == ((13, 0, 88), (9, 28, 0), (13, 0))
+    assert toolkit.missing == ()
+    assert toolkit.assembled
+    assert judge(DRIVER, toolkit, gcc=12).usable
+
+
+def test_wheels_of_another_environment_are_named(tmp_path):
+    other = wheels(tmp_path / "other")
+    assert "no CUDA compiler" in str(found(tmp_path / "empty"))
+    assert isinstance(found(tmp_path / "empty", CPANET_CUDA=str(other)), Toolkit)
+
+
+def test_a_compiler_below_usr_local_and_cudnn_in_an_environment(tmp_path):
+    local, site = wheels(tmp_path / "a") / "nvidia" / "cu13", wheels(tmp_path / "site")
+    shutil.rmtree(site / "nvidia" / "cu13")
+    (local / "lib").rename(local / "lib64")
+    toolkit = found(site, CUDA_HOME=str(local))
+    assert isinstance(toolkit, Toolkit)
+    assert judge(DRIVER, toolkit).usable
+    assert toolkit.cudnn == site / "nvidia/cudnn/lib/libcudnn.so.9"
+    assert toolkit.cudart == local / "lib64/libcudart.so.13"
+
+
+def test_nvcc_path_comes_first(tmp_path):
+    first, second = wheels(tmp_path / "a"), wheels(tmp_path / "b", release="13.1.80", headers=13010)
+    nvcc = second / "nvidia/cu13/bin/nvcc"
+    toolkit = found(first, nvcc_path=str(nvcc))
+    assert isinstance(toolkit, Toolkit)
+    assert toolkit.nvcc == nvcc
+    assert (
+        toolkit.cudart == second / "nvidia/cu13/lib/libcudart.so.13"
+    )  # the compiler's own, not the first one's
+
+
+@pytest.mark.parametrize(
+    ("gone", "reason"),
+    [
+        ("cudnn/lib/libcudnn.so.9", "no cuDNN 9 (libcudnn.so)"),
+        ("cudnn/include/cudnn_version.h", "no cuDNN 9 (libcudnn.so)"),
+        ("cu13/lib/libcudart.so.13", "no CUDA runtime library"),
+        ("cu13/lib/libcublas.so.13", "lacks cuBLAS; pip install '.[cuda]'"),
+        ("cu13/include/cccl/cub/cub.cuh", "lacks CUDA C++ headers"),
+        ("cu13/nvvm/bin/cicc", "lacks NVVM"),
+        ("cu13/lib/libnvJitLink.so.13", "lacks nvJitLink"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, gone, reason):
+    site = wheels(tmp_path)
+    (site / "nvidia" / gone).unlink()
+    toolkit = found(site)
+    report = judge(DRIVER, toolkit)
+    assert not report.usable
+    assert reason in report.reason
+
+
+def test_headers_of_another_release(tmp_path):
+    assert "headers are of CUDA 13.2" in judge(DRIVER, found(wheels(tmp_path, headers=13020))).reason
+
+
+def test_the_tree(toolkit, tmp_path):
+    nvcc = assemble(toolkit, tmp_path / "cache")
+    tree = nvcc.parent.parent
+    names = {str(p.relative_to(tree)) for p in tree.rglob("*")}
+    assert {
+        "bin/nvcc",
+        "lib64/libcudart.so",
+        "lib64/libcudart.so.13",
+        "lib64/libcudnn_graph.so",
+        "lib64/libcudadevrt.a",
+    } <= names
+    assert {
+        "include/cuda_runtime_api.h",
+        "include/cuda_fp16.hpp",
+        "include/cudnn.h",
+        "include/crt",
+        "include/cub",
+    } <= names
+    files = [p for p in tree.rglob("*") if p.is_file() and not p.is_symlink() and not p.parent.is_symlink()]
+    assert files == [nvcc], "nothing is copied"
+    assert (tree / "lib64/libcudnn.so").read_text() == "cudnn.so.9"
+    said = subprocess.run([str(nvcc), "-x", "a b"], capture_output=True, text=True, check=True).stdout
+    assert said == "V13.0.88 -x a b\n"
+    assert not nvcc.is_symlink(), "Jittor would look for libraries beside the file that a link points to"
+
+
+def test_the_tree_is_made_once_and_again_when_a_piece_changes(toolkit, tmp_path):
+    cache = tmp_path / "cache"
+    first = assemble(toolkit, cache)
+    before = first.stat().st_mtime_ns
+    assert assemble(toolkit, cache) == first
+    assert first.stat().st_mtime_ns == before
+    (first.parent.parent / "lib64/libcudart.so").unlink()
+    assert assemble(toolkit, cache) == first
+    assert (first.parent.parent / "lib64/libcudart.so").exists()
+    assert toolkit.cudnn is not None
+    toolkit.cudnn.write_text("another release")
+    assert assemble(toolkit, cache) != first
+    assert [p.name for p in cache.iterdir() if p.name.startswith(".")] == []
+
+
+def test_every_piece_can_be_found():
+    """A piece without library and header would be found anywhere."""
+    assert all(piece.library or piece.header for piece in PIECES)
+    assert all(piece.links for piece in PIECES)
+
+
+def test_the_mends_fit_the_installed_jittor():
+    texts = mends.mended(mends.installed())
+    assert "libcudnn_graph.so" in texts["compile_extern.py"]
+    assert "clockRate" not in texts["extern/cuda/inc/helper_cuda.h"]
+    assert all(mend.why and mend.old != mend.new for mend in mends.MENDS)
+
+
+def test_a_mended_jittor_is_links_and_leaves_the_installed_one_alone(tmp_path):
+    package = mends.installed()
+    before = {file: (package / file).read_bytes() for file in mends.mended(package)}
+    place = mends.present(tmp_path)
+    assert mends.present(tmp_path) == place
+    mended = place / "jittor"
+    written = {str(p.relative_to(mended)) for p in mended.rglob("*") if p.is_file() and not p.is_symlink()}
+    assert written == set(before)
+    assert {file: (package / file).read_bytes() for file in before} == before
+    assert os.readlink(mended / "__init__.py") == str(package / "__init__.py")
+    assert not list(mended.rglob("*rnn*.cc")), "cuDNN 9 has nothing to compile them against"
+    assert (package / "extern/cuda/cudnn/ops/cudnn_rnn_op.cc").exists()
+    assert not list(mended.rglob("__pycache__"))
+
+
+def test_another_jittor_is_not_mended(tmp_path):
+    with pytest.raises(UserError, match=r"CUDA 13 needs Jittor 1\.3\.11\.0.*installed is 1\.4\.0"):
+        mends.present(tmp_path, version="1.4.0")
+    package = tmp_path / "package"
+    shutil.copytree(mends.installed(), package, ignore=shutil.ignore_patterns("__pycache__", "test"))
+    write(
+        package / "compiler.py",
+        (package / "compiler.py").read_text().replace("max_arch = 90", "max_arch = 100"),
+    )
+    with pytest.raises(UserError, match=r"do not fit the installed Jittor \(compiler\.py.*--force-reinstall"):
+        mends.present(tmp_path / "cache", package, mends.VERSION)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_mended_jittor_has_a_cache_of_its_own(tmp_path):
+    common = ({}, tmp_path, "g++", tmp_path / "nvcc", True)
+    assert jittor_environment(*common)["cache_name"] == "default"
+    assert jittor_environment(*common, package=tmp_path / "jittor-0123")["cache_name"] == "jittor-0123"

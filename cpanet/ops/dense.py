@@ -18,7 +18,7 @@ from cpanet.runtime import jt
 
 
 def _operators(*operands: Any) -> tuple[Any, Any, Any] | None:
-    """The library's convolution and its gradients by input and by weight; None where it is switched off, for float32 alone."""
+    """A library's convolution and its gradients by input and by weight; None where there is none, and but for float32."""
     if jt.flags.use_cuda:
         name, library = "cudnn", getattr(jt.compile_extern, "cudnn_ops", None)
     else:

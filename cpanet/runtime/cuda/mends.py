@@ -201,8 +201,8 @@ def present(folder: Path, package: Path | None = None, version: str | None = Non
         link = partial / "jittor" / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(source)
-    for name, text in texts.items():
-        write_atomically(partial / "jittor" / name, text)
+    for file, text in texts.items():
+        write_atomically(partial / "jittor" / file, text)
     shutil.rmtree(place, ignore_errors=True)
     partial.rename(place)
     return place

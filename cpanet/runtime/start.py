@@ -67,9 +67,6 @@ def prepare(
         raise UserError(f"Unknown device: {device!r}. Choose one of {', '.join(DEVICES)}.")
     if _runtime is None:
         _runtime = _start(device, verbose, threads, precision)
-        precision = (
-            precision or _runtime.precision
-        )  # on CUDA Jittor has to be told also what is its own choice
     else:
         _runtime = _switch(_runtime, device)
         if threads is not None:

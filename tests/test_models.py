@@ -7,6 +7,7 @@ import pytest
 
 from cpanet.losses import cross_entropy
 from cpanet.models import CPANet, Protocol
+from cpanet.models.dropout import DropoutSource
 from cpanet.models.numerics import BatchNorm, first_maximum, max_pool_2x2
 from cpanet.models.resample import conv_of_enlarged, enlarge
 from cpanet.runtime import jt
@@ -191,6 +192,43 @@ def test_dropout_drops_whole_channels_and_repeats_with_seed_and_iteration():
     values = first.reshape(2, 32, 16)
     assert (values == values[:, :, :1]).all()
     assert set(np.unique(first)) == {np.float32(0), np.float32(1 / 0.8)}
+
+
+@pytest.mark.parametrize("other", [(2, 8, 0.5), (3, 8, 0.2), None])
+def test_masks_that_are_copied_together_are_those_that_are_copied_one_by_one(other):
+    """Also where a step asks for others than the one before, from the first on, in the middle, or for more or fewer."""
+    usual = [(2, 8, 0.2), (2, 8, 0.2), (2, 4, 0.1)]
+    steps = [
+        usual,
+        usual,
+        [usual[0], other, usual[2]] if other else usual[:2],
+        usual,
+        [*usual, (1, 8, 0.1)],
+        usual,
+    ]
+    source = DropoutSource()
+    for iteration, requests in enumerate(steps):
+        source.reseed(3, iteration)
+        found = [source.factors(*request).numpy() for request in requests]
+        fresh = DropoutSource()
+        fresh.reseed(3, iteration)
+        for mask, request in zip(found, requests):
+            assert np.array_equal(mask, fresh.mask(*request))
+
+
+def test_a_step_copies_its_masks_once(monkeypatch):
+    model = CPANet("vgg16", width=16)
+    model.train()
+    copied = []
+    array = jt.array
+    monkeypatch.setattr(
+        jt, "array", lambda value, *a, **k: copied.append(np.shape(value)) or array(value, *a, **k)
+    )
+    for iteration in range(2):
+        copied.clear()
+        model.dropout_source.reseed(0, iteration)
+        model.losses(*batch(), 0.4)
+    assert len([shape for shape in copied if len(shape) < 3]) == 1
 
 
 def test_initial_weights_depend_on_seed_and_name_alone():

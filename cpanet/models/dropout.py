@@ -6,25 +6,64 @@ whoever computes a convolution knows on the host which channels need not be comp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from cpanet.runtime import jt
 
+Request = tuple[int, int, float]  # batch, channels, p
+
 
 class DropoutSource:
-    """The masks of one training step; every :class:`ChannelDropout` of a model draws from the same source."""
+    """The masks of one training step; every :class:`ChannelDropout` of a model draws from the same source.
+
+    All masks of a step go to the device in one copy, as soon as a step before has shown which these are. On CUDA each copy
+    costs several calls of the driver, and Jittor frees it by a function of the host that the device waits for.
+    """
 
     def __init__(self, seed: int = 0) -> None:
+        self._asked: list[Request] = []
         self.reseed(seed, 0)
 
     def reseed(self, seed: int, iteration: int) -> None:
         """Start the masks of ``iteration``: the same two numbers always give the same masks."""
-        self._rng = np.random.default_rng([seed, iteration, 0xD0])
+        self._origin = [seed, iteration, 0xD0]
+        self._rng = np.random.default_rng(self._origin)
+        self._expected, self._asked = tuple(self._asked), []
+        self._together: Any = None  # the expected masks, one after the other, on the device
 
     def mask(self, batch: int, channels: int, p: float) -> np.ndarray:
         """(batch, channels) float32: 0 where a channel is dropped, 1/(1−p) elsewhere."""
         kept = self._rng.random((batch, channels)) >= p
         return (kept / (1.0 - p)).astype(np.float32)
+
+    def factors(self, batch: int, channels: int, p: float):
+        """:meth:`mask` on the device."""
+        position, request = len(self._asked), (batch, channels, p)
+        self._asked.append(request)
+        if self._expected[: position + 1] != tuple(self._asked):
+            return self._alone(position, request)
+        if self._together is None:
+            self._together = self._upload(self._expected)
+        start = sum(b * c for b, c, _ in self._expected[:position])
+        return self._together[start : start + batch * channels].reshape(batch, channels)
+
+    def _upload(self, requests: Sequence[Request]):
+        masks = np.concatenate([self.mask(*request).ravel() for request in requests])
+        uploaded = jt.array(masks).stop_grad()
+        # parts share their whole's memory, and each part of what was uploaded would be freed like an upload
+        return uploaded * 1.0 if jt.flags.use_cuda else uploaded
+
+    def _alone(self, position: int, request: Request):
+        """What was not expected is drawn as it comes; where more has been drawn already, from the beginning again."""
+        if self._together is not None:
+            self._rng, self._together = np.random.default_rng(self._origin), None
+            for earlier in self._asked[:position]:
+                self.mask(*earlier)
+        self._expected = ()
+        return jt.array(self.mask(*request)).stop_grad()
 
 
 class ChannelDropout(jt.nn.Module):
@@ -38,7 +77,7 @@ class ChannelDropout(jt.nn.Module):
         """What the channels are multiplied by, (B, C): 0 or 1/(1−p); None where nothing is dropped."""
         if not self.is_train or self.p == 0:
             return None
-        return jt.array(self._source.mask(batch, channels, self.p)).stop_grad()
+        return self._source.factors(batch, channels, self.p)
 
     def execute(self, x):
         """x (B, C, H, W) → the same shape."""

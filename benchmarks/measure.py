@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,14 @@ def throughput(side: Side, images: int) -> float:
 
 
 def run(
-    side: str, job: str, workload: Workload, timeout: float | None = None, **options: Any
+    side: str,
+    job: str,
+    workload: Workload,
+    timeout: float | None = None,
+    environ: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """One job of one side in a new process; its result.
+    """One job of one side in a new process, in the environment ``environ`` (None: this one's); its result.
 
     UserError where it fails, with what it said last: :class:`OutOfMemory` where memory was what it lacked,
     :class:`TookTooLong` after ``timeout`` seconds.
@@ -132,7 +137,13 @@ def run(
         with GpuWatch(watch=workload.device == "cuda") as gpu:
             try:
                 done = subprocess.run(
-                    command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout
+                    command,
+                    cwd=ROOT,
+                    env=environ,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    timeout=timeout,
                 )
             except subprocess.TimeoutExpired:
                 raise TookTooLong(f"The {side} was stopped after {timeout:.0f} s ({job}).") from None

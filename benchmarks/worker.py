@@ -6,11 +6,13 @@ framework is ever imported in the other's process.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from benchmarks.workload import Workload
 from cpanet.data import load_dataset, test_episodes
 from cpanet.errors import UserError
 from cpanet.metrics import summarise
+from tests.gpuless import read_counts
 
 
 def check(side: ModuleType, workload: Workload, to: str, exact: bool = True) -> dict[str, Any]:
@@ -117,11 +120,24 @@ def limits(side: ModuleType, workload: Workload) -> dict[str, Any]:
     return {"flop": side.textbook_flop(workload), "peak_flops": side.measured_peak(workload)}
 
 
+def calls(side: ModuleType, workload: Workload, counter: str, warmup: int, steps: int) -> dict[str, Any]:
+    """Calls of CUDA's libraries in ``steps`` training steps in a row, counted by the library ``counter`` (tests/gpuless)."""
+    library = ctypes.CDLL(counter)
+    take = side.training(workload)
+    take(warmup)
+    library.stand_in_reset()
+    take(steps)
+    with tempfile.NamedTemporaryFile() as file:
+        library.stand_in_write(file.name.encode())
+        return {"calls": read_counts(Path(file.name))}
+
+
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "check": check,
     "steps": steps,
     "profile": profile,
     "losses": losses,
+    "calls": calls,
     "evaluation": evaluation,
     "limits": limits,
 }

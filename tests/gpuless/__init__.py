@@ -8,13 +8,15 @@ where the host waits for the device.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from cpanet.runtime.cuda.toolkit import PIECES, Toolkit
+from cpanet.runtime.cuda.toolkit import Toolkit
 from cpanet.runtime.cuda.tree import links
 
 HERE = Path(__file__).parent
@@ -24,8 +26,28 @@ WITH_BODIES = {"libcudart": "cudart.c", "libcudnn": "cudnn.c"}  # cuDNN's parts 
 def build(toolkit: Toolkit, folder: Path) -> dict[str, str]:
     """A toolkit of stand-ins below ``folder``, with the compiler and headers of ``toolkit``; the environment that uses it.
 
-    Needs gcc and nm. The stand-in for the driver, too, is found through the environment, from the start of a process.
+    Needs gcc and nm. Built once: another time it would be another toolkit, for which everything is compiled anew. The
+    stand-in for the driver, too, is found through the environment, from the start of a process.
     """
+    built = folder / "built"
+    key = _key(toolkit)
+    if not built.is_file() or built.read_text() != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        _build(toolkit, folder)
+        built.write_text(key)
+    return environment(folder)
+
+
+def _key(toolkit: Toolkit) -> str:
+    """Of the stand-ins' sources and what they stand in for."""
+    digest = hashlib.sha256(str(sorted(links(toolkit).items())).encode())
+    for source in sorted(HERE.glob("*.[cp]*")):
+        if source.is_file():
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _build(toolkit: Toolkit, folder: Path) -> None:
     root, driver = folder / "root", folder / "driver"
     for name in ("bin", "lib"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -45,7 +67,12 @@ def build(toolkit: Toolkit, folder: Path) -> dict[str, str]:
     (root / "lib" / "libcudadevrt.a").symlink_to(real["lib64/libcudadevrt.a"])
     for name in ("libcuda.so.1", "libcuda.so"):
         _compile([HERE / "driver.c"], driver / name)
-    return environment(folder)
+
+
+def read_counts(file: Path) -> dict[str, int]:
+    """What ``stand_in_write`` wrote: a count and a name a line."""
+    rows = (line.split(" ", 1) for line in file.read_text().splitlines())
+    return {name: int(count) for count, name in rows}
 
 
 def environment(folder: Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -98,6 +125,3 @@ def _compile(sources: list[Path], result: Path, *flags: str) -> None:
 def _gcc(*arguments: str) -> None:
     command = ["gcc", "-O1", "-w", "-fPIC", "-fno-builtin", *arguments]
     subprocess.run(command, check=True, capture_output=True, text=True)
-
-
-__all__ = ["PIECES", "build", "counter", "environment"]

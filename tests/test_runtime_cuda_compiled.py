@@ -97,4 +97,6 @@ def test_a_device_that_computes_nothing_is_found_out(stand_ins, tmp_path):
     checks = json.loads(report.read_text())["checks"]
     assert len(checks) > 30
     assert not [c["name"] for c in checks if c["ok"]]
-    assert not [c["error"] for c in checks if "Error" in c["error"]], "that is no wrong number but a failure to compile"
+    assert not [c["error"] for c in checks if "Error" in c["error"]], (
+        "that is no wrong number but a failure to compile"
+    )

@@ -4,7 +4,7 @@ Weights, activations and gradients are stored as float32 at every precision; the
 taken in. A CPU has float32 alone. On CUDA Jittor's ``use_tensorcore`` chooses cuBLAS's compute type (``cublas_matmul_op``:
 1 TF32, 2 bfloat16, 3 float16) and lets cuDNN convert to half precision where it is not 0 (``cudnn_conv_op.cc``). cuDNN takes
 TF32 by itself unless ``NVIDIA_TF32_OVERRIDE=0`` is set before it is loaded. A mended Jittor (``cuda/mends.py``) gives
-cuDNN float32 at 0, TF32 at 1, and lets it convert from 2 on.
+cuDNN float32 at 0, TF32 at 1 and at 2, because bfloat16 is nothing that it converts to, and lets it convert at 3.
 """
 
 from __future__ import annotations

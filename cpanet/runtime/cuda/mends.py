@@ -150,11 +150,12 @@ CONVOLUTIONS = tuple(
 PRECISION = tuple(
     Mend(
         file,
-        "at TF32 (use_tensorcore=1) Jittor let cuDNN convert to half precision, and at 0, for float32, let it use TF32",
+        "at every use_tensorcore but 0 Jittor let cuDNN convert to float16, with its small range; at 0 TF32 was used. Now 0 "
+        "is float32, 1 and 2 (bfloat16, which cuDNN does not convert to) are TF32, 3 is float16",
         "    if(use_tensorcore){\n",
         "    if (use_tensorcore == 0)\n"
         "        checkCudaErrors(cudnnSetConvolutionMathType(cudnnConvDesc, CUDNN_FMA_MATH));\n"
-        "    if (use_tensorcore > 1) {\n",
+        "    if (use_tensorcore > 2) {\n",
     )
     for file in CONVOLUTIONS
 )

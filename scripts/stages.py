@@ -35,7 +35,7 @@ COMPLETE, INCOMPLETE, UNFINISHED = (
     3,
 )  # exit statuses: all done; something failed; out of time, start again
 GRACE = 60.0  # seconds that a task has to save and end once it is asked to
-SMALL = (".json", ".csv", ".md", ".html", ".log", ".txt")  # what goes into an archive
+SMALL = (".json", ".yaml", ".csv", ".md", ".html", ".log", ".txt")  # what goes into an archive
 LARGEST = 16 * 2**20  # bytes of a file in an archive
 LINES = 15  # of a log that are shown when a task fails
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +316,42 @@ def test_a_busy_gpu_is_a_mean_over_the_time_that_counts() -> None:
     samples = [(0.0, 0.0), (1.0, 0.5), (2.0, 1.0), (3.0, 0.0)]
     assert memory.utilisation(samples, 0.5, 2.5) == 0.75
     assert memory.utilisation([], 0.0, 1.0) is None
+
+
+def nvidia_smi(folder: Path, monkeypatch, *lines: str) -> None:
+    """A driver's tool that answers with these lines."""
+    tool = folder / "nvidia-smi"
+    tool.write_text("#!/bin/sh\n" + "\n".join(lines) + "\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_memory_and_use_of_a_gpu_are_watched(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "used").write_text("1000")
+    nvidia_smi(tmp_path, monkeypatch, f'echo "$(cat {tmp_path / "used"}), 37"')
+    with memory.GpuWatch(watch=True) as gpu:
+        (tmp_path / "used").write_text("3000")
+        deadline = time.monotonic() + 10
+        while not gpu.samples and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert gpu.bytes == 2000 * 2**20
+    assert gpu.samples[0][1] == 0.37
+
+
+def test_a_driver_that_does_not_answer_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    nvidia_smi(tmp_path, monkeypatch, "echo no devices were found", "exit 6")
+    with memory.GpuWatch(watch=True) as gpu:
+        pass
+    assert gpu.bytes is None
+    assert gpu.samples == []
+    assert measure.gpu_facts("cuda")["gpu"] is None
+
+
+def test_gpu_and_driver_are_told_apart(tmp_path: Path, monkeypatch) -> None:
+    nvidia_smi(tmp_path, monkeypatch, 'echo "NVIDIA H100 80GB HBM3, 580.159.04"')
+    facts = measure.gpu_facts("cuda")
+    assert (facts["gpu"], facts["driver"]) == ("NVIDIA H100 80GB HBM3", "580.159.04")
+    assert set(measure.gpu_facts("cpu").values()) == {None}
 
 
 @needs_torch

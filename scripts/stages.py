@@ -282,6 +282,7 @@ def main(
     options = made.parse_args(argv)
     options.out = options.out.resolve()
     console, clock = Console(highlight=False, soft_wrap=True), Clock(options.minutes)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is under way is ended with this
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         status = _stages(stages, options, clock, console, runner)
@@ -297,6 +298,8 @@ def main(
     except KeyboardInterrupt:
         print("stopped; the same command goes on.", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return status
 
 

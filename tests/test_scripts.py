@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 import tarfile
 import time
@@ -132,6 +134,30 @@ time.sleep(60)
     assert ended == stages.Ended(stages.STOPPED, 130)
     assert (tmp_path / "saved").read_text() == "yes"
     assert time.monotonic() - begin < 30
+
+
+def test_a_script_that_is_ended_ends_what_is_under_way(tmp_path: Path) -> None:
+    text = f"""
+import sys
+from pathlib import Path
+from scripts import stages
+says_who_it_is = "import os, time; open({str(tmp_path / "pid")!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+sleep = (sys.executable, "-c", says_who_it_is)
+task = stages.Task("sleep", sleep, Path({str(tmp_path / "made")!r}))
+stage = stages.Stage("one", "", lambda made: None, lambda options: [task], lambda options, console: True)
+sys.exit(stages.main("one", "", [stage], ["--out", {str(tmp_path / "out")!r}]))
+"""
+    script = subprocess.Popen([sys.executable, "-c", text], cwd=stages.ROOT)
+    deadline = time.monotonic() + 30
+    while (
+        not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < deadline
+    ):
+        time.sleep(0.05)
+    child = int((tmp_path / "pid").read_text())
+    script.terminate()
+    assert script.wait(30) == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
 
 
 # ------------------------------------------------------------------------------------------------- the whole

@@ -7,6 +7,7 @@ lies in ``FOLDER/results/metal8-NAME``: table, page, curves of every run.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ def keep(sweeps: list[Path], kept: Path, made_with: dict[str, Any]) -> int:
     for path in kept.iterdir():
         if path.is_file() and path.name not in KEPT:
             path.unlink()
+    page = kept / "report.html"
+    page.write_text(without_folders(page.read_text(encoding="utf-8")), encoding="utf-8")
     runs = [path.parent for sweep in sweeps for path in sorted(sweep.glob("*/result.json"))]
     _write_csv(kept / "curves.csv", [curve for run in runs if (curve := evaluations(run)) is not None])
     _write_csv(kept / "losses.csv", [curve for run in runs if (curve := losses(run)) is not None])
@@ -139,6 +142,11 @@ def keep(sweeps: list[Path], kept: Path, made_with: dict[str, Any]) -> int:
     record["seconds"] = {f"{r.parent.name}/{r.name}": _seconds(r) for r in completed}
     stages.write_json(kept / "made.json", record)
     return len(completed)
+
+
+def without_folders(text: str) -> str:
+    """``text`` in which of the folders and files of this machine that a command names only their own names are left."""
+    return re.sub(r"\b(data\.root|backbone\.weights)=(?:/[^/\s'\"<>]+)*/([^/\s'\"<>]+)", r"\1=\2", text)
 
 
 def _seconds(run: Path) -> float | None:

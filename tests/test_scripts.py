@@ -282,6 +282,14 @@ def test_benchmarks_come_to_a_row_each(tmp_path: Path) -> None:
     assert row["gpu_bytes"] == {"project": 5, "reference": None}
 
 
+def test_what_is_kept_names_no_folder_of_the_machine() -> None:
+    text = "<code>data.root=/mnt/sets/metal8 backbone.weights=/mnt/a/vgg16.safetensors fold=0</code>"
+    assert gpu_tables.without_folders(text) == (
+        "<code>data.root=metal8 backbone.weights=vgg16.safetensors fold=0</code>"
+    )
+    assert gpu_tables.without_folders("backbone.weights=random, 2/3") == "backbone.weights=random, 2/3"
+
+
 def test_a_curve_is_thinned_to_means() -> None:
     points = pd.DataFrame({"iteration": range(10), "loss": [float(n) for n in range(10)]})
     thinned = gpu_tables.thinned(points, most=4)

@@ -140,6 +140,9 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
         )
     chosen = "cuda" if report.usable and jittor.has_cuda else "cpu"
     jittor.flags.use_cuda = 1 if chosen == "cuda" else 0
+    if chosen == "cuda":
+        # 1, Jittor's choice, fetches what is uploaded from the device first: two waits for all that was launched before
+        jittor.flags.use_cuda_host_allocator = 0
     return Runtime(
         device=chosen,
         why_not_cuda="" if chosen == "cuda" else why_not,

@@ -101,6 +101,13 @@ SOURCES = (
         "        name = os.path.abspath(name)\n",
     ),
     Mend(
+        "src/ops/transpose_op.cc",
+        "without CUTT, which cannot be downloaded any more, transposes were computed by the host: the device was waited for, "
+        "and the whole map copied there and back",
+        "    if (axes.size() < xdim || (axes.size() == xdim && axes[xdim-1]==xdim-1)) {\n",
+        "    if (use_cuda || axes.size() < xdim || (axes.size() == xdim && axes[xdim-1]==xdim-1)) {\n",
+    ),
+    Mend(
         "other/code_softmax.py",
         "cub::Max went with CUDA 13's C++ headers",
         "BlockReduce(temp_storage).Reduce(v1, cub::Max())",

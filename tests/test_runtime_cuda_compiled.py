@@ -21,7 +21,8 @@ EXTENSIONS = ("cublas", "cudnn", "curand", "cufft", "cusparse", "cub")
 @pytest.fixture(scope="module")
 def stand_ins(tmp_path_factory):
     """A function that runs Python with stand-ins for CUDA's libraries; ``folder`` is where they are."""
-    toolkit = find_toolkit(ToolkitPlaces.of_machine({"PATH": os.environ["PATH"]}))
+    machine = {name: value for name, value in os.environ.items() if name != "nvcc_path"}
+    toolkit = find_toolkit(ToolkitPlaces.of_machine(machine))
     if not isinstance(toolkit, Toolkit) or not toolkit.assembled or not toolkit.complete:
         pytest.skip("CUDA 13's compiler and headers are not installed: pip install '.[cuda]'")
     folder = tmp_path_factory.mktemp("gpuless")

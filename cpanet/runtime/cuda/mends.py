@@ -102,8 +102,8 @@ SOURCES = (
     ),
     Mend(
         "src/ops/transpose_op.cc",
-        "without CUTT, which cannot be downloaded any more, transposes were computed by the host: the device was waited for, "
-        "and the whole map copied there and back",
+        "without CUTT, which cannot be downloaded any more, transposes were computed by the host: the device was waited "
+        "for, and the whole map copied there and back",
         "    if (axes.size() < xdim || (axes.size() == xdim && axes[xdim-1]==xdim-1)) {\n",
         "    if (use_cuda || axes.size() < xdim || (axes.size() == xdim && axes[xdim-1]==xdim-1)) {\n",
     ),

@@ -152,7 +152,7 @@ def test_products_that_return_constants(asked, monkeypatch):
     found = examine(asked)
     assert set(found) == OF_PRODUCTS
     assert "output is the constant 0.25" in found["convolution 3×3, bias"]
-    assert set(failures(precision.checks("", asked)).values()) == {"result wrong from the first bit on"}
+    assert set(failures(precision.checks("", asked)).values()) == {"result: wrong from the first bit on"}
 
 
 def test_products_whose_gradients_are_zero(asked, monkeypatch):
@@ -160,7 +160,7 @@ def test_products_whose_gradients_are_zero(asked, monkeypatch):
     found = examine(asked)
     assert set(found) == OF_PRODUCTS
     assert all("gradient of input is all zero" in error for error in found.values())
-    told = {"gradient of input and gradient of weight wrong from the first bit on"}
+    told = {"gradient of input, gradient of weight: wrong from the first bit on"}
     assert set(failures(precision.checks("", asked)).values()) == told
 
 

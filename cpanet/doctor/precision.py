@@ -130,7 +130,7 @@ def verdict(asked: str, found: Mapping[str, Delivered]) -> Seen:
     """
     wrong = [name for name, delivered in found.items() if delivered.bits == 0]
     if wrong:
-        raise CheckFailed(f"{' and '.join(wrong)} wrong from the first bit on")
+        raise CheckFailed(f"{', '.join(wrong)}: wrong from the first bit on")
     least = min(found.values(), key=lambda delivered: delivered.bits)
     said = ", ".join(f"{name} {d.name} ({d.bits} bits)" for name, d in found.items())
     if len({d.name for d in found.values()}) == 1:

@@ -102,13 +102,26 @@ def compare(
     output, pullback = expected
     variables = [jt.array(x.astype(np.float32)) for x in inputs]
     result = operator(*variables)
-    worst = require_close("output", result.numpy().reshape(output.shape), output, allowed)
     r = random(output.shape, seed=99) if cotangent is None else cotangent
     gradients = jt.grad((result * jt.array(r.astype(np.float32)).reshape(result.shape)).sum(), variables)
     names = ("input", "weight", "bias") if len(inputs) > 1 else ("input",)
-    for name, gradient, wanted in zip(names, gradients, pullback(r)):
-        worst = max(worst, require_close(f"gradient of {name}", gradient.numpy(), wanted, allowed))
-    return off_by(worst)
+    found = [("output", result.numpy().reshape(output.shape), output)]
+    found += [(f"gradient of {n}", g.numpy(), w) for n, g, w in zip(names, gradients, pullback(r))]
+    return _all_close(found, allowed)
+
+
+def _all_close(found: list[tuple[str, np.ndarray, np.ndarray]], allowed: float) -> Seen:
+    """Names, values and what is expected; CheckFailed names everything that is wrong."""
+    worst, wrong = [], []
+    for what, actual, wanted in found:
+        try:
+            worst.append(require_close(what, actual, wanted, allowed))
+        except CheckFailed as failure:
+            wrong.append(failure)
+    if wrong:
+        deviations = [failure.deviation for failure in wrong if failure.deviation is not None]
+        raise CheckFailed("; ".join(map(str, wrong)), max(deviations, default=None))
+    return off_by(max(worst))
 
 
 def random(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

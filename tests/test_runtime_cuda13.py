@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cpanet.errors import UserError
+from cpanet.runtime import prepare
 from cpanet.runtime.cuda import Driver, Gpu, Toolkit, ToolkitPlaces, assemble, find_toolkit, judge, mends
 from cpanet.runtime.cuda.toolkit import PIECES
 from cpanet.runtime.environment import jittor_environment
+from tests.shared import REPO
 
 DRIVER = Driver((13, 0), (Gpu("NVIDIA H100", 90, 80 * 2**30),))
 LIBRARIES = {
@@ -223,6 +226,27 @@ def test_another_jittor_is_not_mended(tmp_path):
 
 
 def test_a_mended_jittor_has_a_cache_of_its_own(tmp_path):
-    common = ({}, tmp_path, "g++", tmp_path / "nvcc", True)
-    assert jittor_environment(*common)["cache_name"] == "default"
-    assert jittor_environment(*common, package=tmp_path / "jittor-0123")["cache_name"] == "jittor-0123"
+    package = tmp_path / "jittor-0123"
+
+    def name(environ, **settings):
+        return jittor_environment(environ, tmp_path, "g++", tmp_path / "nvcc", True, **settings)["cache_name"]
+
+    assert name({}) == "default"
+    assert name({}, package=package) == "default+jittor-0123"
+    assert name({"cache_name": "mine"}, package=package) == "mine+jittor-0123"
+    # in a process that was started by one on the other device
+    assert name({"cache_name": "mine+jittor-0123"}) == "mine"
+    assert name({"cache_name": "default+jittor-4567"}, package=package) == "default+jittor-0123"
+
+
+def test_a_process_that_is_started_chooses_its_compiler_itself():
+    """What Jittor was told while it was imported, "no CUDA" or a tree of links, is not for them."""
+    prepare("cpu")
+    code = "import os\nfrom cpanet.runtime import prepare\nprepare('cpu')\nprint(os.environ.get('nvcc_path'))"
+    for value, left in ((None, "None"), ("/some/nvcc", "/some/nvcc")):
+        environ = {k: v for k, v in os.environ.items() if k != "nvcc_path"}
+        environ.update({"PYTHONPATH": str(REPO)}, **({} if value is None else {"nvcc_path": value}))
+        said = subprocess.run(
+            [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+        )
+        assert said.stdout.strip() == left

@@ -38,10 +38,7 @@ def jittor_environment(
         "use_cutlass": "0",
         "use_nccl": "0",
         "use_mkl": "1" if onednn and wants_onednn(environ) else "0",
-        # Jittor names its cache after the git branch of the folder it is installed in: with a virtual environment
-        # inside a repository, every change of branch would compile it anew. A mended Jittor gets a cache of its own,
-        # or it and the installed one would compile each other's core anew in turns.
-        "cache_name": environ.get("cache_name", "default" if package is None else package.name),
+        "cache_name": _cache_name(environ, package),
         "gdb_path": environ.get("gdb_path", ""),  # asked for its version at every start otherwise
         # Jittor imports torch, where there is one, before it starts (seconds). That matters only where both
         # are used in one process, and there torch must come first.
@@ -57,3 +54,14 @@ def jittor_environment(
     elif not environ.get("OMP_NUM_THREADS"):
         chosen["OMP_NUM_THREADS"] = str(available_cpus())
     return chosen
+
+
+def _cache_name(environ: Mapping[str, str], package: Path | None) -> str:
+    """The folder of Jittor's cache that this Jittor compiles into.
+
+    Jittor names it after the git branch of the folder it is installed in: with a virtual environment inside a repository,
+    every change of branch would compile it anew. A mended Jittor has one of its own, or it and the installed one would
+    compile each other's core anew in turns; also in a process whose parent runs the other one, and has set the variable.
+    """
+    asked = environ.get("cache_name", "default").partition("+")[0]
+    return asked if package is None else f"{asked}+{package.name}"

@@ -27,6 +27,7 @@ from cpanet.runtime.subnormals import flush_subnormals
 from cpanet.runtime.threads import set_threads
 
 DEVICES = ("auto", "cpu", "cuda")
+NVCC = "nvcc_path"  # Jittor's variable: its CUDA compiler, empty for none
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
                 file=sys.stderr,
             )
         nvcc, package = _for_cuda(report, own_folder(home))
+        asked = os.environ.get(NVCC)
         os.environ.update(
             jittor_environment(
                 os.environ,
@@ -122,6 +124,9 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
             )
         )
         jittor = _import_jittor(home, verbose, announce, package)
+        _restore(
+            "nvcc_path", asked
+        )  # a process that is started from here chooses its device, and compiler, itself
     locks.watch_operators_lock(own_folder(home), compiler)
     if not verbose:
         quiet.silence_operator_progress(own_folder(home), compiler)
@@ -240,10 +245,15 @@ def _home_at(home: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["HOME"]
-        else:
-            os.environ["HOME"] = before
+        _restore("HOME", before)
+
+
+def _restore(variable: str, value: str | None) -> None:
+    """Back to what the environment said before; None: nothing."""
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value
 
 
 def versions() -> dict[str, str]:

@@ -34,8 +34,12 @@ def resolve(precision: str, device: str) -> str:
 
 
 def level(precision: str, mended: bool) -> int:
-    """Jittor's ``use_tensorcore``. Of TF32 an installed Jittor gets convolutions alone: at 1 these would be halves."""
-    return 0 if precision == "tf32" and not mended else LEVELS[precision]
+    """Jittor's ``use_tensorcore``.
+
+    An installed Jittor makes float16, with its small range, of convolutions at 1 and at 2: it is left at 0, where cuDNN
+    takes TF32 and products are in float32, more bits than were asked for.
+    """
+    return LEVELS[precision] if mended or precision == "fp16" else 0
 
 
 def environment(precision: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from cpanet.doctor.checks import Result
 from cpanet.doctor.record import Record, read_record
 
 LOOK_EVERY = 0.5  # seconds
+GRACE = 10.0  # seconds for a process to end once it was asked to
 
 
 def command(device: str, precision: str, only: Sequence[str], verbose: bool) -> list[str]:
@@ -39,8 +40,7 @@ def examine(precision: str, words: Sequence[str], record: Record) -> Result | No
                     _take(file, precision, record)
         finally:
             if process.poll() is None:
-                process.terminate()
-                process.wait()
+                _stop(process)
         found = _take(file, precision, record)
     if found is not None and found["finished"] and precision in found["precisions"]:
         record.end(precision)
@@ -49,6 +49,15 @@ def examine(precision: str, words: Sequence[str], record: Record) -> Result | No
     record.add(result, precision)
     record.end(precision)
     return result
+
+
+def _stop(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(GRACE)
 
 
 def _take(file: Path, precision: str, record: Record) -> dict | None:

@@ -66,8 +66,9 @@ def test_training_and_evaluation_compile_and_launch(stand_ins, tmp_path):
     done = stand_ins("run.py", *run)
     assert done.returncode == 0, done.stderr[-3000:]
     recorded = json.loads((tmp_path / "result.json").read_text())
-    assert recorded["environment"]["gpu"].startswith("stand-in")
-    assert recorded["environment"]["cuda"].startswith("13.")
+    assert recorded["device"] == "cuda"
+    assert recorded["versions"]["gpu"].startswith("stand-in")
+    assert recorded["versions"]["cuda"].startswith("13.")
 
 
 def test_a_training_step_does_not_wait_for_the_device(stand_ins, tmp_path):

@@ -66,7 +66,7 @@ def test_training_and_evaluation_compile_and_launch(stand_ins, tmp_path):
     done = stand_ins("run.py", *run)
     assert done.returncode == 0, done.stderr[-3000:]
     recorded = json.loads((tmp_path / "result.json").read_text())
-    assert recorded["device"] == "cuda"
+    assert recorded["device"] == "stand-in"
     assert recorded["versions"]["gpu"].startswith("stand-in")
     assert recorded["versions"]["cuda"].startswith("13.")
 

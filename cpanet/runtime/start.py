@@ -19,7 +19,7 @@ import cpanet
 from cpanet.errors import UserError
 from cpanet.runtime import locks, onednn, quiet, toolchain
 from cpanet.runtime import precision as precisions
-from cpanet.runtime.cuda import CudaReport, assemble, mends, probe_cuda
+from cpanet.runtime.cuda import GIB, CudaReport, assemble, mends, probe_cuda
 from cpanet.runtime.environment import jittor_environment, wants_onednn
 from cpanet.runtime.home import cache_folder, choose_home, own_folder, user_home
 from cpanet.runtime.repair import repair
@@ -27,6 +27,8 @@ from cpanet.runtime.subnormals import flush_subnormals
 from cpanet.runtime.threads import set_threads
 
 DEVICES = ("auto", "cpu", "cuda")
+# bytes for one convolution by cuDNN; unfolding two maps of 256 channels at 200×200 for a 3×3 takes 0.7 GiB
+MAX_WORKSPACE = 2 * GIB
 NVCC = "nvcc_path"  # Jittor's variable: its CUDA compiler, empty for none
 
 
@@ -146,8 +148,7 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
     chosen = "cuda" if report.usable and jittor.has_cuda else "cpu"
     jittor.flags.use_cuda = 1 if chosen == "cuda" else 0
     if chosen == "cuda":
-        # 1, Jittor's choice, fetches what is uploaded from the device first: two waits for all that was launched before
-        jittor.flags.use_cuda_host_allocator = 0
+        _settle_on_cuda(jittor, report)
     return Runtime(
         device=chosen,
         why_not_cuda="" if chosen == "cuda" else why_not,
@@ -168,6 +169,14 @@ def _for_cuda(report: CudaReport, folder: Path) -> tuple[Path | None, Path | Non
     if not toolkit.assembled:
         return toolkit.nvcc, None
     return assemble(toolkit, folder), mends.present(folder)
+
+
+def _settle_on_cuda(jittor: Any, report: CudaReport) -> None:
+    # 1, Jittor's choice, fetches what is uploaded from the device first: two waits for all that was launched before
+    jittor.flags.use_cuda_host_allocator = 0
+    if report.driver is not None:
+        # a quarter of the memory, Jittor's choice, is kept once an algorithm was tried that takes it
+        jittor.cudnn.set_max_workspace_ratio(min(0.25, MAX_WORKSPACE / report.driver.gpus[0].memory))
 
 
 def _switch(runtime: Runtime, device: str) -> Runtime:

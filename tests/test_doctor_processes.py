@@ -36,12 +36,12 @@ REPORT = CudaReport(
 
 
 def wrong() -> Seen:
-    raise CheckFailed("output of /root/.cache/jittor/x.cc is off by 0.5", 0.5)
+    raise CheckFailed("output of /home/somebody/.cache/jittor/x.cc is off by 0.5", 0.5)
 
 
 CHECKS = [
     Check("good", lambda: Seen("deviation 1e-07", 1e-7, "asked for tf32, delivered fp32"), "REMEDY"),
-    Check("bad", wrong, "Remove /root/.cache/jittor and try again."),
+    Check("bad", wrong, "Remove /home/somebody/.cache/jittor and try again."),
 ]
 
 

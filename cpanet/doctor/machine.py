@@ -39,7 +39,7 @@ def cuda_facts(report: CudaReport) -> dict[str, Any]:
         "reason": without_folders(report.reason),
         "gpu": gpu.name if gpu else None,
         "gpus": len(driver.gpus) if driver is not None else 0,
-        "compute_capability": f"{gpu.capability // 10}.{gpu.capability % 10}" if gpu else None,
+        "compute_capability": gpu.compute_capability if gpu else None,
         "memory_gib": round(gpu.memory / GIB, 1) if gpu else None,
         "driver": read_driver_release() if driver is not None else None,
         "driver_cuda": dotted(driver.version) if driver is not None else None,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
+
+from cpanet.runtime.links import make_folder
 
 LIBRARY_WHEEL = "onednn-cpu-gomp"
 HEADER_WHEEL = "onednn-devel-cpu-gomp"
@@ -80,20 +81,11 @@ def _link_tree(folder: Path, wheels: Wheels) -> Path:
     tree = folder / f"onednn-{key}"
     if (tree / "lib" / "libmkldnn.so").is_file() and (tree / "include" / "dnnl.hpp").is_file():
         return tree
-    partial = folder / f".onednn-{key}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "lib").mkdir(parents=True)
-    (partial / "include").mkdir()
-    for name in ("libmkldnn.so", "libdnnl.so", "libdnnl.so.2"):  # .so.2 is the name inside the library
-        (partial / "lib" / name).symlink_to(wheels.library)
-    for header in sorted(
-        wheels.include.glob("dnnl*.h*")
-    ):  # not the folder: other packages' headers lie there too
-        (partial / "include" / header.name).symlink_to(header)
-    (partial / "include" / "oneapi").symlink_to(wheels.include / "oneapi")
-    shutil.rmtree(tree, ignore_errors=True)
-    partial.rename(tree)
-    return tree
+    # .so.2 is the name inside the library
+    links = {f"lib/{name}": wheels.library for name in ("libmkldnn.so", "libdnnl.so", "libdnnl.so.2")}
+    # not the folder: other packages' headers lie there too
+    links.update({f"include/{header.name}": header for header in wheels.include.glob("dnnl*.h*")})
+    return make_folder(tree, {**links, "include/oneapi": wheels.include / "oneapi"})
 
 
 def _replace_link(link: Path, target: Path) -> None:

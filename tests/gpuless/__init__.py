@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from cpanet.runtime.cuda.toolkit import Toolkit
 from cpanet.runtime.cuda.tree import links
+from cpanet.runtime.links import stand_for
 
 HERE = Path(__file__).parent
 WITH_BODIES = {"libcudart": "cudart.c", "libcudnn": "cudnn.c"}  # cuDNN's parts have its functions, too
@@ -54,8 +54,9 @@ def _build(toolkit: Toolkit, folder: Path) -> None:
     driver.mkdir(exist_ok=True)
     (root / "nvvm").symlink_to(toolkit.root / "nvvm")
     nvcc = root / "bin" / "nvcc"
-    nvcc.write_text(f'#!/bin/sh\nexec {shlex.quote(str(toolkit.nvcc.resolve()))} "$@"\n')
-    nvcc.chmod(0o755)
+    text, mode = stand_for(toolkit.nvcc)
+    nvcc.write_text(text)
+    nvcc.chmod(mode)
     real = links(toolkit)
     for name, target in real.items():
         if name.startswith("include/"):

@@ -21,6 +21,11 @@ class Gpu:
     capability: int
     memory: int
 
+    @property
+    def compute_capability(self) -> str:
+        """As NVIDIA writes it: "9.0"."""
+        return f"{self.capability // 10}.{self.capability % 10}"
+
 
 @dataclass(frozen=True)
 class Driver:

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 
+from cpanet.errors import UserError
 from cpanet.runtime import toolchain
 from cpanet.runtime.cuda.driver import Driver, read_driver
 from cpanet.runtime.cuda.toolkit import REMEDY, Toolkit, ToolkitPlaces, find_toolkit
@@ -41,9 +42,7 @@ class CudaReport:
         found = {}
         if self.driver is not None:
             gpu = self.driver.gpus[0]
-            found["gpu"] = (
-                f"{gpu.name}, {_release((gpu.capability // 10, gpu.capability % 10))}, {gpu.memory / GIB:.0f} GiB"
-            )
+            found["gpu"] = f"{gpu.name}, {gpu.compute_capability}, {gpu.memory / GIB:.0f} GiB"
             found["driver's CUDA"] = _release(self.driver.version)
         if self.toolkit is not None:
             found["cuda"] = _release(self.toolkit.version)
@@ -57,7 +56,8 @@ def probe_cuda() -> CudaReport:
     driver = read_driver()
     # Without a driver nothing on disk can help, and asking compilers for their versions takes time.
     toolkit = driver if isinstance(driver, str) else find_toolkit(ToolkitPlaces.of_machine(os.environ))
-    return judge(driver, toolkit, _host_compiler())
+    found = isinstance(toolkit, Toolkit)  # else nobody asks for the host's compiler
+    return judge(driver, toolkit, _host_compiler() if found else None)
 
 
 def _release(numbers: tuple[int, ...]) -> str:
@@ -68,7 +68,7 @@ def _host_compiler() -> int | None:
     """Major version of g++, or None where there is none, which is told elsewhere."""
     try:
         version = toolchain.tool_version(toolchain.find_compiler(os.environ))
-    except toolchain.UserError:
+    except UserError:
         return None
     return int(version.split(".")[0]) if version[0].isdigit() else None
 
@@ -100,10 +100,7 @@ def _refusal(driver: Driver, toolkit: Toolkit, gcc: int | None) -> str:
         )
     low, high = CAPABILITIES[major]
     if not low <= gpu.capability <= high:
-        capability = f"{gpu.capability // 10}.{gpu.capability % 10}"
-        return (
-            f"{gpu.name} (compute capability {capability}) is none that CUDA {release} and Jittor compile for"
-        )
+        return f"{gpu.name} (compute capability {gpu.compute_capability}) is none that CUDA {release} and Jittor compile for"
     if gpu.memory < MIN_MEMORY:
         return f"{gpu.name} has {gpu.memory / GIB:.1f} GiB of memory; {MIN_MEMORY / GIB:.0f} are needed"
     return _incomplete(toolkit, release) or _mismatch(toolkit, release, gcc)

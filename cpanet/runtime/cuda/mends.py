@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from cpanet.errors import UserError
-from cpanet.runtime.toolchain import write_atomically
+from cpanet.runtime.links import make_folder
 
 VERSION = "1.3.11.0"
 
@@ -80,7 +78,6 @@ SOURCES = (
         "CUDA 13's C++ headers (cub, thrust) need C++17; the flags of nvcc are derived from these",
         'cc_flags += " -Wall -Wno-unknown-pragmas -std=c++14 -fPIC "',
         'cc_flags += " -Wall -Wno-unknown-pragmas -std=c++17 -fPIC "',
-        times=1,
     ),
     Mend(
         "compiler.py",
@@ -199,21 +196,15 @@ def present(folder: Path, package: Path | None = None, version: str | None = Non
     place = folder / f"jittor-{_key(package, texts)}"
     if (place / "jittor" / "__init__.py").exists():
         return place
-    partial = folder / f".{place.name}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
     left_out = {file for rule in LEFT_OUT for file in package.glob(rule.pattern)}
-    for source in sorted(package.rglob("*")):
-        name = source.relative_to(package)
-        if source.is_dir() or source in left_out or str(name) in texts:
-            continue
-        link = partial / "jittor" / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(source)
-    for file, text in texts.items():
-        write_atomically(partial / "jittor" / file, text)
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
-    return place
+    sources = {
+        str(f.relative_to(package)): f for f in package.rglob("*") if f.is_file() and f not in left_out
+    }
+    return make_folder(
+        place,
+        {f"jittor/{name}": source for name, source in sources.items() if name not in texts},
+        {f"jittor/{name}": (text, 0o644) for name, text in texts.items()},
+    )
 
 
 def mended(package: Path, mends: Sequence[Mend] = MENDS) -> dict[str, str]:

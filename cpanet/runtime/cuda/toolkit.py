@@ -173,15 +173,16 @@ def _read_toolkit(nvcc: Path, places: ToolkitPlaces) -> Toolkit | None:
     if version[0] == 13:
         return _in_pieces(nvcc, version, places)
     root = nvcc.resolve().parent.parent
-    libraries, includes = _folders(root, places)
+    own, own_includes = _folders(root)
+    libraries = [*own, *places.system_libraries]
     # The runtime must be of this very toolkit; cuDNN is often installed apart from it.
-    own = libraries if root == Path("/usr") else libraries[:3]
+    own = libraries if root == Path("/usr") else own
     return Toolkit(
         nvcc=nvcc,
         version=version,
         cudart=_first_file(own, "libcudart.so"),
         cudnn=_first_file(libraries, "libcudnn.so"),
-        cudnn_version=_cudnn_version(includes),
+        cudnn_version=_cudnn_version([*own_includes, *places.system_includes]),
     )
 
 
@@ -207,10 +208,9 @@ def _in_pieces(nvcc: Path, version: tuple[int, ...], places: ToolkitPlaces) -> T
 
 
 def _find(piece: Piece, roots: Iterable[Path], places: ToolkitPlaces) -> Found | None:
-    """The first root that has the piece whole; the system's folders last. The runtime is of the compiler's own root."""
+    """The first root that has the piece whole, the compiler's own before all others; the system's folders last."""
     for root in roots:
-        libraries, includes = _folders(root, ToolkitPlaces(()))
-        place = _whole(piece, libraries, includes)
+        place = _whole(piece, *_folders(root))
         if place is not None:
             return place
     return _whole(piece, places.system_libraries, places.system_includes)
@@ -225,18 +225,11 @@ def _whole(piece: Piece, libraries: Sequence[Path], includes: Sequence[Path]) ->
     return Found(None if library is None else library.parent, include)
 
 
-def _folders(root: Path, places: ToolkitPlaces) -> tuple[list[Path], list[Path]]:
-    """Folders of libraries and of headers of a toolkit at ``root``, then the system's."""
+def _folders(root: Path) -> tuple[list[Path], list[Path]]:
+    """Folders of libraries and of headers of a toolkit at ``root``."""
     target = root / "targets/x86_64-linux"
-    libraries = [root / "lib64", root / "lib", target / "lib", *places.system_libraries]
-    includes = [
-        root / "include",
-        target / "include",
-        root / "include/cccl",
-        target / "include/cccl",
-        *places.system_includes,
-    ]
-    return libraries, includes
+    includes = [root / "include", target / "include"]
+    return [root / "lib64", root / "lib", target / "lib"], [*includes, *(i / "cccl" for i in includes)]
 
 
 def _first_file(folders: Sequence[Path], name: str) -> Path | None:
@@ -261,7 +254,7 @@ def _headers_release(include: Path) -> tuple[int, int] | None:
 
 def _newest_gcc(root: Path) -> int | None:
     """What the compiler's own check of the host compiler allows (``crt/host_config.h``)."""
-    header = _first_file(_folders(root, ToolkitPlaces(()))[1], "crt/host_config.h")
+    header = _first_file(_folders(root)[1], "crt/host_config.h")
     found = re.search(r"__GNUC__ > (\d+)", header.read_text(errors="replace")) if header is not None else None
     return int(found.group(1)) if found else None
 

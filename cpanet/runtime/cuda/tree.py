@@ -8,14 +8,11 @@ compiler really lies and looks for ``lib64`` there.
 from __future__ import annotations
 
 import hashlib
-import os
-import shlex
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from cpanet.runtime.cuda.toolkit import PIECES, Piece, Toolkit
-from cpanet.runtime.toolchain import write_atomically
+from cpanet.runtime.links import make_folder, stand_for
 
 
 def assemble(toolkit: Toolkit, folder: Path) -> Path:
@@ -28,17 +25,7 @@ def assemble(toolkit: Toolkit, folder: Path) -> Path:
     nvcc = tree / "bin" / "nvcc"
     if nvcc.is_file() and all((tree / name).exists() for name in wanted):
         return nvcc
-    partial = folder / f".{tree.name}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    for name, target in wanted.items():
-        link = partial / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(target)
-    write_atomically(
-        partial / "bin" / "nvcc", f'#!/bin/sh\nexec {shlex.quote(str(toolkit.nvcc.resolve()))} "$@"\n', 0o755
-    )
-    shutil.rmtree(tree, ignore_errors=True)
-    partial.rename(tree)
+    make_folder(tree, wanted, {"bin/nvcc": stand_for(toolkit.nvcc)})
     return nvcc
 
 

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cpanet.runtime import CudaReport, Runtime
+from cpanet.runtime.cuda.driver import dotted
 
 GIB = 1024**3
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
-
-
-def dotted(version: tuple[int, ...] | None) -> str | None:
-    return ".".join(map(str, version)) if version else None
 
 
 def driver_release(text: str) -> str | None:
@@ -44,7 +41,7 @@ def cuda_facts(report: CudaReport) -> dict[str, Any]:
         "driver": read_driver_release() if driver is not None else None,
         "driver_cuda": dotted(driver.version) if driver is not None else None,
         "toolkit": dotted(toolkit.version) if toolkit is not None else None,
-        "cudnn": dotted(toolkit.cudnn_version) if toolkit is not None else None,
+        "cudnn": dotted(toolkit.cudnn_version) or None if toolkit is not None else None,
     }
 
 

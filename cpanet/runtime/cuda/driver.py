@@ -35,6 +35,11 @@ class Driver:
     gpus: tuple[Gpu, ...]
 
 
+def dotted(version: tuple[int, ...] | None) -> str:
+    """(13, 0) as "13.0"; nothing for None."""
+    return ".".join(map(str, version or ()))
+
+
 def read_driver(load: Callable[[str], Any] = ctypes.CDLL) -> Driver | str:
     """Asks the NVIDIA driver for its version and devices; a string is the reason why there is none to use."""
     try:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from cpanet.errors import UserError
 from cpanet.runtime import toolchain
-from cpanet.runtime.cuda.driver import Driver, read_driver
+from cpanet.runtime.cuda.driver import Driver, dotted, read_driver
 from cpanet.runtime.cuda.toolkit import REMEDY, Toolkit, ToolkitPlaces, find_toolkit
 
 GIB = 1024**3
@@ -43,10 +43,10 @@ class CudaReport:
         if self.driver is not None:
             gpu = self.driver.gpus[0]
             found["gpu"] = f"{gpu.name}, {gpu.compute_capability}, {gpu.memory / GIB:.0f} GiB"
-            found["driver's CUDA"] = _release(self.driver.version)
+            found["driver's CUDA"] = dotted(self.driver.version)
         if self.toolkit is not None:
-            found["cuda"] = _release(self.toolkit.version)
-            found["cudnn"] = _release(self.toolkit.cudnn_version or ()) or "none"
+            found["cuda"] = dotted(self.toolkit.version)
+            found["cudnn"] = dotted(self.toolkit.cudnn_version) or "none"
         return found
 
 
@@ -58,10 +58,6 @@ def probe_cuda() -> CudaReport:
     toolkit = driver if isinstance(driver, str) else find_toolkit(ToolkitPlaces.of_machine(os.environ))
     found = isinstance(toolkit, Toolkit)  # else nobody asks for the host's compiler
     return judge(driver, toolkit, _host_compiler() if found else None)
-
-
-def _release(numbers: tuple[int, ...]) -> str:
-    return ".".join(map(str, numbers))
 
 
 def _host_compiler() -> int | None:
@@ -87,7 +83,7 @@ def judge(driver: Driver | str, toolkit: Toolkit | str, gcc: int | None = None) 
 def _refusal(driver: Driver, toolkit: Toolkit, gcc: int | None) -> str:
     """Why this pair will not do, or an empty string."""
     major = toolkit.version[0]
-    release = _release(toolkit.version[:2])
+    release = dotted(toolkit.version[:2])
     gpu = driver.gpus[0]
     if major not in CAPABILITIES:
         return (
@@ -95,7 +91,7 @@ def _refusal(driver: Driver, toolkit: Toolkit, gcc: int | None) -> str:
         )
     if major > driver.version[0]:
         return (
-            f"the driver is too old: it serves CUDA up to {_release(driver.version)}, "
+            f"the driver is too old: it serves CUDA up to {dotted(driver.version)}, "
             f"the toolkit is CUDA {release}"
         )
     low, high = CAPABILITIES[major]
@@ -126,7 +122,7 @@ def _mismatch(toolkit: Toolkit, release: str, gcc: int | None) -> str:
     if toolkit.cudnn_version is not None and toolkit.cudnn_version[0] != wanted:
         return f"cuDNN {toolkit.cudnn_version[0]} is not one that Jittor builds against with CUDA {release} ({wanted})"
     if toolkit.headers is not None and toolkit.headers != toolkit.version[:2]:
-        return f"the headers are of CUDA {_release(toolkit.headers)}, the compiler of {release}; {REMEDY}"
+        return f"the headers are of CUDA {dotted(toolkit.headers)}, the compiler of {release}; {REMEDY}"
     if gcc is not None and toolkit.newest_gcc is not None and gcc > toolkit.newest_gcc:
         return f"g++ {gcc} is newer than CUDA {release} takes ({toolkit.newest_gcc}); name an older one in cc_path"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,21 @@ def compare(project: dict[str, np.ndarray], reference: dict[str, np.ndarray]) ->
     logits = np.abs(project["logits"] - reference["logits"]).max() / largest
     names = ("main loss", "auxiliary loss")
     losses = max(abs(project[n].item() - reference[n].item()) / abs(reference[n].item()) for n in names)
-    norms = {n: float(np.linalg.norm(g)) for n, g in reference.items() if n not in ("logits", *names)}
-    floor = NOISE * float(np.linalg.norm(list(norms.values())))
-    gradients: dict[str, float] = {
-        n: float(np.linalg.norm(project[n].ravel() - reference[n].ravel()) / max(norm, floor))
-        for n, norm in norms.items()
-    }
+    gradients = deviations(project, reference, [n for n in reference if n not in ("logits", *names)])
     worst = max(gradients, key=lambda name: gradients[name])
     return Agreement(float(logits), float(losses), gradients[worst], worst)
+
+
+def deviations(
+    found: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], names: Iterable[str]
+) -> dict[str, float]:
+    """Distance of each gradient in ``names`` from the true one, over the true one's norm, :data:`NOISE` of all at least."""
+    norms = {n: float(np.linalg.norm(truth[n])) for n in names}
+    least = NOISE * float(np.linalg.norm(list(norms.values())))
+    return {
+        n: float(np.linalg.norm(found[n].ravel().astype(np.float64) - truth[n].ravel())) / max(norm, least)
+        for n, norm in norms.items()
+    }
 
 
 def check(workload: Workload, tolerance: float, anyway: bool = False) -> dict[str, Any]:

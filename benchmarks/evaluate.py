@@ -42,23 +42,24 @@ def arguments() -> argparse.Namespace:
 def measured(asked: Workload, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The whole record: passes in turns, then whether both sides counted the same."""
     record = {**measure.header("evaluate", asked.device), "workload": asked.asdict()}
-    sides = {name: measure.Side() for name in measure.SIDES}
+    workloads = measure.sides_of(asked)
+    sides = {name: measure.Side() for name in workloads}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
-    passes = {"project": options.repeats, "reference": 0}  # the reference's passes are all alike
     with console.status("") as status:
         limits = [measure.run("reference", "limits", asked)]
         for number in range(options.rounds):
             for name, side in sides.items():
                 status.update(f"round {number + 1} of {options.rounds}: {name}")
+                passes = options.repeats if name == "project" else 0  # PyTorch's passes are all alike
                 result = measure.run(
-                    name, "evaluation", asked, episodes=options.episodes, passes=passes[name]
+                    name, "evaluation", workloads[name], episodes=options.episodes, passes=passes
                 )
                 side.add(result)
                 results[name].append(result)
         limits.append(measure.run("reference", "limits", asked))
     record["episodes"] = len(results["project"][0]["counts"])
     record["scores"] = {name: found[0]["scores"] for name, found in results.items()}  # mIoU, FB-IoU
-    record["differing_pixels"] = differing(*(found[0]["counts"] for found in results.values()))
+    record["differing_pixels"] = differing(*(results[name][0]["counts"] for name in measure.SIDES))
     if asked.precision == "fp32" and record["differing_pixels"] > PIXELS_THAT_MAY_DIFFER:
         raise UserError(
             f"The two sides do not predict the same: {record['differing_pixels']:.1%} of the pixels differ."

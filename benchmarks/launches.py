@@ -3,7 +3,7 @@
     python -m benchmarks.launches --backbone vgg16
 
 Jittor is built for CUDA with NVIDIA's compiler and headers (``pip install '.[cuda]'``), and run with stand-ins for CUDA's
-libraries that count every call and compute nothing (``tests/gpuless``). The counts are those of a real GPU, as long as
+libraries that count every call and compute nothing (``benchmarks/gpuless``). The counts are those of a real GPU, as long as
 they do not depend on numbers; times are not. The first start compiles for some minutes.
 """
 
@@ -17,12 +17,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import measure, report
+from benchmarks import gpuless, measure, report
 from benchmarks.workload import Workload, parser
 from cpanet.errors import UserError
 from cpanet.runtime import user_cache
 from cpanet.runtime.cuda import Toolkit, ToolkitPlaces, find_toolkit
-from tests import gpuless
 
 ROWS = {
     "kernels launched": ("kernel launch",),

@@ -48,20 +48,17 @@ def measured(asked: Workload, options: argparse.Namespace, console: Console) -> 
     return record
 
 
-def table(record: dict[str, Any]) -> Table:
+def shown(record: dict[str, Any], console: Console) -> None:
     """Both kinds, and one over the other."""
     made = Table("training step", "median", "minimum", "spread")
     for name, side in record["sides"].items():
         times = side["summary_seconds"]
         made.add_row(name, *(f"{times[key]:.3f} s" for key in ("median", "minimum", "spread")))
     made.add_row("loaded ÷ one batch", f"{record['ratio']:.3f}")
-    return made
+    console.print(made)
 
 
 def main() -> int:
-    def shown(record: dict[str, Any], console: Console) -> None:
-        console.print(table(record))
-
     return report.run("loading", arguments(), measured, shown)
 
 

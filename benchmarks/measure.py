@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,16 @@ from benchmarks import memory
 from benchmarks.memory import GpuWatch
 from benchmarks.workload import Workload
 from cpanet import runtime
+from cpanet.doctor.machine import cuda_facts
 from cpanet.errors import UserError
 from cpanet.files import write_atomically
+from cpanet.runtime.precision import offered
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SIDES = ("project", "reference")
+AUTOCAST = "PyTorch, bf16 autocast, channels_last"
+MODULES = {"project": "side_project", "reference": "side_reference", AUTOCAST: "side_reference"}
 NO_MEMORY = 3  # exit status of a worker whose device or machine had no memory left
 NO_MEMORY_SAYS = (  # PyTorch, CUDA, Jittor's allocator, cuDNN, cuBLAS, C++, PyTorch on a CPU
     "out of memory",
@@ -97,13 +101,28 @@ class Side:
         return {**vars(self), "summary_seconds": vars(self.summary), **row}
 
 
+def sides_of(asked: Workload) -> dict[str, Workload]:
+    """What each side works on.
+
+    On a CPU the reference stays at float32; where the processor offers bfloat16, PyTorch's autocast stands beside it.
+    """
+    if asked.device != "cpu":
+        return dict.fromkeys(SIDES, asked)
+    found = {"project": asked, "reference": replace(asked, precision="fp32")}
+    if "bf16" in offered("cpu"):
+        found[AUTOCAST] = replace(asked, precision="bf16")
+    return found
+
+
 def compared(record: dict[str, Any], sides: dict[str, Side]) -> dict[str, Any]:
-    """``record`` with both sides' numbers; time as reference ÷ project, memory as project ÷ reference."""
+    """``record`` with every side's numbers; time as reference ÷ project, memory as project ÷ reference."""
     project, reference = sides["project"], sides["reference"]
     record["sides"] = {name: side.asdict() for name, side in sides.items()}
     record["speed_ratio"] = reference.summary.median / project.summary.median
     if project.row and reference.row:
         record["row_speed_ratio"] = reference.row.median / project.row.median
+    if AUTOCAST in sides:
+        record["autocast_speed_ratio"] = sides[AUTOCAST].summary.median / project.summary.median
     record["memory_ratio"] = max(project.peak_bytes) / max(reference.peak_bytes)
     if project.gpu_bytes and reference.gpu_bytes:
         record["gpu_memory_ratio"] = max(project.gpu_bytes) / max(reference.gpu_bytes)
@@ -189,28 +208,8 @@ def _read(path: str) -> str:
 
 def gpu_facts(device: str) -> dict[str, str | None]:
     """GPU, driver, toolkit and cuDNN that the project works with; None where there is none, or it does not say."""
-    facts: dict[str, str | None] = dict.fromkeys(("gpu", "driver", "toolkit", "cudnn"))
-    if device != "cuda":
-        return facts
-    facts["gpu"], facts["driver"] = _gpu_and_driver()
-    toolkit = runtime.probe_cuda().toolkit
-    facts["toolkit"] = _dotted(getattr(toolkit, "version", None))
-    facts["cudnn"] = _dotted(getattr(toolkit, "cudnn_version", None))
-    return facts
-
-
-def _dotted(version: Sequence[int] | None) -> str | None:
-    return ".".join(str(number) for number in version) if version else None
-
-
-def _gpu_and_driver() -> tuple[str | None, str | None]:
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-        name, driver = (field.strip() for field in done.stdout.strip().split(","))
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None, None
-    return name, driver
+    found = cuda_facts(runtime.probe_cuda()) if device == "cuda" else {}
+    return {name: found.get(name) for name in ("gpu", "driver", "toolkit", "cudnn")}
 
 
 def write(name: str, record: dict[str, Any], out: str | None) -> Path:

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import measure
+from benchmarks.configured import composed, episodes_and_network
 from cpanet import config, data, runtime
 from cpanet.errors import UserError
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+PLAIN = ("recipe.dropout=false", "recipe.init.head=kaiming_normal")
 
 
 def arguments() -> argparse.Namespace:
@@ -38,28 +38,15 @@ def arguments() -> argparse.Namespace:
     return options.parse_args()
 
 
-def compose_config(overrides: list[str]) -> config.Config:
-    config.register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return config.validate(
-            compose("config", ["recipe.dropout=false", "recipe.init.head=kaiming_normal", *overrides])
-        )
-
-
 def learn(settings: config.Config, options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     """Rows (iteration, loss, foreground IoU over the episodes, seconds)."""
     from cpanet import engine
-    from cpanet.experiment import build_model
     from cpanet.runtime import jt
 
-    section = settings.data
-    dataset = data.load_dataset(
-        section.name, Path(section.root) if section.root else None, min_images=settings.shot + 1
+    batch, model = episodes_and_network(
+        settings,
+        lambda drawn: [drawn[i] for i in np.linspace(0, len(drawn) - 1, options.episodes).astype(int)],
     )
-    drawn = data.test_episodes(dataset, settings.fold, settings.shot, settings.evaluate.episode_seed)
-    chosen = [drawn[i] for i in np.linspace(0, len(drawn) - 1, options.episodes).astype(int)]
-    batch = data.test_batch(dataset, chosen, section.image_size)
-    model, _ = build_model(settings)
     optimizer = jt.optim.AdamW(model.parameter_groups(options.lr, 1.0), options.lr)
     objective = engine.Objective(k=settings.loss.k)
     rows: list[dict[str, Any]] = []
@@ -97,7 +84,7 @@ def main() -> int:
     options = arguments()
     console = Console(highlight=False)
     try:
-        settings = compose_config(options.overrides)
+        settings = composed([*PLAIN, *options.overrides])
         runtime.prepare(settings.device)
         rows = learn(settings, options, console)
     except UserError as error:

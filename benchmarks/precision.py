@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks import measure, report
 from benchmarks.workload import Workload, parser
-from cpanet.runtime.precision import OFFERED
+from cpanet.runtime.precision import offered
 
 WINDOW = 10  # steps that a curve is averaged over: single steps scatter with their episodes
 
@@ -41,7 +41,7 @@ def measured(asked: Workload, options: argparse.Namespace, console: Console) -> 
     record = {**measure.header("precision", asked.device), "workload": asked.asdict(), "steps": options.steps}
     curves: dict[str, list[float]] = {}
     with console.status("") as status:
-        for name in (*OFFERED[asked.device], "fp32 again"):
+        for name in (*offered(asked.device), "fp32 again"):
             status.update(name)
             job = measure.run("project", "losses", asked, steps=options.steps, precision=name.split()[0])
             curves[name] = job["losses"]
@@ -53,20 +53,17 @@ def measured(asked: Workload, options: argparse.Namespace, console: Console) -> 
     return record
 
 
-def table(record: dict[str, Any]) -> Table:
+def shown(record: dict[str, Any], console: Console) -> None:
     """First and last smoothed loss, and the largest distance from fp32 in between."""
     made = Table("precision", "first", "last", "largest distance from fp32")
     for name, losses in record["losses"].items():
         curve = smoothed(losses)
         made.add_row(name, f"{curve[0]:.4f}", f"{curve[-1]:.4f}", f"{record['largest_distance'][name]:.2e}")
-    return made
+    console.print(f"main loss, means of {WINDOW} steps")
+    console.print(made)
 
 
 def main() -> int:
-    def shown(record: dict[str, Any], console: Console) -> None:
-        console.print(f"main loss, means of {WINDOW} steps")
-        console.print(table(record))
-
     return report.run("precision", arguments(), measured, shown)
 
 

@@ -60,22 +60,17 @@ class Run:
         return left
 
 
-@dataclass(frozen=True)
-class Mean:
-    """Mean over seeds and half the width of its 95 % interval (Student's t; None with one seed)."""
+def mean(values: Sequence[float]) -> dict[str, float | None]:
+    """``value``: the mean; ``half``: half the width of its 95 % interval (Student's t), None of one seed."""
+    half = None
+    if len(values) > 1:
+        half = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return {"value": statistics.fmean(values), "half": half}
 
-    value: float
-    half: float | None
 
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Mean:
-        half = None
-        if len(values) > 1:
-            half = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-        return cls(statistics.fmean(values), half)
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f}" + ("" if self.half is None else f" ± {self.half:.3f}")
+def shown(found: dict[str, Any]) -> str:
+    """``0.123 ± 0.045``."""
+    return f"{found['value']:.3f}" + ("" if found["half"] is None else f" ± {found['half']:.3f}")
 
 
 def by_seed(runs: Sequence[Run], values: Any) -> list[float]:
@@ -86,13 +81,14 @@ def by_seed(runs: Sequence[Run], values: Any) -> list[float]:
 
 def curve(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """At each evaluation that all ``runs`` have: iteration, mean seconds, mean mIoU and its interval."""
-    points = min(len(run.iterations) for run in runs)
-    found = []
-    for i in range(points):
-        mean = Mean.of(by_seed(runs, lambda run, i=i: run.miou[i]))
-        seconds = statistics.fmean(run.seconds[i] for run in runs)
-        found.append({"iteration": runs[0].iterations[i], "seconds": seconds, **asdict(mean)})
-    return found
+    return [
+        {
+            "iteration": runs[0].iterations[i],
+            "seconds": statistics.fmean(run.seconds[i] for run in runs),
+            **mean(by_seed(runs, lambda run, i=i: run.miou[i])),
+        }
+        for i in range(min(len(run.iterations) for run in runs))
+    ]
 
 
 def reaches(points: Sequence[dict[str, Any]], miou: float) -> int | None:
@@ -110,19 +106,20 @@ def summary(runs: Sequence[Run], target: float) -> dict[str, Any]:
     }
     if not finished:
         return found
-    points = curve(finished)
-    left = [run.left_plateau for run in finished]
+    points, left = curve(finished), [run.left_plateau for run in finished]
+
+    def over_floor(run: Run) -> float:
+        return run.miou[-1] - (run.floor or 0.0)
+
     return {
         **found,
         "left_plateau": statistics.fmean(x for x in left if x is not None) if None not in left else None,
         "still_on_plateau": left.count(None),
-        "last": asdict(Mean.of(by_seed(finished, lambda run: run.miou[-1]))),
-        "best": asdict(Mean.of(by_seed(finished, lambda run: max(run.miou[1:])))),
-        "over_floor": asdict(Mean.of(by_seed(finished, lambda run: run.miou[-1] - (run.floor or 0.0)))),
+        "last": mean(by_seed(finished, lambda run: run.miou[-1])),
+        "best": mean(by_seed(finished, lambda run: max(run.miou[1:]))),
+        "over_floor": mean(by_seed(finished, over_floor)),
         "over_floor_by_fold": {
-            str(fold): asdict(
-                Mean.of([run.miou[-1] - (run.floor or 0.0) for run in finished if run.fold == fold])
-            )
+            str(fold): mean([over_floor(run) for run in finished if run.fold == fold])
             for fold in sorted({run.fold for run in finished})
         },
         "reaches_first_recipe": reaches(points, target),
@@ -201,32 +198,28 @@ def parse_recipe(text: str) -> tuple[str, list[str]]:
 # ---------------------------------------------------------------------- table and figure
 
 
+COLUMNS = (
+    "recipe", "runs", "leaves the plateau at", "last mIoU", "minus the floor", "reaches the first row's last mIoU at",
+    "seconds of training", "diverged", "failed",
+)  # fmt: skip
+
+
 def table(record: dict[str, Any]) -> str:
     """Markdown: a row a recipe."""
-    lines = [
-        "| recipe | runs | leaves the plateau at | last mIoU | minus the floor | reaches the first row's last mIoU at "
-        "| seconds of training | diverged | failed |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, found in record["recipes"].items():
-        if "last" not in found:
-            lines.append(f"| {name} | {found['runs']} | | | | | | {found['diverged']} | {found['failed']} |")
-            continue
-        left = found["left_plateau"]
-        on = found["still_on_plateau"]
-        cells = [
-            name,
-            str(found["runs"]),
-            f"{left:.0f}" if left is not None else f"not within the budget ({on} of {found['runs']})",
-            str(Mean(**found["last"])),
-            str(Mean(**found["over_floor"])),
-            str(found["reaches_first_recipe"] or "never"),
-            f"{found['seconds']:.0f}",
-            str(found["diverged"]),
-            str(found["failed"]),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        cells: dict[str, Any] = {
+            "recipe": name,
+            **{k: found[k] for k in ("runs", "diverged", "failed")},
+        }
+        if "last" in found:
+            left, on = found["left_plateau"], found["still_on_plateau"]
+            late = f"not within the budget ({on} of {found['runs']})"
+            last = [late if left is None else f"{left:.0f}", shown(found["last"]), shown(found["over_floor"])]
+            reached = found["reaches_first_recipe"] or "never"
+            cells.update(zip(COLUMNS[2:7], [*last, reached, f"{found['seconds']:.0f}"]))
+        rows.append([str(cells.get(column, "")) for column in COLUMNS])
+    return "\n".join(f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)) + "\n"
 
 
 def draw(record: dict[str, Any], path: Path) -> None:

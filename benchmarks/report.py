@@ -20,17 +20,22 @@ GIB = 2**30
 def run(
     benchmark: str,
     options: argparse.Namespace,
-    measured: Callable[[Workload, argparse.Namespace, Console], dict[str, Any]],
+    measured: Callable[[Any, argparse.Namespace, Console], dict[str, Any]],
     shown: Callable[[dict[str, Any], Console], None],
 ) -> int:
     """Measure what ``options`` ask for, show each record and write it; the exit status.
 
+    ``measured`` is given a :class:`Workload`, or None where the options describe none (they have ``overrides``).
     What fails at one precision does not keep the others from being measured.
     """
     console = Console()
     status = 0
     try:
-        asked = workloads(options) if hasattr(options, "precision") else [workload(options)]
+        asked: list[Workload | None]
+        if hasattr(options, "precision"):
+            asked = [*workloads(options)]
+        else:
+            asked = [None if hasattr(options, "overrides") else workload(options)]
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -38,11 +43,11 @@ def run(
         try:
             record = measured(one, options, console)
         except UserError as error:
-            print(f"{one.precision}: {error}" if len(asked) > 1 else error, file=sys.stderr)
+            print(f"{one.precision}: {error}" if one and len(asked) > 1 else error, file=sys.stderr)
             status = 2
             continue
         shown(record, console)
-        name, out = one.stem(benchmark, options.batch), options.out
+        name, out = one.stem(benchmark, options.batch) if one else benchmark, options.out
         if out and len(asked) > 1:
             out = str(Path(out, f"{name}.json"))
         console.print(f"Written to {measure.write(name, record, out)}")
@@ -59,32 +64,33 @@ def show(record: dict[str, Any], what: str, console: Console) -> None:
 
 
 def table(record: dict[str, Any]) -> Table:
-    """A column for each side and one for their ratio."""
+    """A column for each side, and one for its ratio to the project."""
     sides = record["sides"]
     made = Table()
-    for heading in ("", *sides, "ratio"):
+    others = [name for name in sides if name != "project"]
+    for heading in ("", *sides, *("ratio" if len(others) == 1 else f"against {name}" for name in others)):
         made.add_column(heading, justify="left" if heading == "" else "right")
     times = {name: side["summary_seconds"] for name, side in sides.items()}
     same = "speed_ratio" in record  # both sides did the same work
     if not same:
         made.add_row("batch", *(str(found["batch"]) for found in record["largest"].values()), "")
-    made.add_row("median", *_each(times, "median"), _quotient(times, "median") if same else "")
-    made.add_row("minimum", *_each(times, "minimum"), _quotient(times, "minimum") if same else "")
+    made.add_row("median", *_each(times, "median"), *_faster(times, "median", same))
+    made.add_row("minimum", *_each(times, "minimum"), *_faster(times, "minimum", same))
     made.add_row("spread (middle half)", *_each(times, "spread"), "")
     rows = {n: side["summary_row_seconds"] for n, side in sides.items() if "summary_row_seconds" in side}
     if len(rows) == len(sides):
-        made.add_row("in a row", *_each(rows, "median"), _quotient(rows, "median") if same else "")
+        made.add_row("in a row", *_each(rows, "median"), *_faster(rows, "median", same))
     if "images_per_second" in record:
         images = record["images_per_second"]
-        quotient = f"{images['project'] / images['reference']:.2f} × as many"
-        made.add_row("images per second", *(f"{rate:.1f}" for rate in images.values()), quotient)
+        quotients = [f"{images['project'] / images[name]:.2f} × as many" for name in others]
+        made.add_row("images per second", *(f"{rate:.1f}" for rate in images.values()), *quotients)
     made.add_row("peak memory", *_memory(sides, "peak_bytes"), _share(record, "memory_ratio"))
     if all(side["gpu_bytes"] for side in sides.values()):
         made.add_row("peak GPU memory", *_memory(sides, "gpu_bytes"), _share(record, "gpu_memory_ratio"))
     if "first_pass_seconds" in record:
         first = record["first_pass_seconds"]
-        quotient = f"{first['reference'] / first['project']:.2f} × as fast"
-        made.add_row("first pass", *(f"{seconds:.3f} s" for seconds in first.values()), quotient)
+        quotients = [f"{first[name] / first['project']:.2f} × as fast" for name in others]
+        made.add_row("first pass", *(f"{seconds:.3f} s" for seconds in first.values()), *quotients)
     if "textbook_flop" in record:
         rates = [record["textbook_flop"] / t["median"] for t in times.values()]
         made.add_row("GFLOP/s, textbook count", *(f"{rate / 1e9:.1f}" for rate in rates), "")
@@ -93,8 +99,10 @@ def table(record: dict[str, Any]) -> Table:
     return made
 
 
-def _quotient(times: dict[str, dict[str, float]], key: str) -> str:
-    return f"{times['reference'][key] / times['project'][key]:.2f} × as fast"
+def _faster(times: dict[str, dict[str, float]], key: str, same: bool) -> list[str]:
+    """How many times as fast as each other side the project is; nothing where they did other work."""
+    others = [name for name in times if name != "project"] if same else []
+    return [f"{times[name][key] / times['project'][key]:.2f} × as fast" for name in others]
 
 
 def _each(times: dict[str, dict[str, float]], key: str) -> list[str]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.oracle import recipe_state
 from benchmarks.workload import LEARNING_RATE, Workload
 from cpanet import runtime
 from cpanet.data import Batch, DefectDataset, Episode, EpisodeLoader, load_dataset
 from cpanet.metrics import Counts
-from tests.oracle import recipe_state
 
 
 def start(workload: Workload) -> None:
@@ -29,9 +29,9 @@ def without_kernels() -> None:
 
 def _model(workload: Workload, dropout: bool = True) -> Any:
     from cpanet.checkpoint import names, weights
-    from cpanet.models import CPANet
+    from cpanet.models import published_network
 
-    model = CPANet(workload.backbone, width=workload.width, dropout=dropout, seed=workload.seed)
+    model = published_network(workload.backbone, width=workload.width, dropout=dropout, seed=workload.seed)
     released = {
         names.to_released(name): list(value.shape) for name, value in weights.model_tensors(model).items()
     }
@@ -84,14 +84,11 @@ def loaded_training(workload: Workload, workers: int) -> Callable[[int], float]:
 def _training(workload: Workload, batches: Iterator[Batch]) -> Callable[[int], float]:
     """Takes that many steps of the project's own training loop; returns the last main loss, once the device is done."""
     from cpanet import engine
-    from cpanet.config.schema import Optimizer
-    from cpanet.recipe import build_optimizer
+    from cpanet.recipe import SGD
 
-    settings = Optimizer(
-        name="sgd", lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4, head_lr_multiplier=10.0
-    )
     model = _model(workload)
-    optimizer = build_optimizer(model, settings)
+    settings = SGD(lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4, head_lr_multiplier=10.0)
+    optimizer = settings.build(model)
 
     def steps(number: int) -> float:
         taken = engine.train_epoch(
@@ -111,22 +108,21 @@ def _training(workload: Workload, batches: Iterator[Batch]) -> Callable[[int], f
 def learning_losses(workload: Workload, steps: int, precision: str) -> list[float]:
     """Main losses of ``steps`` steps from an initialisation and at a rate that learn, on the embedded data set."""
     from cpanet import engine
-    from cpanet.config.schema import Optimizer
-    from cpanet.models import CPANet
-    from cpanet.recipe import build_optimizer
+    from cpanet.models import published_network
+    from cpanet.recipe import AdamW
 
     runtime.prepare(device=workload.device, precision=precision)
-    model = CPANet(
+    model = published_network(
         workload.backbone, width=workload.width, dropout=False, seed=workload.seed, head_init="kaiming_normal"
     )
-    settings = Optimizer(name="adamw", lr=1e-3, momentum=0.9, weight_decay=1e-4, head_lr_multiplier=1.0)
+    settings = AdamW(lr=1e-3, weight_decay=1e-4)
     with EpisodeLoader(
         load_dataset("embedded"), 0, workload.shot, workload.seed, workload.batch, workload.size
     ) as loader:
         batches = chain.from_iterable(loader.epoch(epoch) for epoch in count())
         taken = engine.train_epoch(
             model,
-            build_optimizer(model, settings),
+            settings.build(model),
             islice(batches, steps),
             engine.Objective(k=workload.k, clip_grad_norm=1.0),
             lambda iteration: settings.lr,
@@ -141,13 +137,13 @@ def evaluation(
 ) -> Callable[[], list[Counts]]:
     """A pass over ``episodes``, ``workload.batch`` at a time; the first also computes the images' features."""
     from cpanet import engine
-    from cpanet.features import FeatureCache
+    from cpanet.feature_cache import SharedFeatures
 
-    model, cache = _model(workload), FeatureCache()
+    model, cache = _model(workload), SharedFeatures()
     indices = sorted({i for episode in episodes for i in (episode.query, *episode.supports)})
 
     def one_pass() -> list[Counts]:
-        features = cache.get((), model, dataset, indices, workload.size)
+        features = cache.images((), model, dataset, indices, workload.size)
         evaluated = engine.evaluate(model, dataset, episodes, features, workload.batch)
         return [result.counts for result in evaluated.results]
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.oracle import recipe_state
 from benchmarks.reference import ReferenceCPANet, optimizer, without_dropout
 from benchmarks.workload import LEARNING_RATE, Workload
 from cpanet.data import DefectDataset, Episode, test_batch
 from cpanet.metrics import Counts, episode_counts
+from cpanet.runtime.precision import bfloat16_on_cpu
 from cpanet.runtime.threads import available_cpus
-from tests.oracle import recipe_state
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the other precisions compute in float32 or TF32
 
@@ -43,7 +44,13 @@ def _model(workload: Workload) -> ReferenceCPANet:
     torch.manual_seed(workload.seed)
     model = ReferenceCPANet(workload.backbone, workload.width)
     model.load_arrays(recipe_state(model.shapes()))
-    return model.to(workload.device)
+    return model.to(workload.device, memory_format=_memory_format(workload))
+
+
+def _memory_format(workload: Workload) -> torch.memory_format:
+    """channels_last for bfloat16 on a CPU, which oneDNN's convolutions take without reordering."""
+    last = (workload.device, workload.precision) == ("cpu", "bf16")
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _tensors(workload: Workload) -> dict[str, torch.Tensor]:
@@ -152,13 +159,14 @@ def measured_peak(workload: Workload, repeats: int = 10) -> float:
     through a 1×1 convolution, and NumPy's (mostly OpenBLAS) where it may use as many threads.
     """
     side = 8192 if workload.device == "cuda" else 2048
-    dtype = AUTOCAST.get(workload.precision, torch.float32)
+    emulated = workload.device == "cpu" and bfloat16_on_cpu() != "native"
+    dtype = torch.float32 if emulated else AUTOCAST.get(workload.precision, torch.float32)
     a, b = (torch.rand(side, side, device=workload.device, dtype=dtype) for _ in range(2))
     products = [lambda: (a @ b)[0, 0].item()]  # fetching one number waits for the device
     if workload.device == "cpu":
         kernel, image = a[:, :, None, None], b.reshape(1, side, 32, side // 32)
         products.append(lambda: torch.nn.functional.conv2d(image, kernel)[0, 0, 0, 0].item())
-        if workload.threads == available_cpus():
+        if workload.threads == available_cpus() and dtype == torch.float32:
             products.append(lambda: (a.numpy() @ b.numpy())[0, 0].item())
     return 2 * side**3 / min(_seconds(product, repeats) for product in products)
 

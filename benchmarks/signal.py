@@ -3,7 +3,7 @@
 python -m benchmarks.signal                                          on the embedded set
 python -m benchmarks.signal data=metal8 data.root=DIR backbone=vgg16 backbone.weights=FILE data.image_size=96
 
-For each start, on the same test episodes and without an update: RMS of the features before and behind the door, of the
+For each start, on the same test episodes and without an update: RMS of the features before and after normalisation, of the
 query's and the prototype's channels; mean and spread over positions of the logit; what happens to the logit when every
 episode gets another episode's prototype, as a share of that spread; and each layer's gradient over its weights.
 """
@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 
 from benchmarks import measure
+from benchmarks.configured import composed, episodes_and_network
 from benchmarks.quality import without_path
-from cpanet import config, data, runtime
+from cpanet import config, runtime
 from cpanet.errors import UserError
 
-CONF = measure.ROOT / "conf"
 BASE = ("profile=quick", "data=embedded", "backbone.weights=random")
 STARTS = {
     "paper": ["recipe=paper"],
@@ -59,29 +57,21 @@ def rms(x: Any) -> float:
 
 def look(settings: config.Config, episodes: int) -> dict[str, Any]:
     """The sizes named above, for one configuration, over ``episodes`` test episodes spread over the classes."""
-    from cpanet.experiment import build_model
-    from cpanet.losses import LossTerms, segmentation_loss
-    from cpanet.models.door import pass_door
+    from cpanet.losses import segmentation_loss
+    from cpanet.models.feature_norm import normalise_features
     from cpanet.runtime import jt
 
-    section = settings.data
-    root = Path(section.root) if section.root else None
-    dataset = data.load_dataset(section.name, root, min_images=settings.shot + 1)
-    chosen = data.test_episodes(
-        dataset, settings.fold, settings.shot, settings.evaluate.episode_seed, episodes
+    batch, model = episodes_and_network(
+        settings, lambda drawn: [drawn[i * len(drawn) // episodes] for i in range(min(episodes, len(drawn)))]
     )
-    batch = data.test_batch(dataset, chosen, section.image_size)
-    model, _ = build_model(settings)
     model.train()
-    size = (section.image_size, section.image_size)
+    size = (settings.data.image_size, settings.data.image_size)
     query, support = model.episode_features(jt.array(batch.query), jt.array(batch.support))
     masks = jt.array(batch.support_mask)
     model.dropout_source.reseed(0, 0)
     _, prototype = model.encode_supports(support, masks)
     logits = model.decode(query, prototype, size)
-    loss = segmentation_loss(
-        logits, jt.array(batch.query_mask), LossTerms(**settings.recipe.loss.model_dump())
-    )
+    loss = segmentation_loss(logits, jt.array(batch.query_mask), settings.recipe.loss)
     parameters = {name: p for name, p in model.named_parameters() if not p.is_stop_grad()}
     gradients = dict(zip(parameters, jt.grad(loss, list(parameters.values()))))
     ratios = {}
@@ -92,13 +82,13 @@ def look(settings: config.Config, episodes: int) -> dict[str, Any]:
     model.eval()
     difference = _difference(model, query, prototype, size)
     order = np.roll(
-        np.arange(len(chosen)), len(chosen) // 2
+        np.arange(len(batch.query)), len(batch.query) // 2
     )  # half a round on: another class where there are two
     swapped = _difference(model, query, prototype[jt.array(order)], size)
     spread = float(difference.std(axis=(1, 2)).mean())
     return {
         "features": rms(query),
-        "behind_the_door": rms(pass_door(query, settings.recipe.features)),
+        "behind_the_door": rms(normalise_features(query, settings.recipe.features)),
         "prototype": rms(prototype),
         "loss": float(loss.item()),
         "logit_mean": float(difference.mean()),
@@ -148,12 +138,10 @@ def main() -> int:
     chosen = options.parse_args()
     found: dict[str, dict[str, Any]] = {}
     try:
-        config.register()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            for name, overrides in STARTS.items():
-                settings = config.validate(compose("config", [*BASE, *chosen.overrides, *overrides]))
-                runtime.prepare(settings.device)
-                found[name] = look(settings, chosen.episodes)
+        for name, overrides in STARTS.items():
+            settings = composed([*BASE, *chosen.overrides, *overrides])
+            runtime.prepare(settings.device)
+            found[name] = look(settings, chosen.episodes)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

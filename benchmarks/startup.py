@@ -25,7 +25,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import measure
+from benchmarks import measure, report
 from cpanet import runtime
 from cpanet.errors import UserError
 
@@ -43,7 +43,7 @@ IMPORTS = {
     "cv2": "import cv2",
     "tensorboardX": "import tensorboardX",
     "jittor, prepared": "from cpanet import runtime; runtime.prepare('cpu')",
-    "all of a run": "from cpanet import runtime; runtime.prepare('cpu'); import cpanet.experiment",
+    "all of a run": "from cpanet import runtime; runtime.prepare('cpu'); import cpanet.tasks.train",
 }
 
 
@@ -107,36 +107,33 @@ def cold(overrides: list[str]) -> dict[str, float]:
     return {"core": core, "to first iteration": first, "the same again": again, "operators": first - again}
 
 
-def main() -> int:
-    options, console = arguments(), Console()
+def measured(_: None, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The whole record: imports, the first iteration with warm caches, and where asked for with empty ones."""
     overrides = options.overrides or list(DEFAULT)
-    try:
-        with console.status("") as status:
-            status.update("imports")
-            found: dict[str, Any] = {"imports_seconds": imports(options.rounds)}
-            status.update("to the first iteration")
-            to_first_iteration(overrides)  # caches warm: the data set drawn, the operators compiled
-            warm = [to_first_iteration(overrides) for _ in range(options.rounds)]
-            found["to_first_iteration_seconds"] = {**vars(measure.Summary.of(warm)), "all": warm}
-            if options.cold:
-                status.update("in an empty cache")
-                found["cold_seconds"] = cold(overrides)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    record = {
+    with console.status("") as status:
+        status.update("imports")
+        found: dict[str, Any] = {"imports_seconds": imports(options.rounds)}
+        status.update("to the first iteration")
+        to_first_iteration(overrides)  # caches warm: the data set drawn, the operators compiled
+        warm = [to_first_iteration(overrides) for _ in range(options.rounds)]
+        found["to_first_iteration_seconds"] = {**vars(measure.Summary.of(warm)), "all": warm}
+        if options.cold:
+            status.update("in an empty cache")
+            found["cold_seconds"] = cold(overrides)
+    return {
         **measure.header("startup", "cpu"),
         "overrides": [*overrides, *ONE_ITERATION],
         "versions": runtime.versions(),
         "torch_installed": importlib.util.find_spec("torch") is not None,
         **found,
     }
+
+
+def shown(record: dict[str, Any], console: Console) -> None:
     console.print(" ".join(["run.py", *record["overrides"]]), highlight=False)
     console.print(table(record))
     if record["torch_installed"]:
         console.print("PyTorch is installed here: tensorboardX imports it, which costs runs here alone.")
-    console.print(f"Written to {measure.write('startup', record, options.out)}")
-    return 0
 
 
 def table(record: dict[str, Any]) -> Table:
@@ -154,4 +151,4 @@ def table(record: dict[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run("startup", arguments(), measured, shown))

@@ -3,10 +3,13 @@
     python -m benchmarks.step --backbone resnet50 --threads 2
     python -m benchmarks.step --device cuda                          at fp32, TF32, bf16 and fp16, a record each
     python -m benchmarks.step --device cuda --batch largest          with as many episodes as each side has memory for
+    python -m benchmarks.step --precision bf16                       on a CPU with AMX or AVX512-BF16
+
+Where a CPU offers bfloat16, PyTorch with bf16 autocast and channels_last is a third column; the reference stays float32.
 
 First both sides must give the same logits, losses and gradients (dropout off). Then each takes its steps in
 a process of its own, project and reference in turns (dropout on): some are waited for one by one, others launched in a
-row, as training does, and waited for at the end. FLOP are the textbook network's for both sides: what the project need
+row, as training does, and waited for at the end. FLOP are the textbook network's for every side: what the project need
 not compute counts as if it had. With ``--episodes`` an evaluation of test episodes is timed as well.
 """
 
@@ -68,8 +71,7 @@ def measured(asked: Workload, options: argparse.Namespace, console: Console) -> 
         status.update(f"{asked.precision}: comparing logits, losses and gradients")
         record.update(agreement.check(asked, options.tolerance, options.anyway))
         limits = [measure.run("reference", "limits", asked)]
-        workloads = dict.fromkeys(measure.SIDES, asked)
-        sides = _in_turns(workloads, options, status)
+        sides = _in_turns(measure.sides_of(asked), options, status)
         limits.append(measure.run("reference", "limits", asked))
     record["warmup_steps"] = options.warmup
     record["steps_in_a_row"] = options.in_a_row
@@ -89,10 +91,15 @@ def measured_largest(asked: Workload, options: argparse.Namespace, console: Cons
     with console.status("") as status:
         limit = options.limit or largest.LIMIT[asked.device]
         record["largest"] = {
-            name: largest.find(name, asked, limit, lambda text: status.update(f"{asked.precision}, {text}"))
-            for name in measure.SIDES
+            name: largest.find(
+                name, workload, limit, lambda text: status.update(f"{asked.precision}, {text}")
+            )
+            for name, workload in measure.sides_of(asked).items()
         }
-        workloads = {name: replace(asked, batch=found["batch"]) for name, found in record["largest"].items()}
+        workloads = {
+            name: replace(workload, batch=record["largest"][name]["batch"])
+            for name, workload in measure.sides_of(asked).items()
+        }
         sides = _in_turns(workloads, options, status)
     record["warmup_steps"] = options.warmup
     record["steps_in_a_row"] = options.in_a_row

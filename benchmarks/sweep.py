@@ -15,10 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import measure
+from benchmarks import measure, report
 from benchmarks.startup import DEFAULT, ONE_ITERATION, timed
 from cpanet import runtime
-from cpanet.errors import UserError
 
 MODULES = ("none", "cpp", "sa", "ssa", "cpp_sa", "sa_ssa", "cpp_ssa", "full")
 
@@ -51,22 +50,17 @@ def apart(overrides: list[str], axis: str, rows: list[str]) -> list[float]:
     return seconds
 
 
-def main() -> int:
-    options, console = arguments(), Console()
-    overrides = options.overrides or list(DEFAULT)
-    try:
-        with console.status("") as status:
-            status.update("warming the caches")
-            rows = options.rows.split(",")
-            apart([*overrides, *ONE_ITERATION], options.axis, rows)  # every row has operators of its own
-            status.update(f"{len(rows)} runs in one process")
-            one = together(overrides, options.axis, rows)
-            status.update(f"{len(rows)} runs in {len(rows)} processes")
-            each = apart(overrides, options.axis, rows)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    record = {
+def measured(_: None, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The whole record: the same runs in one process, and in a process each."""
+    overrides, rows = options.overrides or list(DEFAULT), options.rows.split(",")
+    with console.status("") as status:
+        status.update("warming the caches")
+        apart([*overrides, *ONE_ITERATION], options.axis, rows)  # every row has operators of its own
+        status.update(f"{len(rows)} runs in one process")
+        one = together(overrides, options.axis, rows)
+        status.update(f"{len(rows)} runs in {len(rows)} processes")
+        each = apart(overrides, options.axis, rows)
+    return {
         **measure.header("sweep", "cpu"),
         "overrides": overrides,
         "axis": options.axis,
@@ -76,22 +70,19 @@ def main() -> int:
         "separate_seconds": each,
         "ratio": one / sum(each),
     }
-    console.print(" ".join(["run.py", *record["overrides"]]), highlight=False)
-    console.print(table(record))
-    console.print(f"Written to {measure.write('sweep', record, options.out)}")
-    return 0
 
 
-def table(record: dict[str, Any]) -> Table:
+def shown(record: dict[str, Any], console: Console) -> None:
     """Both ways, and one over the other."""
+    console.print(" ".join(["run.py", *record["overrides"]]), highlight=False)
     each = record["separate_seconds"]
     made = Table(f"{len(each)} runs", "seconds")
     made.columns[1].justify = "right"
     made.add_row("in one process", f"{record['one_process_seconds']:.1f}")
     made.add_row("in a process each", f"{sum(each):.1f}")
     made.add_row("one process ÷ separate", f"{record['ratio']:.2f}")
-    return made
+    console.print(made)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run("sweep", arguments(), measured, shown))

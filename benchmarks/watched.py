@@ -11,13 +11,15 @@ import argparse
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks import measure, overfit
-from cpanet import config, data, runtime
-from cpanet.errors import UserError
+from rich.console import Console
+
+from benchmarks import measure, report
+from benchmarks.configured import composed, episodes_and_network
+from benchmarks.overfit import PLAIN
+from cpanet import config, runtime
 
 
 def arguments() -> argparse.Namespace:
@@ -31,15 +33,9 @@ def arguments() -> argparse.Namespace:
 def compared(settings: config.Config, steps: int) -> dict[str, list[float]]:
     """Seconds of the processor, a step, with the watch and without."""
     from cpanet import engine
-    from cpanet.experiment import build_model
     from cpanet.runtime import jt
 
-    section = settings.data
-    root = Path(section.root) if section.root else None
-    dataset = data.load_dataset(section.name, root, min_images=settings.shot + 1)
-    drawn = data.test_episodes(dataset, settings.fold, settings.shot, settings.evaluate.episode_seed)
-    batch = data.test_batch(dataset, drawn[: settings.train.batch_size], section.image_size)
-    model, _ = build_model(settings)
+    batch, model = episodes_and_network(settings, lambda drawn: drawn[: settings.train.batch_size])
     optimizer = jt.optim.AdamW(model.parameter_groups(1e-4, 1.0), 1e-4)
     objective = engine.Objective(k=settings.loss.k)
     model.train()
@@ -64,32 +60,27 @@ def compared(settings: config.Config, steps: int) -> dict[str, list[float]]:
     return seconds
 
 
-def main() -> int:
-    options = arguments()
-    try:
-        settings = overfit.compose_config(options.overrides)
-        runtime.prepare(settings.device)
-        seconds = compared(settings, options.steps)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    for name, median in medians.items():
-        print(f"{name}: {median:.4f} s of the processor a step, median of {options.steps}")
-    pairs = [w - a for w, a in zip(seconds["watched"], seconds["not watched"])]
-    difference = statistics.median(pairs)
-    print(
-        f"difference: {1000 * difference:.1f} ms, pairs from {1000 * min(pairs):.0f} to {1000 * max(pairs):.0f} ms"
-    )
-    record = {
-        **measure.header("watched", settings.device),
-        "config": settings.model_dump(),
-        "seconds": seconds,
-    }
+def measured(_: None, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The whole record."""
+    settings = composed([*PLAIN, *options.overrides])
+    runtime.prepare(settings.device)
+    seconds = compared(settings, options.steps)
+    header = measure.header("watched", settings.device)
+    record = {**header, "config": settings.model_dump(), "seconds": seconds}
     record["config"]["data"]["root"] = None
-    print(f"written to {measure.write('watched', record, options.out)}")
-    return 0
+    return record
+
+
+def shown(record: dict[str, Any], console: Console) -> None:
+    """Medians of both kinds, and of the difference in pairs."""
+    seconds = record["seconds"]
+    for name, values in seconds.items():
+        median = f"{statistics.median(values):.4f} s"
+        console.print(f"{name}: {median} of the processor a step, median of {len(values)}", highlight=False)
+    pairs = [1000 * (w - a) for w, a in zip(seconds["watched"], seconds["not watched"])]
+    spread = f"pairs from {min(pairs):.0f} to {max(pairs):.0f} ms"
+    console.print(f"difference: {statistics.median(pairs):.1f} ms, {spread}", highlight=False)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run("watched", arguments(), measured, shown))

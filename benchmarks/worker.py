@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import memory, profiler
-from benchmarks.measure import NO_MEMORY, lacked_memory
+from benchmarks.gpuless import read_counts
+from benchmarks.measure import MODULES, NO_MEMORY, lacked_memory
 from benchmarks.workload import Workload
 from cpanet.data import load_dataset, test_episodes
 from cpanet.errors import UserError
 from cpanet.metrics import summarise
-from tests.gpuless import read_counts
 
 
 def check(side: ModuleType, workload: Workload, to: str, exact: bool = True) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def limits(side: ModuleType, workload: Workload) -> dict[str, Any]:
 
 
 def calls(side: ModuleType, workload: Workload, counter: str, warmup: int, steps: int) -> dict[str, Any]:
-    """Calls of CUDA's libraries in ``steps`` training steps in a row, counted by the library ``counter`` (tests/gpuless)."""
+    """Calls of CUDA's libraries in ``steps`` training steps in a row; ``counter``: the library that counts (gpuless)."""
     library = ctypes.CDLL(counter)
     take = side.training(workload)
     take(warmup)
@@ -149,7 +149,7 @@ def main(request_file: str, result_file: str) -> int:
         workload = Workload(**request["workload"])
         if request["options"].get("tool") == profiler.TRACE:
             importlib.import_module("torch")  # before Jittor, where both are in one process
-        side = importlib.import_module(f"benchmarks.side_{request['side']}")
+        side = importlib.import_module(f"benchmarks.{MODULES[request['side']]}")
         side.start(workload)
         result = JOBS[request["job"]](side, workload, **request["options"])
         result["versions"] = side.versions()

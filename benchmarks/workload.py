@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from benchmarks.oracle import Inputs, episode_inputs
 from cpanet.errors import UserError
-from cpanet.runtime.precision import LEVELS, OFFERED
+from cpanet.runtime.precision import LEVELS, offered
 from cpanet.runtime.threads import available_cpus
-from tests.oracle import Inputs, episode_inputs
 
 BACKBONES = (
     "vgg16",
@@ -46,9 +46,9 @@ class Workload:
         for name in ("batch", "shot", "threads"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least 1.")
-        if self.precision not in OFFERED[self.device]:
+        if self.precision not in offered(self.device):
             raise UserError(
-                f"--precision {self.precision}: --device {self.device} offers {', '.join(OFFERED[self.device])}."
+                f"--precision {self.precision}: --device {self.device} offers {', '.join(offered(self.device))}."
             )
 
     @property
@@ -61,8 +61,8 @@ class Workload:
         return episode_inputs(self.seed, self.batch, self.shot, self.size)
 
     def stem(self, benchmark: str, batch: int | str | None = None) -> str:
-        """Name of a result file; ``batch`` as it was asked for. A CPU has one precision, which is not said."""
-        precision = "" if self.device == "cpu" else f"-{self.precision}"
+        """Name of a result file; ``batch`` as it was asked for. A CPU's usual precision, float32, is not said."""
+        precision = "" if (self.device, self.precision) == ("cpu", "fp32") else f"-{self.precision}"
         sizes = f"{self.size}-b{batch or self.batch}-s{self.shot}"
         return f"{benchmark}-{self.backbone}-{sizes}-{self.device}{precision}"
 
@@ -92,7 +92,7 @@ def parser(description: str, module: str, precisions: bool = False) -> argparse.
     )
     if precisions:
         made.add_argument(
-            "--precision", nargs="+", choices=tuple(LEVELS), help="default: fp32 on the CPU, all on CUDA"
+            "--precision", nargs="+", choices=tuple(LEVELS), help="default: all that the device offers"
         )
     return made
 
@@ -119,5 +119,5 @@ def workload(arguments: argparse.Namespace) -> Workload:
 def workloads(arguments: argparse.Namespace) -> list[Workload]:
     """:func:`workload` at every precision that is asked for, by default at all that the device offers."""
     asked = workload(arguments)
-    chosen: Sequence[str] = getattr(arguments, "precision", None) or OFFERED[asked.device]
+    chosen: Sequence[str] = getattr(arguments, "precision", None) or offered(asked.device)
     return [replace(asked, precision=precision) for precision in dict.fromkeys(chosen)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from cpanet.data import Batch, DefectDataset, Episode
 from cpanet.errors import UserError
-from cpanet.features import FeatureBatch, ImageFeatures
+from cpanet.feature_cache import FeatureBatch, ImageFeatures
 from cpanet.losses import CROSS_ENTROPY, LossTerms
 from cpanet.metrics import Counts, Scores, episode_counts, predicted, summarise
 from cpanet.recipe import WeightAverage, gradient_sum, set_learning_rate
@@ -106,12 +106,12 @@ def train_epoch(
     Ends with the batches, or once ``pause()`` says so: then every step taken has been yielded, so that weights and
     records agree, and a second call goes on with the same iterator.
 
-    A step's losses are fetched only after :func:`_ahead` more steps have been launched, so that the device does not wait
-    for the host; the last ones are fetched at the end. Raises :class:`Diverged` for a loss or gradient that is not finite.
+    A step's losses are fetched only after :func:`steps_ahead` more have been launched, so that the device does not wait for
+    the host; the last ones are fetched at the end. Raises :class:`Diverged` for a loss or gradient that is not finite.
     """
     model.train()
     pending: list[tuple[int, Losses, float]] = []
-    ahead = _ahead()
+    ahead = steps_ahead()
     batches = iter(batches)
     clock = _Clock()
     while not pause() and (batch := next(batches, None)) is not None:
@@ -130,7 +130,7 @@ def train_epoch(
     yield from _fetch(pending, clock)
 
 
-def _ahead() -> int:
+def steps_ahead() -> int:
     """Steps that are launched before the losses of the first are looked at.
 
     A number that is fetched from a GPU waits for everything that has been launched there, also for later steps, and in the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from cpanet.errors import UserError
@@ -14,19 +15,32 @@ class CannotWrite(UserError, OSError):
     """A file that cannot be written: the disk is full, the folder is gone or read-only."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, mode: int | None = None) -> None:
     """Replace ``path`` by ``content`` in one step; after a crash at any moment it is the old file or the new one.
 
-    Raises :class:`CannotWrite`; what was there before is then untouched.
+    ``mode``: its permissions, otherwise those of a new file. Raises :class:`CannotWrite`; what was there before is then
+    untouched.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+        if mode is not None:
+            temporary.chmod(mode)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write a file or a link to, which takes the place of ``path`` when the block is left.
+
+    Where the block fails nothing is left of it. Raises :class:`CannotWrite` for what the system refuses.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield temporary
+        if not temporary.is_symlink():
+            _sync(temporary)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        with contextlib.suppress(OSError):  # makes a new name last; not every file system knows how
+            _sync(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -45,11 +59,10 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a new name last, too; not every file system knows how."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _sync(path: Path) -> None:
+    """Wait until a file's content or a folder's names are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -6,10 +6,11 @@ Counts are integers from comparisons, so that any order of accumulation gives th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+
+from cpanet.bilinear import interpolation_matrix
 
 IGNORE = 255
 
@@ -22,6 +23,11 @@ class Counts(NamedTuple):
     inter_bg: int
     union_bg: int
 
+    @property
+    def iou_fg(self) -> float:
+        """IoU of the defect."""
+        return iou(self.inter_fg, self.union_fg)
+
 
 class Scores(NamedTuple):
     """Fractions in 0–1; ``class_iou`` maps class index to foreground IoU."""
@@ -29,23 +35,6 @@ class Scores(NamedTuple):
     miou: float
     fb_iou: float
     class_iou: dict[int, float]
-
-
-@lru_cache(maxsize=64)
-def resize_matrix(n_out: int, n_in: int) -> np.ndarray:
-    """Bilinear interpolation with align_corners=True from n_in to n_out samples: float64 (n_out, n_in).
-
-    Resizing x (n, n) is ``A @ x @ A.T``. The result is shared: do not write to it.
-    """
-    position = np.arange(n_out) * ((n_in - 1) / (n_out - 1) if n_out > 1 else 0.0)
-    low = np.minimum(position.astype(int), n_in - 1)
-    high = np.minimum(low + 1, n_in - 1)
-    weight = position - low
-    matrix = np.zeros((n_out, n_in))
-    matrix[np.arange(n_out), low] += 1 - weight
-    matrix[np.arange(n_out), high] += weight
-    matrix.flags.writeable = False
-    return matrix
 
 
 def predicted(logit_difference: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -56,7 +45,7 @@ def predicted(logit_difference: np.ndarray, height: int, width: int) -> np.ndarr
     image. A tie is background, as with argmax.
     """
     longer = max(height, width)
-    matrix = resize_matrix(longer, logit_difference.shape[0])
+    matrix = interpolation_matrix(longer, logit_difference.shape[0])
     # Resizing is linear: the difference of the resized logits is the resized difference.
     return matrix[:height] @ logit_difference.astype(np.float64) @ matrix[:width].T > 0
 
@@ -81,7 +70,7 @@ def episode_counts(logit_difference: np.ndarray, mask: np.ndarray) -> Counts:
     return count(predicted(logit_difference, *mask.shape), mask)
 
 
-def _iou(intersection: int, union: int) -> float:
+def iou(intersection: int, union: int) -> float:
     """0 where there is nothing at all, as in the released code."""
     return intersection / union if union else 0.0
 
@@ -99,7 +88,7 @@ def summarise(counts: Sequence[Counts], class_index: Sequence[int]) -> Scores:
     class_iou = {}
     for index in np.unique(classes):
         inter, union = table[classes == index, :2].sum(axis=0)
-        class_iou[int(index)] = _iou(int(inter), int(union))
+        class_iou[int(index)] = iou(int(inter), int(union))
     inter_fg, union_fg, inter_bg, union_bg = (int(n) for n in table.sum(axis=0))
-    fb_iou = (_iou(inter_fg, union_fg) + _iou(inter_bg, union_bg)) / 2
+    fb_iou = (iou(inter_fg, union_fg) + iou(inter_bg, union_bg)) / 2
     return Scores(float(np.mean(list(class_iou.values()))), fb_iou, class_iou)

@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cpanet.runtime.precision import OFFERED
+from benchmarks.measure import SIDES
+from cpanet.runtime.precision import offered
 from scripts import stages
 
 FOLDER = "benchmarks"
@@ -34,16 +35,17 @@ def add_options(made: argparse.ArgumentParser) -> None:
 
 def tasks(options: argparse.Namespace) -> list[stages.Task]:
     """Every measurement, a record each."""
-    offered = [precision for precision in ORDER if precision in OFFERED[options.device]]
-    profiled = [precision for precision in PROFILED if precision in offered]
+    here = offered(options.device)
+    ordered = [precision for precision in ORDER if precision in here]
+    profiled = [precision for precision in PROFILED if precision in here]
     fewer = {kind: words.split() if options.quick else [] for kind, words in FEWER.items()}
     steps = ("--batch", "2", "--episodes", "0", "--anyway", *fewer["step"])
     largest = ("--batch", "largest", "--episodes", "0", *fewer["largest"])
     return [
-        *(_task(options, "step", p, *steps) for p in offered),
+        *(_task(options, "step", p, *steps) for p in ordered),
         *(_task(options, "profile", p, "--batch", "2", *fewer["profile"]) for p in profiled),
-        *(_task(options, "evaluate", p, *fewer["evaluate"]) for p in offered),
-        *(_task(options, "step", p, *largest, name="largest", needs=240) for p in reversed(offered)),
+        *(_task(options, "evaluate", p, *fewer["evaluate"]) for p in ordered),
+        *(_task(options, "step", p, *largest, name="largest", needs=240) for p in reversed(ordered)),
     ]
 
 
@@ -109,8 +111,8 @@ def conclude(options: argparse.Namespace, console: Console) -> bool:
         seconds, images = row["seconds"], row["images_per_second"]
         table.add_row(
             row["measurement"],
-            *(f"{1000 * s:.2f} ms" for s in seconds.values()),
-            *(f"{rate:.1f}" for rate in images.values()),
+            *(f"{1000 * seconds[side]:.2f} ms" for side in SIDES),
+            *(f"{images[side]:.1f}" for side in SIDES),
             f"{row['ratio']:.2f}" + ("" if row["agrees"] is not False else " (differ)"),
         )
     console.print(table)

@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.agreement import deviations
 from benchmarks.measure import machine
 from cpanet import runtime
 from scripts import stages
@@ -30,7 +31,6 @@ LIMITS = {
     "parameters": 1e-5,
     "later losses": 1e-2,
 }
-NOISE = 1e-4  # a gradient this much smaller than all together is compared on the scale of all
 REAL = ("profile=paper", "data=metal8", "backbone=vgg16")
 MADE = ("profile=paper", "data=embedded", "backbone=vgg16", "backbone.weights=random")
 TINY = ("profile=tiny", "recipe=paper", "data=embedded", "backbone=vgg16", "backbone.weights=random")
@@ -75,13 +75,12 @@ def tasks(options: argparse.Namespace) -> list[stages.Task]:
 def compare(cpu: dict[str, np.ndarray], device: dict[str, np.ndarray]) -> dict[str, Any]:
     """The device against the CPU: every difference relative, gradients and parameters as vectors."""
     names = [key.partition("/")[2] for key in cpu if key.startswith("gradient/")]
-    norms = {n: float(np.linalg.norm(cpu[f"gradient/{n}"])) for n in names}
-    floor = NOISE * float(np.linalg.norm(list(norms.values())))
+    apart = deviations(device, cpu, [f"gradient/{n}" for n in names])
     gradients = {
         n: {
-            "norm_cpu": norms[n],
+            "norm_cpu": float(np.linalg.norm(cpu[f"gradient/{n}"])),
             "norm_device": float(np.linalg.norm(device[f"gradient/{n}"])),
-            "deviation": _distance(device, cpu, f"gradient/{n}") / max(norms[n], floor),
+            "deviation": apart[f"gradient/{n}"],
         }
         for n in names
     }
@@ -89,17 +88,17 @@ def compare(cpu: dict[str, np.ndarray], device: dict[str, np.ndarray]) -> dict[s
         n: _distance(device, cpu, f"parameter/{n}") / max(float(np.linalg.norm(cpu[f"parameter/{n}"])), 1e-6)
         for n in names
     }
-    apart = np.abs(device["losses"] - cpu["losses"]) / np.maximum(np.abs(cpu["losses"]), 1e-12)
-    apart[np.isnan(cpu["losses"]) & np.isnan(device["losses"])] = 0.0  # no auxiliary loss on either
+    losses = np.abs(device["losses"] - cpu["losses"]) / np.maximum(np.abs(cpu["losses"]), 1e-12)
+    losses[np.isnan(cpu["losses"]) & np.isnan(device["losses"])] = 0.0  # no auxiliary loss on either
     return {
         "gradients": gradients,
         "parameters": parameters,
         "losses": {side: found["losses"].tolist() for side, found in (("cpu", cpu), ("device", device))},
         "worst": {
-            "first losses": float(apart[0].max()),
+            "first losses": float(losses[0].max()),
             "gradients": max(g["deviation"] for g in gradients.values()),
             "parameters": max(parameters.values()),
-            "later losses": float(apart.max()),
+            "later losses": float(losses.max()),
         },
         "worst_gradient": max(gradients, key=lambda n: gradients[n]["deviation"]),
     }

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.oracle import eval_fixture, train_fixture
 from cpanet import runtime
 from cpanet.errors import UserError
-from scripts.stages import ROOT, write_json
-from tests.oracle import eval_fixture, train_fixture
+from scripts.stages import write_json
 
 FIXTURES = {
     "vgg16bn_1shot": "vgg16_bn",
@@ -46,11 +46,11 @@ def fixtures(request: dict[str, Any]) -> dict[str, Any]:
 
 def evaluated(fixture: str) -> float:
     """Largest difference of the logits of an evaluation, over the largest logit."""
-    from cpanet.models import CPANet
+    from cpanet.models import published_network
 
     expected, inputs, weights = eval_fixture(fixture)
     jt = runtime.jt
-    model = _with_recipe(CPANet(FIXTURES[fixture]), weights)
+    model = _with_recipe(published_network(FIXTURES[fixture]), weights)
     model.eval()
     with jt.no_grad():
         logits = model(*(jt.array(a) for a in (inputs.query, inputs.support, inputs.support_label))).numpy()
@@ -60,11 +60,11 @@ def evaluated(fixture: str) -> float:
 def trained() -> dict[str, float]:
     """Largest relative differences of a training step: losses, norms of gradients, BatchNorm's running statistics."""
     from cpanet.checkpoint import names
-    from cpanet.models import CPANet, Protocol
+    from cpanet.models import Protocol, published_network
 
     jt = runtime.jt
     stored, inputs, weights = train_fixture()
-    model = CPANet("vgg16_bn", dropout=False, protocol=Protocol(aux_padding="background"))
+    model = published_network("vgg16_bn", dropout=False, protocol=Protocol(aux_padding="background"))
     _with_recipe(model, weights)
     model.train()
     main, auxiliary = model.losses(
@@ -99,16 +99,15 @@ def _away(value: np.ndarray, expected: Any) -> float:
 
 def steps(request: dict[str, Any]) -> dict[str, np.ndarray]:
     """``losses`` (N, 3): main, auxiliary, total; ``gradient/…`` and ``parameter/…`` of the first step, by name."""
+    from benchmarks.configured import composed
     from cpanet import engine
-    from cpanet.experiment import build_model, build_training
-    from cpanet.losses import LossTerms
+    from cpanet.components import build_model, build_training
     from cpanet.recipe import set_learning_rate
 
     settings = composed(request["overrides"])
     model, _ = build_model(settings)
     optimizer, _ = build_training(settings, model)
-    terms = LossTerms(**settings.recipe.loss.model_dump())
-    objective = engine.Objective(settings.loss.k, terms, settings.recipe.clip_grad_norm)
+    objective = engine.Objective(settings.loss.k, settings.recipe.loss, settings.recipe.clip_grad_norm)
     model.train()
     found: dict[str, np.ndarray] = {}
     losses = []
@@ -132,17 +131,6 @@ def _first_step(model: Any, optimizer: Any) -> dict[str, np.ndarray]:
             found[f"gradient/{names[id(parameter)]}"] = gradient.numpy()
             found[f"parameter/{names[id(parameter)]}"] = parameter.numpy()
     return found
-
-
-def composed(overrides: list[str]) -> Any:
-    """The checked configuration of a command line of ``run.py``."""
-    from hydra import compose, initialize_config_dir
-
-    from cpanet import config
-
-    config.register()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return config.validate(compose("config", overrides))
 
 
 def batches(settings: Any) -> Iterator[Any]:

@@ -29,11 +29,7 @@ from cpanet.files import write_atomically
 ROOT = Path(__file__).resolve().parent.parent
 LEDGER = "stages.json"
 DONE, FAILED, STOPPED = "done", "failed", "stopped"
-COMPLETE, INCOMPLETE, UNFINISHED = (
-    0,
-    1,
-    3,
-)  # exit statuses: all done; something failed; out of time, start again
+COMPLETE, INCOMPLETE, UNFINISHED = 0, 1, 3  # exit statuses: all done; something failed; out of time
 GRACE = 60.0  # seconds that a task has to save and end once it is asked to
 SMALL = (".json", ".yaml", ".csv", ".md", ".html", ".log", ".txt")  # what goes into an archive
 LARGEST = 16 * 2**20  # bytes of a file in an archive
@@ -56,17 +52,6 @@ class Ended:
 
     status: str
     returncode: int | None = None
-
-
-class Clock:
-    """Time that is left; without a limit there is always enough."""
-
-    def __init__(self, minutes: float | None) -> None:
-        self._end = None if minutes is None else time.monotonic() + 60 * minutes
-
-    def left(self) -> float:
-        """Seconds, infinite without a limit."""
-        return float("inf") if self._end is None else self._end - time.monotonic()
 
 
 Runner = Callable[[Task, Path, float], Ended]  # task, its log, seconds that it may take
@@ -146,12 +131,12 @@ def _shown(command: Sequence[str]) -> str:
 def work_through(
     tasks: Iterable[Task],
     out: Path,
-    clock: Clock,
+    end: float,
     console: Console,
     runner: Runner = in_child,
     stop: bool = False,
 ) -> int:
-    """Every task that is not done, in order, as long as there is time; :data:`COMPLETE`, `INCOMPLETE` or `UNFINISHED`.
+    """Every task that is not done, in order, until ``end`` (of time.monotonic); COMPLETE, INCOMPLETE or UNFINISHED.
 
     A task that fails does not keep the others from running, unless ``stop``.
     """
@@ -160,13 +145,14 @@ def work_through(
         if ledger.done(task):
             console.print(f"[dim]· {task.name}: done before[/]")
             continue
-        if clock.left() < task.needs:
+        left = end - time.monotonic()
+        if left < task.needs:
             console.print(
-                f"{task.name}: not started, it needs {task.needs:.0f} s and {max(clock.left(), 0):.0f} s are left. "
+                f"{task.name}: not started, it needs {task.needs:.0f} s and {max(left, 0):.0f} s are left. "
                 "Start the same command again to go on."
             )
             return UNFINISHED
-        ended = _run(task, out, clock, ledger, console, runner)
+        ended = _run(task, out, left, ledger, console, runner)
         if ended.status == STOPPED:
             console.print(f"{task.name}: stopped, out of time. Start the same command again to go on.")
             return UNFINISHED
@@ -176,12 +162,12 @@ def work_through(
     return INCOMPLETE if failed else COMPLETE
 
 
-def _run(task: Task, out: Path, clock: Clock, ledger: Ledger, console: Console, runner: Runner) -> Ended:
+def _run(task: Task, out: Path, left: float, ledger: Ledger, console: Console, runner: Runner) -> Ended:
     log = out / "logs" / f"{task.name}.log"
     started, begin = time.strftime("%Y-%m-%dT%H:%M:%S"), time.monotonic()
     console.print(f"▸ {task.name}")
     ledger.write(task, status="running", started=started)
-    ended = runner(task, log, clock.left())
+    ended = runner(task, log, left)
     seconds = round(time.monotonic() - begin, 1)
     ledger.write(task, status=ended.status, started=started, seconds=seconds, returncode=ended.returncode)
     mark = {DONE: "[green]✓[/]", FAILED: "[red]✗[/]", STOPPED: "…"}[ended.status]
@@ -242,6 +228,7 @@ def parser(module: str, description: str, stages: Sequence[Stage]) -> argparse.A
         prog=f"python -m scripts.{module}",
         description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        conflict_handler="resolve",  # of stages that ask for the same
     )
     made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where everything is left")
     made.add_argument(
@@ -250,14 +237,8 @@ def parser(module: str, description: str, stages: Sequence[Stage]) -> argparse.A
     made.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to rehearse")
     made.add_argument("--quick", action="store_true", help="everything at tiny sizes: to rehearse")
     made.add_argument("--archive", type=Path, metavar="FILE", help="pack all small results into this .tar.gz")
-    known: set[str] = set()
     for stage in stages:
-        group = argparse.ArgumentParser(add_help=False)
-        stage.options(group)
-        for action in group._actions:
-            if action.dest not in known:
-                known.add(action.dest)
-                made._add_action(action)
+        stage.options(made)
     return made
 
 
@@ -281,11 +262,12 @@ def main(
     made.add_argument("--anyway", action="store_true", help="go on after a stage that failed")
     options = made.parse_args(argv)
     options.out = options.out.resolve()
-    console, clock = Console(highlight=False, soft_wrap=True), Clock(options.minutes)
+    console = Console(highlight=False, soft_wrap=True)
+    end = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is under way is ended with this
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        status = _stages(stages, options, clock, console, runner)
+        status = _stages(stages, options, end, console, runner)
         if options.archive is not None:
             options.archive.parent.mkdir(parents=True, exist_ok=True)
             console.print(f"packed into {archive(options.out, options.archive.resolve())}")
@@ -304,13 +286,13 @@ def main(
 
 
 def _stages(
-    stages: Sequence[Stage], options: argparse.Namespace, clock: Clock, console: Console, runner: Runner
+    stages: Sequence[Stage], options: argparse.Namespace, end: float, console: Console, runner: Runner
 ) -> int:
     worst = COMPLETE
     planned = [(stage, stage.tasks(options)) for stage in stages]  # what is asked for wrongly is told at once
     for stage, tasks in planned:
         console.rule(stage.name)
-        status = work_through(tasks, options.out, clock, console, runner, stop=stage.gate)
+        status = work_through(tasks, options.out, end, console, runner, stop=stage.gate)
         # what is there is shown, also where more is to come
         good = stage.conclude(options, console)
         if status == UNFINISHED:

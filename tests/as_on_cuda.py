@@ -23,7 +23,7 @@ def without_kernels(monkeypatch) -> None:
         return sound(*args, **settings)
 
     monkeypatch.setattr(kernels, "usable", lambda: False)
-    monkeypatch.setattr(dense, "_operators", lambda *operands: None)
+    monkeypatch.setattr(dense, "library_operators", lambda *operands: None)
     monkeypatch.setattr(jt, "code", code)
 
 

@@ -6,7 +6,7 @@ import functools
 import tempfile
 from pathlib import Path
 
-from cpanet.data.embedded import ensure
+from cpanet.data.synthetic import ensure
 from tests.hydra_app import compose
 from tests.sweep_runs import TINY
 
@@ -14,7 +14,7 @@ from tests.sweep_runs import TINY
 @functools.cache
 def trained_run(*overrides: str) -> Path:
     """A run directory of a network trained for a moment on the embedded set; made once in a process."""
-    from cpanet.experiment import run
+    from cpanet.tasks.train import run
 
     directory = Path(tempfile.mkdtemp(prefix="cpanet-run-"))
     run(compose(*TINY, *overrides), directory)

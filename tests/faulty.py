@@ -18,15 +18,15 @@ from tests.shared import REPO
 def main() -> None:
     where, number = sys.argv[1], int(sys.argv[2])
     sys.argv = ["run.py", *sys.argv[3:]]
-    import cpanet.experiment
+    from cpanet.records import TensorBoard
 
-    run = cpanet.experiment.Experiment._run
+    hyperparameters = TensorBoard.hyperparameters
 
     def started(self: Any, *arguments: Any) -> Any:
         print("started", flush=True)
-        return run(self, *arguments)
+        return hyperparameters(self, *arguments)
 
-    cpanet.experiment.Experiment._run = started  # type: ignore[method-assign]
+    TensorBoard.hyperparameters = started  # type: ignore[method-assign]
     fsync, replace, written = os.fsync, os.replace, 0
 
     def dying_fsync(fd: int) -> None:
@@ -34,7 +34,9 @@ def main() -> None:
         if ".safetensors." in os.readlink(f"/proc/self/fd/{fd}"):
             written += 1
             if written == number and where == "half":
-                os.truncate(fd, os.fstat(fd).st_size // 2)
+                os.truncate(
+                    os.readlink(f"/proc/self/fd/{fd}"), os.fstat(fd).st_size // 2
+                )  # fd may be read-only
                 os.kill(os.getpid(), signal.SIGKILL)
         fsync(fd)
 

@@ -17,6 +17,9 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from cpanet import config
+from cpanet.cli.launch import register
+from cpanet.cli.preflight import check
+from cpanet.tasks import train
 
 REPO = Path(__file__).resolve().parent.parent
 CONF = REPO / "conf"
@@ -24,12 +27,13 @@ CONF = REPO / "conf"
 
 def compose(*overrides: str) -> config.Config:
     """The checked configuration of ``python run.py <overrides>``."""
-    return config.validate(composed(*overrides))
+    checked: config.Config = check(composed(*overrides))
+    return checked
 
 
 def composed(*overrides: str) -> Any:
     """The same before it is checked, as Hydra hands it over."""
-    config.register()
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra_compose("config", list(overrides))
 
@@ -46,15 +50,19 @@ def run_recorded(cwd: Path, *arguments: str, experiment: Any = None) -> tuple[in
     """
     jobs: list[tuple[Any, Path]] = []
 
-    def record(checked: Any, run_dir: Path, resume: bool = False, shared: bool = False) -> float:
+    def record(checked: Any, run_dir: Path, resume: bool = False, **options: Any) -> float:
         jobs.append((checked, run_dir))
         return experiment(checked, run_dir) if experiment else 0.5
 
-    module = types.ModuleType("cpanet.experiment")
+    module = types.ModuleType("cpanet.tasks.train")
     module.run = record  # type: ignore[attr-defined]
-    no_training = mock.patch.dict(sys.modules, {"cpanet.experiment": module})
-    with no_training, mock.patch("cpanet.runtime.prepare"):
-        return run_here(cwd, *arguments), jobs
+    module.preflight = train.preflight  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module  # this one alone is put back: what a run imports stays imported
+    try:
+        with mock.patch("cpanet.runtime.prepare"):
+            return run_here(cwd, *arguments), jobs
+    finally:
+        sys.modules[module.__name__] = train
 
 
 def run_here(cwd: Path, *arguments: str) -> int:

@@ -11,11 +11,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cpanet import config, sweep
+from cpanet import sweep
+from cpanet.cli.launch import launch, register
+from cpanet.cli.preflight import check
 from tests.shared import REPO
 from tests.sweep_runs import pretend
 
-config.register()
+register()
 
 
 @hydra.main(version_base="1.3", config_path=str(REPO / "conf"), config_name="config")
@@ -30,8 +32,8 @@ def experiment(cfg: DictConfig, directory: Path, resume: bool) -> float:
             time.sleep(0.1)
         print("the last words", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
-    return pretend(config.validate(cfg), directory)
+    return pretend(check(cfg), directory)
 
 
 if __name__ == "__main__":
-    config.launch(main, at_loss=sweep.end_with_lost_jobs)
+    launch(main, at_loss=sweep.end_with_lost_jobs)

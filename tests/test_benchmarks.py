@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ from benchmarks import (
     profiler,
     report,
     step,
+    supports,
     workload,
 )
 from benchmarks.workload import Workload
 from cpanet.errors import UserError
+from cpanet.runtime.cuda import GIB, CudaReport, Driver, Gpu, Toolkit
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="the benchmark extra is not installed"
@@ -344,13 +347,13 @@ def test_a_driver_that_does_not_answer_leaves_nothing(tmp_path: Path, monkeypatc
         pass
     assert gpu.bytes is None
     assert gpu.samples == []
-    assert measure.gpu_facts("cuda")["gpu"] is None
 
 
-def test_gpu_and_driver_are_told_apart(tmp_path: Path, monkeypatch) -> None:
-    nvidia_smi(tmp_path, monkeypatch, 'echo "NVIDIA H100 80GB HBM3, 580.159.04"')
+def test_facts_of_the_gpu_are_those_of_the_doctor(monkeypatch) -> None:
+    driver, toolkit = Driver((13, 0), (Gpu("NVIDIA H100", 90, 80 * GIB),)), Toolkit(Path("nvcc"), (13, 0, 88))
+    monkeypatch.setattr(measure.runtime, "probe_cuda", lambda: CudaReport(True, "", driver, toolkit))
     facts = measure.gpu_facts("cuda")
-    assert (facts["gpu"], facts["driver"]) == ("NVIDIA H100 80GB HBM3", "580.159.04")
+    assert (facts["gpu"], facts["toolkit"], facts["cudnn"]) == ("NVIDIA H100", "13.0.88", None)
     assert set(measure.gpu_facts("cpu").values()) == {None}
 
 
@@ -363,3 +366,45 @@ def test_a_step_of_both_sides_is_profiled(tmp_path: Path, monkeypatch) -> None:
     assert reference["operators"] > 50
     assert all(side["kernel_seconds"] > 0 for side in (project, reference))
     assert project["copies"] is None  # nothing is copied on a CPU, and nothing is invented
+
+
+def test_autocast_stands_beside_float32_where_a_cpu_offers_bfloat16(monkeypatch) -> None:
+    monkeypatch.setenv("CPANET_BF16", "emulate")
+    precisions = {name: w.precision for name, w in measure.sides_of(Workload(precision="bf16")).items()}
+    assert precisions == {"project": "bf16", "reference": "fp32", measure.AUTOCAST: "bf16"}
+    sides = {name: measure.Side() for name in precisions}
+    for side, seconds in zip(sides.values(), (1.0, 4.0, 3.0)):
+        side.add(result([seconds], 2**30))
+    record = measure.compared({"workload": {}}, sides)
+    assert (record["speed_ratio"], record["autocast_speed_ratio"]) == (4.0, 3.0)
+    console = Console(record=True, width=160)
+    with console.capture() as shown:
+        console.print(report.table(record))
+    median = next(line for line in shown.get().splitlines() if "median" in line)
+    assert re.findall(r"[\d.]+ × as fast", median) == ["4.00 × as fast", "3.00 × as fast"]
+    assert "PyTorch, bf16 autocast" in shown.get()
+
+
+def test_halves_without_defect_are_clean_and_those_with_a_little_are_left_out() -> None:
+    mask = np.zeros((20, 40), np.uint8)
+    mask[:10, :10] = 1
+    sample = supports.Sample(np.zeros((20, 40, 3), np.uint8), mask, 3)
+    left, right = supports.halves([sample])
+    assert (left.marked, right.marked) == (100, 0)
+    assert left.image.shape == right.image.shape == (20, 20, 3)
+    mask[0, 39] = 1
+    assert [half.marked for half in supports.halves([sample])] == [100]
+
+
+def test_what_supports_decide_is_told_in_tables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = "--backbone vgg16 --weights random --size 32 --classes patch --pictures 4 --shots 2 --draws 2"
+    words = ["supports", "7", *supports.QUESTIONS, *small.split()]
+    monkeypatch.setattr("sys.argv", words)
+    supports.main()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    own, auto, *_, best = next(map(float, row[2:]) for row in rows if row[:2] == ["patch", "2"])
+    assert 0 <= max(own, auto) <= best <= 1
+    assert ["all", "2"] in [row[:2] for row in rows]
+    assert sum(int(row[2]) for row in rows if row and row[0].startswith("of the")) == 4

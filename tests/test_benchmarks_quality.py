@@ -33,10 +33,10 @@ def test_folds_are_averaged_before_seeds_are_compared():
 
 
 def test_the_interval_of_two_seeds_is_students():
-    mean = quality.Mean.of([0.1, 0.3])
-    assert mean.value == pytest.approx(0.2)
-    assert mean.half == pytest.approx(12.706 * 0.1, rel=1e-3)
-    assert quality.Mean.of([0.1]).half is None
+    mean = quality.mean([0.1, 0.3])
+    assert mean["value"] == pytest.approx(0.2)
+    assert mean["half"] == pytest.approx(12.706 * 0.1, rel=1e-3)
+    assert quality.mean([0.1])["half"] is None
 
 
 def test_how_soon_a_recipe_is_where_the_first_one_ends():

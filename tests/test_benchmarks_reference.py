@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests import oracle
+from benchmarks import oracle
 
 torch = pytest.importorskip("torch", reason="the benchmark extra is not installed")
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from benchmarks.oracle import fixture_keys
 from cpanet.checkpoint import load_backbone_weights, load_weights, names, read_checkpoint, write_checkpoint
 from cpanet.checkpoint.pth import read_pth
 from cpanet.checkpoint.weights import MODEL_PREFIX, model_tensors
 from cpanet.errors import UserError
-from cpanet.models import CPANet
-from tests.oracle import fixture_keys
+from cpanet.models import published_network
 from tests.shared import shared
 
 # ------------------------------------------------------------------ PyTorch files, written without PyTorch
@@ -190,11 +190,11 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path, as_torch)
 
 
 def small(**options):
-    return CPANet("vgg16_bn", width=256, **options)
+    return published_network("vgg16_bn", width=256, **options)
 
 
 def test_own_checkpoints_come_back_exactly(tmp_path):
-    model, other = CPANet("vgg16", width=16, seed=1), CPANet("vgg16", width=16, seed=2)
+    model, other = published_network("vgg16", width=16, seed=1), published_network("vgg16", width=16, seed=2)
     tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
     write_checkpoint(tmp_path / "best.safetensors", tensors, {"epoch": 3})
     assert read_checkpoint(tmp_path / "best.safetensors")[1] == {"epoch": 3}
@@ -207,7 +207,7 @@ def test_own_checkpoints_come_back_exactly(tmp_path):
 def test_released_names_cover_the_released_keys():
     for backbone in ("vgg16_bn", "resnet50_deep"):
         ours = {names.from_released(key) for key in fixture_keys(backbone)} - {None}
-        assert ours == set(model_tensors(CPANet(backbone)))
+        assert ours == set(model_tensors(published_network(backbone)))
         assert {names.to_released(name) for name in ours} <= set(fixture_keys(backbone))
 
 
@@ -225,10 +225,10 @@ def test_released_checkpoints_load(tmp_path, as_torch, prefix):
 
 
 def test_every_missing_unexpected_and_misshapen_tensor_is_named_and_nothing_is_loaded(tmp_path):
-    model = CPANet("vgg16", width=16)
+    model = published_network("vgg16", width=16)
     tensors = {
         MODEL_PREFIX + name: tensor
-        for name, tensor in model_tensors(CPANet("vgg16", width=16, seed=9)).items()
+        for name, tensor in model_tensors(published_network("vgg16", width=16, seed=9)).items()
     }
     del tensors["model.refine1.weight"]
     tensors["model.extra.weight"] = np.ones(3, np.float32)
@@ -252,8 +252,8 @@ def test_every_missing_unexpected_and_misshapen_tensor_is_named_and_nothing_is_l
 
 @pytest.mark.parametrize("backbone", ["vgg16", "vgg16_bn", "resnet50", "resnet50_deep"])
 def test_backbone_weights_in_torchvision_names(tmp_path, backbone):
-    model = CPANet(backbone, width=16, seed=1)
-    source = model_tensors(CPANet(backbone, width=16, seed=2).backbone)
+    model = published_network(backbone, width=16, seed=1)
+    source = model_tensors(published_network(backbone, width=16, seed=2).backbone)
     renamed = {_torchvision(name, backbone): tensor for name, tensor in source.items()}
     # what a whole classifier has besides
     renamed["classifier.0.weight" if backbone.startswith("vgg") else "fc.weight"] = np.ones(
@@ -279,9 +279,11 @@ def _torchvision(name, backbone):
 
 
 def test_weights_of_another_backbone_are_refused(tmp_path):
-    save_file(model_tensors(CPANet("resnet50", width=16).backbone), tmp_path / "weights.safetensors")
+    save_file(
+        model_tensors(published_network("resnet50", width=16).backbone), tmp_path / "weights.safetensors"
+    )
     with pytest.raises(UserError, match=r"backbone=vgg16.*Check backbone"):
-        load_backbone_weights(CPANet("vgg16", width=16), tmp_path / "weights.safetensors")
+        load_backbone_weights(published_network("vgg16", width=16), tmp_path / "weights.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -295,7 +297,7 @@ def test_what_is_no_weights_file_is_a_clear_error(tmp_path, name):
     ):
         (tmp_path / existing).write_bytes(content)
     with pytest.raises(UserError, match=name):
-        load_weights(CPANet("vgg16", width=16), tmp_path / name)
+        load_weights(published_network("vgg16", width=16), tmp_path / name)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -313,7 +315,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_the_real_vgg16_weights_load():
-    model = CPANet("vgg16", width=16)
+    model = published_network("vgg16", width=16)
     load_backbone_weights(model, shared("weights/vgg16_imagenet_to_conv4_3.safetensors"))
     rng = np.random.default_rng(0)
     from cpanet.runtime import jt

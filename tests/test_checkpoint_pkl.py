@@ -15,7 +15,7 @@ import pytest
 from cpanet.checkpoint import load_weights, model_tensors
 from cpanet.checkpoint.pkl import MARK, read_pkl
 from cpanet.errors import UserError
-from cpanet.models import CPANet
+from cpanet.models import published_network
 from cpanet.runtime import jt
 
 ARRAYS = {
@@ -45,7 +45,7 @@ def test_what_jittor_wrote_comes_back(tmp_path):
 
 
 def test_a_model_of_jittor_is_loaded(tmp_path):
-    model, other = CPANet("vgg16", width=16, seed=1), CPANet("vgg16", width=16, seed=2)
+    model, other = published_network("vgg16", width=16, seed=1), published_network("vgg16", width=16, seed=2)
     model.save(str(tmp_path / "model.pkl"))
     load_weights(other, tmp_path / "model.pkl")
     found = model_tensors(other)

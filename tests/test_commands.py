@@ -27,7 +27,9 @@ def somewhere(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("somewhere")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(c, marks=[pytest.mark.slow] if c.startswith("-m") else []) for c in COMMANDS]
+)
 def test_run_as_typed(command, somewhere):
     before = set(somewhere.glob("outputs/*"))
     done = subprocess.run(

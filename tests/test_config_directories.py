@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cpanet.config.naming import LONGEST, claim, run_name
+from cpanet.cli.naming import LONGEST, create_run_dir, run_name
 from cpanet.errors import UserError
 from tests.hydra_app import run_recorded
 
@@ -39,7 +39,7 @@ def test_names_are_safe_single_folders(value: str, tmp_path: Path) -> None:
     name = run_name([f"backbone.weights={value}"])
     assert not set(name) & set("/ :'[")
     assert not name.startswith(".")
-    assert claim(tmp_path / name).parent == tmp_path
+    assert create_run_dir(tmp_path / name).parent == tmp_path
 
 
 def test_values_that_look_alike_after_cleaning_have_different_names() -> None:
@@ -94,7 +94,7 @@ def test_the_resolved_choices_are_recorded(tmp_path: Path, capfd: pytest.Capture
 
 
 def _claim(path: Path) -> str:
-    return claim(path).name
+    return create_run_dir(path).name
 
 
 def test_runs_started_together_never_share_a_directory(tmp_path: Path) -> None:
@@ -108,6 +108,6 @@ def test_an_outputs_folder_that_cannot_be_written_is_one_message(
 ) -> None:
     (tmp_path / "outputs").write_text("a file where the folder should be")
     with pytest.raises(UserError, match="cannot create the run directory"):
-        claim(tmp_path / "outputs" / "fold=0")
+        create_run_dir(tmp_path / "outputs" / "fold=0")
     assert run_recorded(tmp_path, "fold=0") == (2, [])
     assert capfd.readouterr().err.startswith("error: cannot create the run directory")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from cpanet.config.keys import leaves
-from tests.hydra_app import CONF, compose, options, run_process
+from tests.datasets import write_folder
+from tests.hydra_app import CONF, REPO, compose, options, run_here, run_process
 
 GROUPS = {
     "backbone": "vgg16 vgg16_bn resnet50 resnet101 resnet152 resnet50_deep resnet101_deep resnet152_deep",
@@ -19,17 +24,18 @@ GROUPS = {
     "shot": "1 5",
     "data": "auto fssd12 embedded metal8 folder",
     "protocol": "corrected released released_prototype_average released_aux_loss released_backbone_mode "
-    "released_aux_padding",
-    "profile": "paper quick tiny auto",
+    "released_aux_padding released_support_mask",
+    "profile": "paper cpu quick tiny auto",
     "recipe": "paper fast steel",
+    "recipe/episodes": "plain pseudo",
     "recipe/optimizer": "sgd adamw adamw_gentle",
     "recipe/schedule": "poly cosine",
-    "recipe/loss": "plain dice weighted",
+    "recipe/loss": "plain dice weighted weighted_gentle",
     "device": "auto cpu cuda",
     "task": "train predict evaluate export explore",
     "sweep": "modules loss_k backbones protocol folds",
 }
-EVERY_OPTION = [(group, option) for group, names in GROUPS.items() for option in names.split()]
+ALONE = ("task", "sweep", "device")  # decide what the others mean
 
 
 def test_the_groups_are_those_promised() -> None:
@@ -43,14 +49,23 @@ def test_the_groups_are_those_promised() -> None:
         assert options(group) == set(names.split())
 
 
-@pytest.mark.parametrize(("group", "option"), EVERY_OPTION)
-def test_every_option_composes_and_validates(group: str, option: str) -> None:
-    extra = ["data=metal8"] if (group, option) == ("fold", "3") else []
-    extra += ["data.root=somewhere"] if extra or option in ("fssd12", "metal8", "folder") else []
-    config = compose(f"{group}={option}", *extra)
-    for words in ("backbone", "ablation", "protocol", "data", "recipe"):
-        if group == words and option != "auto":
-            assert getattr(config, words).name == option
+def nth_options() -> list[dict[str, str]]:
+    """The first option of every group together, the second ones, and so on; those of ALONE by themselves."""
+    names = {group: options.split() for group, options in GROUPS.items()}
+    together = [
+        {group: found[n] for group, found in names.items() if group not in ALONE and n < len(found)}
+        for n in range(max(map(len, names.values())))
+    ]
+    return together + [{group: option} for group in ALONE for option in names[group]]
+
+
+@pytest.mark.parametrize("chosen", nth_options(), ids=lambda chosen: ",".join(chosen.values()))
+def test_every_option_composes_and_validates(chosen: dict[str, str]) -> None:
+    extra = ["data.root=somewhere"] if chosen.get("data") in ("fssd12", "metal8", "folder") else []
+    config = compose(*(f"{group}={option}" for group, option in chosen.items()), *extra)
+    for group in ("backbone", "ablation", "protocol", "data", "recipe"):
+        if chosen.get(group, "auto") != "auto":
+            assert getattr(config, group).name == chosen[group]
 
 
 def test_no_two_groups_set_the_same_key() -> None:
@@ -104,7 +119,7 @@ def test_profile_auto_asks_the_machine(
 ) -> None:
     from cpanet.runtime import CudaReport
 
-    monkeypatch.setattr("cpanet.config.choices.probe_cuda", lambda: CudaReport(usable, "said so"))
+    monkeypatch.setattr("cpanet.config.defaults.probe_cuda", lambda: CudaReport(usable, "said so"))
     for typed in ([], ["profile=auto"]):
         checked = compose(*typed, f"device={device}")
         assert checked.profile == profile
@@ -137,6 +152,56 @@ def test_help_from_another_directory_lists_groups_and_commands(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+def test_the_installed_command_names_itself(tmp_path: Path) -> None:
+    command = tmp_path / "bin" / "cpanet"
+    command.parent.mkdir()
+    command.write_text("from cpanet.__main__ import main\nmain()\n")
+    typed = [sys.executable, str(command)]
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    shown = subprocess.run([*typed, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "\n  cpanet -m ablation=cpp,sa,ssa loss.k=0,0.2,0.4" in shown.stdout, shown.stderr
+    assert "run.py" not in shown.stdout
+    wrong = subprocess.run([*typed, "seeed=1"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert wrong.stderr.endswith("See all groups and keys: cpanet --help\n")
+
+
+A_RUN = """
+from pathlib import Path
+from tests.hydra_app import run_recorded
+raise SystemExit(run_recorded(Path.cwd(), "data=auto", "profile=tiny")[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ([str(REPO / "run.py"), "--help"], 1, ""),
+        pytest.param([str(REPO / "run.py"), "seed=1", "--cfg", "job"], 1, "", marks=pytest.mark.slow),
+        pytest.param(["-m", "cpanet.data", "check", "data"], 1, "", marks=pytest.mark.slow),
+        (["-c", A_RUN], 130, "interrupted\n"),
+    ],
+)
+def test_a_reader_that_has_ended_ends_the_command(
+    arguments: list[str], status: int, said: str, tmp_path: Path
+) -> None:
+    write_folder(tmp_path / "data")
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(REPO)},
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            # SIGINT is ignored where the tests themselves were started behind `&`
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+@pytest.mark.slow
 def test_cfg_job_from_another_directory_writes_nothing(tmp_path: Path) -> None:
     shown = run_process(tmp_path, "backbone=resnet50", "fold=0", "loss_k=0", "--cfg", "job", "--resolve")
     assert shown.returncode == 0, shown.stderr
@@ -154,8 +219,20 @@ def test_cfg_job_from_another_directory_writes_nothing(tmp_path: Path) -> None:
         ("loss_k=0.2 fold=1 loss.", {"loss.k="}),
     ],
 )
-def test_shell_completion(line: str, offered: set[str], tmp_path: Path) -> None:
-    shown = run_process(
-        tmp_path, "-sc", "query=bash", COMP_LINE=f"python run.py {line}", COMP_POINT=str(len(line) + 14)
-    )
-    assert offered <= set(shown.stdout.split()), shown.stdout + shown.stderr
+def test_shell_completion(
+    line: str,
+    offered: set[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COMP_LINE", f"python run.py {line}")
+    monkeypatch.setenv("COMP_POINT", str(len(line) + 14))
+    assert run_here(tmp_path, "-sc", "query=bash") == 0
+    assert offered <= set(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+def test_shell_completion_in_a_process_of_its_own(tmp_path: Path) -> None:
+    shown = run_process(tmp_path, "-sc", "query=bash", COMP_LINE="python run.py fold=", COMP_POINT="19")
+    assert {f"fold={fold}" for fold in "0123"} <= set(shown.stdout.split()), shown.stdout + shown.stderr

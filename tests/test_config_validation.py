@@ -22,65 +22,29 @@ MISTAKES = [
     ("folds=1", "Did you mean"),
     ("optimizer.lr=1", "Did you mean 'recipe.optimizer.lr'?"),
     ("epochs=3", "Did you mean"),
-    ("backbone=resnet5", "Did you mean 'resnet50'?"),
-    ("ablation=cpp_saa", "Did you mean 'cpp_sa'?"),
-    ("profile=papper", "Did you mean 'paper'?"),
     ("protocol=relased", "Did you mean 'released'?"),
     ("data=fsd12", "Did you mean 'fssd12'?"),
     ("recipe=slow", 'recipe = "slow": no such option'),
-    ("device=gpu", "Did you mean 'cpu'?"),
-    ("backbone.name=vgg17", "Did you mean vgg16?"),
-    ("task=tarin", "Did you mean 'train'?"),
-    # values out of range
-    ("loss.k=-1", "loss.k = -1: must be greater than or equal to 0"),
-    ("loss.k=nan", "loss.k = nan"),
-    ("loss.k=inf", "loss.k = inf"),
-    ("seed=-1", "seed = -1"),
-    ("fold=3", "fold = 3: data set embedded has folds 0, 1, 2"),
-    ("shot=25", "at most 24"),
+    ("backbone.name=vgg17", "To choose: backbone=OPTION"),
+    # values out of range: tests/test_bad_input.py has one of each key
     ("data.image_size=90", "must be a multiple of 8, such as 88"),
-    ("data.image_size=8", "data.image_size = 8"),
-    ("data.mask_threshold=255", "data.mask_threshold = 255"),
-    ("data.workers=-1", "data.workers = -1"),
     ("data.folds=4", "the folds of embedded are fixed"),
-    ("model.width=20", "model.width = 20"),
-    ("train.epochs=0", "train.epochs = 0"),
-    ("train.batch_size=0", "train.batch_size = 0"),
-    ("train.iterations_per_epoch=0", "train.iterations_per_epoch = 0"),
-    ("evaluate.every=0", "evaluate.every = 0"),
-    ("recipe.optimizer.lr=0", "recipe.optimizer.lr = 0"),
-    ("recipe.optimizer.momentum=1", "recipe.optimizer.momentum = 1"),
-    ("recipe.schedule.warmup_iterations=-1", "recipe.schedule.warmup_iterations = -1"),
-    ("recipe.average.ema=1", "recipe.average.ema = 1"),
-    (
-        "recipe.init.head=zeros",
-        'recipe.init.head = "zeros": must be one of released, kaiming_normal, prototype',
-    ),
-    ("checkpoint.every_minutes=0", "checkpoint.every_minutes = 0"),
     # values of another type
-    ("seed=one", 'seed = "one": must be a valid integer'),
     ("seed=1.0", "seed = 1.0"),
     ("seed=null", "seed = null"),
     ("seed='1'", 'seed = "1"'),
-    ("loss.k=much", 'loss.k = "much": must be a valid number'),
     ("loss=1", "loss"),
     ("loss.k=[0.2]", "loss.k = [0.2]"),
-    ("ablation.cpp=1", "ablation.cpp = 1: must be a valid boolean"),
     ("ablation.cpp=maybe", "ablation.cpp"),
+    ("ablation.decoder=null", "ablation.decoder = null"),
+    ("ablation.decoder._target_=''", "must name its class"),
     ("log.verbose=3", "log.verbose = 3"),
     ("data=null", "data = null"),
     ("data.root=3", "data.root = 3"),
     ("backbone.weights=null", "backbone.weights = null"),
     ("backbone.weights=''", "backbone.weights"),
-    ("~seed", "seed: is missing"),
     ("~loss_k", "loss"),
-    # what is missing or nowhere
-    ("data=folder", "data.root = null: data=folder needs the folder's path"),
-    ("data.root=/no/such/folder", "/no/such/folder"),
-    ("seed=${nowhere}", "nowhere"),
-    ("seed=???", "seed"),
     # what Hydra cannot read
-    ("fold=[", "cannot read 'fold=['"),
     ("nonsense", "cannot read 'nonsense'"),
     ("a b=1", "cannot read"),
 ]
@@ -105,9 +69,7 @@ def test_every_problem_is_listed_at_once() -> None:
         assert f"\n  {key} = " in message
 
 
-@pytest.mark.parametrize(
-    "typed", ["loss_k=-1", "los.k=1", "fold=7", "shot=0", "seed=x", "backbone=resnet5", "fold=[", "+a=1"]
-)
+@pytest.mark.parametrize("typed", ["los.k=1", "fold=7", "backbone=resnet5", "fold=["])
 def test_a_mistake_ends_in_status_2_and_writes_nothing(
     typed: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +94,7 @@ def test_one_bad_value_of_a_sweep_leaves_the_other_jobs(tmp_path: Path) -> None:
     assert [job.fold for job, _ in jobs] == [0, 1]
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own(tmp_path: Path) -> None:
     ended = run_process(tmp_path, "loss.k=-1")
     assert ended.returncode == 2

@@ -6,13 +6,15 @@ import os
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cpanet.data import load_dataset, resolve_auto
 from cpanet.data.catalog import FSSD12, METAL8, equal_runs
-from cpanet.data.folder import natural_key
+from cpanet.data.folder import list_pictures, natural_key
+from cpanet.data.images import decode_mask, read_header, read_image
 from cpanet.errors import UserError
 from tests.datasets import picture, save, write_folder
 from tests.shared import shared
@@ -91,15 +93,137 @@ def test_file_names_of_any_kind_are_read(tmp_path, name):
     assert f"a/Images/{name}.jpg" in load(root).names
 
 
-def test_exif_orientation_is_ignored_because_masks_have_none(tmp_path):
-    root = write_folder(tmp_path)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_is_applied_to_pictures_and_masks(tmp_path, suffix, orientation):
+    stored = picture(0, 20, 40)[0]
     exif = Image.Exif()
-    exif[0x0112] = 6
-    mask = np.zeros((20, 40), np.uint8)
-    mask[:5] = 255
-    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(root / "a/Images/a_1.jpg", exif=exif)
-    save(root / "a/GT/a_1.png", mask)
-    assert load(root).images[0].shape == (20, 40, 3)
+    exif[0x0112] = orientation
+    path = tmp_path / f"x{suffix}"
+    Image.fromarray(stored).save(path, exif=exif)
+    shown = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+    header = read_header(path)
+    assert header.size == shown.shape[1::-1]
+    assert header.orientation == orientation
+    assert np.array_equal(read_image(path), shown)
+    grey = tmp_path / "mask.png"
+    Image.fromarray(stored[..., 0]).save(grey, exif=exif)
+    assert decode_mask(grey.read_bytes()).shape == shown.shape[:2]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_of_16_bits_are_turned_like_others(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    deep, plain = tmp_path / "deep.png", tmp_path / "plain.png"
+    grey = picture(0, 20, 40)[0][..., 0]
+    Image.fromarray(grey).save(plain, exif=exif)
+    Image.fromarray(grey.astype(np.uint16) * 257).save(deep, exif=exif)
+    assert np.array_equal(read_image(deep, (0, 65535)), read_image(plain))
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_pictures_of_16_bits_share_the_range_of_the_set(tmp_path, colour):
+    root = write_folder(tmp_path)
+    image = picture(0)[0] if colour else picture(0)[0][..., 0]
+    eight = load(root).fingerprint
+    for number, (scale, offset) in enumerate(((16, 100), (40, 500)), 1):
+        (root / f"a/Images/a_{number}.jpg").unlink()
+        values = image.astype(np.uint16) * scale + offset
+        values = values[..., ::-1] if colour else values
+        (root / f"a/Images/a_{number}.png").write_bytes(cv2.imencode(".png", values)[1].tobytes())
+    dataset = load(root)
+    low, high = dataset.value_range
+    assert (low, high) == (image.min() * 16.0 + 100, image.max() * 40.0 + 500)
+    expected = np.rint((image.astype(np.float64) * 40 + 500 - low) * 255 / (high - low))
+    expected = expected if colour else np.repeat(expected[..., None], 3, axis=2)
+    assert np.abs(dataset.images[1] - expected).max() <= 1
+    assert any("more than 8 bits: 2" in note for note in dataset.notes)
+    assert dataset.fingerprint != eight
+    assert dataset.images[0].max() < dataset.images[1].max() == 255
+
+
+@pytest.mark.parametrize(
+    ("mode", "format_"), [("F", "TIFF"), ("I", "TIFF"), ("CMYK", "JPEG"), ("CMYK", "TIFF")]
+)
+def test_pictures_of_other_kinds_are_converted(tmp_path, mode, format_):
+    root = write_folder(tmp_path)
+    Image.fromarray(picture(0)[0]).convert(mode).save(root / "a/Images/a_1.jpg", format_)
+    image = load(root).images[0]
+    assert image.dtype == np.uint8
+    assert image.shape == (40, 40, 3)
+    grey = picture(0)[0].mean(axis=2)
+    assert np.corrcoef(image.mean(axis=2).ravel(), grey.ravel())[0, 1] > 0.9
+
+
+# --- masks -------------------------------------------------------------------------------------------------
+
+
+def test_mask_values_say_what_is_defect_and_what_is_ignored(tmp_path):
+    root = write_folder(tmp_path)
+    for path in root.glob("*/GT/*.png"):
+        values = (np.asarray(Image.open(path)) > 0).astype(np.uint8)
+        values[0] = 255
+        save(path, values)
+    with pytest.raises(UserError, match=r"data\.mask_values='\{defect: \[1\], ignore: \[255\]\}'") as error:
+        load(root)
+    assert "mask_threshold" not in str(error.value)
+    dataset = load(root, mask_values={"defect": [1], "ignore": [255]})
+    assert set(np.unique(dataset.masks[0])) == {0, 1, 255}
+    assert (dataset.masks[0][0] == 255).all()
+    (root / "dataset.yaml").write_text("mask_values: {defect: [1], ignore: [255]}")
+    assert np.array_equal(load(root).masks[0], dataset.masks[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"defect": []}, "names no value of the defect"),
+        ({"defect": [1], "ignore": [1]}, "gives 1 two meanings"),
+        ({"defect": [256]}, "whole numbers from 0 to 255"),
+        ({"defects": [1]}, "unknown part 'defects'"),
+    ],
+)
+def test_wrong_mask_values_are_explained(tmp_path, values, words):
+    with pytest.raises(UserError, match=words):
+        load(write_folder(tmp_path), mask_values=values)
+
+
+def test_a_value_that_mask_values_does_not_name_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"holds 255, of which data\.mask_values says nothing"):
+        load(write_folder(tmp_path), mask_values={"defect": [1]})
+
+
+def test_a_palette_mask_in_colours_is_read_by_its_indices(tmp_path):
+    root = write_folder(tmp_path)
+    mask = picture(0)[1]
+    image = Image.fromarray(mask, "P")
+    image.putpalette([0, 0, 0, 128, 0, 0])
+    image.save(root / "a/GT/a_1.png")
+    assert np.array_equal(load(root).masks[0], mask)
+
+
+def test_a_mask_of_16_bits_is_read(tmp_path):
+    root = write_folder(tmp_path)
+    mask = picture(0)[1]
+    (root / "a/GT/a_1.png").write_bytes(cv2.imencode(".png", mask.astype(np.uint16) * 65535)[1].tobytes())
+    assert np.array_equal(load(root).masks[0], mask)
+
+
+@pytest.mark.parametrize("name", ["a_1_mask.png", "a_1.bmp", "a_1_gt.png", "a_1.tif"])
+def test_masks_of_a_near_name_are_taken_and_named(tmp_path, name):
+    root = write_folder(tmp_path)
+    (root / "a/GT/a_1.png").unlink()
+    save(root / "a/GT" / name, picture(0)[1] * 255)
+    dataset = load(root)
+    assert np.array_equal(dataset.masks[0], picture(0)[1])
+    assert f"masks of another name than NAME.png: a/GT/{name}" in dataset.notes
+
+
+def test_a_listing_of_pictures_leaves_out_masks_and_other_files(tmp_path):
+    for name in ("x.png", "x_mask.png", "y_mask.png", "Thumbs.db", ".z.png", "z.txt"):
+        (tmp_path / name).touch()
+    assert list_pictures(tmp_path) == ["x.png", "y_mask.png"]
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
@@ -180,7 +304,11 @@ def test_dataset_yaml_names_folds_classes_and_threshold(tmp_path):
         ("folds: [[a, b, c]]", "none to train on"),
         ("folds: []", "list of lists"),
         ("folds: a", "list of lists"),
-        ("folds: [[1]]", "list of lists"),
+        ("folds: [[1]]", "list of lists of class folders; YAML reads 1 as a number: write '1' in quotes"),
+        ("folds: [[a], [no]]", "YAML reads no as yes or no: write 'no' in quotes"),
+        ("classes: [a, 01]", "write '01' in quotes"),
+        ("mask_values: 1", "mask_values must be a mapping"),
+        ("mask_values: {defect: [1]}\nmask_threshold: 3", "exclude each other"),
         ("fold: [[a]]", "unknown key 'fold'"),
         ("classes: [a, a]", "different class folders"),
         ("classes: [a, ../b]", "different class folders"),

@@ -10,7 +10,7 @@ import pytest
 from cpanet.doctor import __main__ as doctor
 from cpanet.doctor import learning, operators
 from cpanet.doctor.checks import Check, CheckFailed, require_close, run_check
-from cpanet.models import numerics
+from cpanet.models import layers
 from cpanet.ops import Conv
 from cpanet.runtime import jt, prepare
 
@@ -51,7 +51,7 @@ def test_convolution_that_returns_constants(examine, monkeypatch):
 
 
 def test_statistics_that_are_not_updated(examine, monkeypatch):
-    sound = numerics.BatchNorm.execute
+    sound = layers.BatchNorm.execute
 
     def forgetful(self, x):
         mean, variance = self.running_mean.copy(), self.running_var.copy()
@@ -60,7 +60,7 @@ def test_statistics_that_are_not_updated(examine, monkeypatch):
             self.running_mean, self.running_var = mean, variance
         return y
 
-    monkeypatch.setattr(numerics.BatchNorm, "execute", forgetful)
+    monkeypatch.setattr(layers.BatchNorm, "execute", forgetful)
     status, failures, _ = examine()
     assert status == 1
     assert set(failures) == {"batch norm, running statistics"}

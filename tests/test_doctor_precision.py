@@ -8,7 +8,7 @@ import pytest
 from cpanet.doctor import learning, operators, precision
 from cpanet.doctor.checks import CheckFailed, run_check
 from cpanet.doctor.precision import Delivered, tolerance
-from cpanet.models import numerics
+from cpanet.models import layers
 from cpanet.runtime import jt, prepare
 from tests.as_on_cuda import (
     CUTS,
@@ -33,8 +33,7 @@ def _small(monkeypatch):
 
 def of_products(name: str) -> list:
     """The operator checks at precision ``name`` that may be off by more than float32's."""
-    plain = operators._without_products()
-    return [check for check in operators.checks("REMEDY", name) if check.name not in plain]
+    return operators.product_checks("REMEDY", name)
 
 
 def failures(checks) -> dict[str, str]:
@@ -48,12 +47,14 @@ def test_tolerances_follow_the_mantissa():
     assert tolerance("bf16") == pytest.approx(1e-4 + 2**-5)
 
 
+@pytest.mark.slow
 def test_the_operators_that_cuda_would_run_are_right(monkeypatch):
     """Jittor's own operators behind ``cpanet.ops``, forward and gradient, against numpy."""
     without_kernels(monkeypatch)
     assert failures(operators.checks("REMEDY")) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "cut"), [(name, cut) for name in REDUCED for cut in CUTS[name]])
 def test_products_of_fewer_bits_pass_where_they_were_asked_for_and_nowhere_else(monkeypatch, name, cut):
     without_kernels(monkeypatch)
@@ -67,13 +68,14 @@ def test_products_of_fewer_bits_pass_where_they_were_asked_for_and_nowhere_else(
     assert len(failures(precision.checks("REMEDY", "fp32"))) == 4
 
 
+@pytest.mark.slow
 def test_measured_bits_on_sound_float32(monkeypatch):
-    for run in (precision._convolution, lambda k: precision._matrix_product(2)):
-        assert {d.name for d in run(3).values()} == {"fp32"}
+    assert failures(precision.checks("REMEDY", "fp32")) == {}
     without_kernels(monkeypatch)
     assert failures(precision.checks("REMEDY", "fp32")) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "delivered", "told"),
     [
@@ -93,6 +95,7 @@ def test_fewer_bits_or_less_range_than_asked_for_is_a_failure(monkeypatch, asked
     assert all(told in error for error in found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "delivered"), [("tf32", "fp32"), ("bf16", "fp32"), ("bf16", "tf32"), ("fp16", "tf32")]
 )
@@ -147,6 +150,7 @@ def examine(name: str) -> dict[str, str]:
     return failures(chosen)
 
 
+@pytest.mark.slow
 def test_products_that_return_constants(asked, monkeypatch):
     constant_products(monkeypatch)
     found = examine(asked)
@@ -155,6 +159,7 @@ def test_products_that_return_constants(asked, monkeypatch):
     assert set(failures(precision.checks("", asked)).values()) == {"result: wrong from the first bit on"}
 
 
+@pytest.mark.slow
 def test_products_whose_gradients_are_zero(asked, monkeypatch):
     products_without_gradient(monkeypatch)
     found = examine(asked)
@@ -164,6 +169,7 @@ def test_products_whose_gradients_are_zero(asked, monkeypatch):
     assert set(failures(precision.checks("", asked)).values()) == told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
 def test_the_gradient_of_one_operand_alone_is_zero(asked, monkeypatch, which):
     """cuDNN's gradients of input and of weight are two operators, and each may fail alone."""
@@ -185,6 +191,7 @@ def statistics_as_they_were(monkeypatch) -> None:
     monkeypatch.setattr(jt.Var, "update", lambda self, value: self)
 
 
+@pytest.mark.slow
 def test_statistics_that_are_not_updated(asked, monkeypatch):
     statistics_as_they_were(monkeypatch)
     found = examine(asked)
@@ -192,9 +199,10 @@ def test_statistics_that_are_not_updated(asked, monkeypatch):
     assert "not updated" in found["batch norm, running statistics"]
 
 
+@pytest.mark.slow
 def test_operators_without_products_keep_float32s_tolerance(asked, monkeypatch):
-    sound = numerics.BatchNorm.execute
-    monkeypatch.setattr(numerics.BatchNorm, "execute", lambda self, x: sound(self, x) * 1.0005)
+    sound = layers.BatchNorm.execute
+    monkeypatch.setattr(layers.BatchNorm, "execute", lambda self, x: sound(self, x) * 1.0005)
     assert set(examine(asked)) == {"batch norm, training"}
 
 

@@ -33,6 +33,13 @@ CASES = {
     "maximum": (lambda x: reference.maximum_over(x, 1), [X]),
     "mean": (lambda x: reference.mean_over(x, 1), [X]),
     "concatenate": (reference.concatenate, [X, X[:, :2] + 1]),
+    "maximum and mean": (reference.maximum_and_mean, [X]),
+    "relu, dropout": (lambda x: reference.relu_dropout(x, MEAN.reshape(1, 3, 1, 1)), [X]),
+    "project": (reference.project, [X, np.ones((len(X), 2, 3)) + X[:, :1, :2, :3].mean()]),
+    "project, maximum": (
+        reference.project_with_maximum,
+        [X, np.ones((len(X), 2, 3)), np.ones((len(X), 3)) + GAIN],
+    ),
     "multiply": (reference.multiply, [X, GAIN.reshape(1, 3, 1, 1)]),
     "resize": (lambda x: reference.resize_bilinear(x, (11, 7)), [X]),
     "cross-entropy": (lambda x: reference.cross_entropy(x, TARGET), [X]),

@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -24,6 +25,7 @@ from cpanet.data.catalog import METAL8
 from tests.datasets import write_folder
 from tests.hydra_app import REPO, compose, run_here, run_recorded
 from tests.report import sweeps
+from tests.test_data_import import write_labelme
 
 PAGES = [*sorted(REPO.glob("README*.md")), *sorted((REPO / "docs").rglob("*.md"))]
 STARTS = ("python ", "tensorboard ", "pip install ")
@@ -68,6 +70,7 @@ TRAINED = [c for c in RUN if "task=" not in c and "--" not in c and not any(word
 MODULES = [
     c for c in COMMANDS if re.match(r"python -m (cpanet|benchmarks)", c) and not any(g in c for g in GENERAL)
 ]
+SWEEPS = [c for c in RUN if " -m " in c]
 REST = [c for c in COMMANDS if c not in RUN and c not in MODULES and not any(g in c for g in GENERAL)]
 
 
@@ -93,6 +96,7 @@ def filled(command: str, places: dict[str, Path]) -> list[str]:
     replaced = {
         r"checkpoint=\S+": f"checkpoint={places['run']}",
         r"support=\S+": f"support={places['class']}",
+        r"clean=\S+": f"clean={places['class'] / 'Images'}",
         r"""query=("[^"]*"|\S+)""": f"query={places['folder']}",
         r"backbone\.weights=FILE": "backbone.weights=random",
         r"data\.root=DIR": f"data.root={places['folder']}",
@@ -111,7 +115,12 @@ def needs_plugin(command: str) -> None:
             pytest.skip(f"{module} is not installed (pip install -e '.[cluster,optuna]')")
 
 
-@pytest.mark.parametrize("command", RUN)
+def planned(command: str) -> Any:
+    """``command`` as a parameter; to plan a sweep takes seconds, so all but the first are slow."""
+    return pytest.param(command, marks=[pytest.mark.slow] if command in SWEEPS[1:] else [])
+
+
+@pytest.mark.parametrize("command", [planned(command) for command in RUN])
 def test_run_py_takes_it_as_typed(command, places, tmp_path, capsys):
     needs_plugin(command)
     if "…" in command or "resume=outputs" in command:
@@ -155,6 +164,8 @@ def test_modules_take_it_as_typed(command, places, tmp_path, monkeypatch):
         arguments = [re.sub(r"^outputs/(?!both)\S+|^SWEEP_DIR$", sweep, a) for a in arguments]
         arguments = [str(tmp_path) if a == "outputs/both" else a for a in arguments]
         arguments = [str(places["folder"]) if a == "DIR" else a for a in arguments]
+        if "import" in arguments:
+            arguments = ["import", str(write_labelme(tmp_path / "source")), str(tmp_path / "target")]
         monkeypatch.setattr(sys, "argv", [module, *arguments])
         with pytest.raises(SystemExit) as ended:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -255,11 +266,17 @@ def test_they_go_on(command, tmp_path):
     """A command that goes on with what is there, after the command that made it."""
     words = shlex.split(command)[2:]
     first = smaller([w for w in words if not w.startswith(("resume=", "data.workers=", "checkpoint."))])
+    moved = any(w.startswith("data.root=") for w in words)
+    if moved:
+        first += ["data=folder", f"data.root={write_folder(tmp_path / 'before')}"]
     assert run_here(tmp_path, *first) == 0
+    if moved:
+        (tmp_path / "before").rename(tmp_path / "after")
     made = sorted(tmp_path.glob("outputs/**/result.json"))
     before = [ended(path) for path in made]
     if any(w.startswith("resume=outputs") for w in words):
         rest = [w for w in words if not w.startswith(("resume=", "data.root="))]
+        rest += [f"data.root={tmp_path / 'after'}"] if moved else []
         again = [f"resume={made[0].parent}", *rest]
     elif any(w.startswith("hydra.sweep.dir=") for w in words):
         (sweep,) = (tmp_path / "outputs").iterdir()

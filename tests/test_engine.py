@@ -23,7 +23,7 @@ def loop(
         return engine.Losses(value, None, value * 2.0, value * 0.0)
 
     monkeypatch.setattr(engine, "train_step", train_step)
-    monkeypatch.setattr(engine, "_ahead", lambda: ahead)
+    monkeypatch.setattr(engine, "steps_ahead", lambda: ahead)
     model = SimpleNamespace(train=lambda: None, dropout_source=SimpleNamespace(reseed=lambda *_: None))
     optimizer = SimpleNamespace(param_groups=[])
     steps = engine.train_epoch(

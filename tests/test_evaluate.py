@@ -80,7 +80,7 @@ def test_other_shots_and_classes_seen_in_training(tmp_path, capfd):
 
 
 def test_a_released_pth_scores_as_the_run_it_was_made_of(tmp_path, as_torch, monkeypatch, capfd):  # noqa: F811
-    run = trained_run("recipe.features=plain")
+    run = trained_run("recipe.features=plain", "protocol.support_mask=point")
     tensors = inference_tensors(run / "checkpoints" / "best.safetensors")
     state = {to_released(name): _Tensor(np.ascontiguousarray(tensor)) for name, tensor in tensors.items()}
     write_zip(tmp_path / "net.pth", {"epoch": 1, "state_dict": state})
@@ -125,7 +125,10 @@ MISTAKES = [
     (("fold=9",), "fold = 9: data set embedded has folds 0, 1, 2"),
     (("evaluate.episode_seeds=[]",), "evaluate.episode_seeds"),
     (("evaluate.episode_seeds=[-1]",), "evaluate.episode_seeds"),
-    (("ablation=cpp",), "is another network: ablation.ssa = false (in the checkpoint: true)"),
+    (
+        ("ablation=cpp",),
+        'is another network: ablation.decoder._target_ = "cpanet.models.ConvDecoder" (in the checkpoint: ',
+    ),
     (("method=prototype",), 'method = "prototype" (in the checkpoint: "cpanet")'),
 ]
 

@@ -13,9 +13,10 @@ import pytest
 
 from cpanet.errors import UserError
 from cpanet.explore import arrays
-from cpanet.explore.episodes import episodes_file, read_episodes
+from cpanet.explore.episodes import Record, episodes_file, read_episodes
 from cpanet.explore.session import MOST_QUERIES, Query, Session, Support
-from cpanet.explore.task import free_port, title
+from cpanet.tasks.explore import free_port, title
+from tests.datasets import tiny_dataset
 from tests.hydra_app import compose, run_process
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
@@ -28,11 +29,13 @@ def save(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-def test_a_picture_goes_into_the_editor_and_comes_back_with_its_mask():
-    picture, mask = arrays.from_editor(arrays.to_editor(PICTURE, MASK))
-    np.testing.assert_array_equal(picture, PICTURE)
-    np.testing.assert_array_equal(mask, MASK)
-    assert not arrays.from_editor(arrays.to_editor(PICTURE, None))[1].any()
+def test_a_loaded_mask_is_seen_in_the_picture_and_lies_on_no_layer():
+    value = arrays.to_editor(PICTURE, MASK)
+    assert value["layers"] == []
+    np.testing.assert_array_equal(value["background"][~MASK], PICTURE[~MASK])
+    redder = value["background"][MASK].astype(int) - PICTURE[MASK]
+    assert redder[:, 0].mean() > 50 > 0 > redder[:, 2].mean()
+    assert not arrays.painted(value, PICTURE.shape).any()
 
 
 def test_every_layer_is_painted_and_soft_rims_are_not():
@@ -40,16 +43,19 @@ def test_every_layer_is_painted_and_soft_rims_are_not():
     layers[0, :5] = arrays.PAINT
     layers[1, 35:] = arrays.PAINT
     layers[1, 34, :, 3] = 20
-    background = np.dstack([PICTURE, np.full(PICTURE.shape[:2], 255, np.uint8)])
-    _, mask = arrays.from_editor({"background": background, "layers": list(layers), "composite": None})
+    mask = arrays.painted({"background": None, "layers": list(layers)}, PICTURE.shape)
     assert np.flatnonzero(mask.any(axis=1)).tolist() == [0, 1, 2, 3, 4, 35, 36, 37, 38, 39]
 
 
-@pytest.mark.parametrize(
-    "value", [None, {}, {"background": None}, {"background": np.zeros((8, 8, 4), np.uint8), "layers": []}]
-)
-def test_an_empty_editor_holds_no_picture(value):
-    assert arrays.from_editor(value) is None
+def test_strokes_on_a_canvas_of_another_size_lie_where_they_were_painted():
+    layer = np.zeros((80, 96, 4), np.uint8)
+    layer[20:40, 10:60] = arrays.PAINT
+    np.testing.assert_array_equal(arrays.painted({"layers": [layer]}, PICTURE.shape), MASK)
+
+
+@pytest.mark.parametrize("value", [None, {}, {"background": None}, {"layers": []}, {"layers": None}])
+def test_an_empty_editor_has_nothing_painted(value):
+    assert not arrays.painted(value, (8, 8, 3)).any()
 
 
 def test_uploaded_pictures_are_read_whatever_their_kind(tmp_path):
@@ -135,6 +141,9 @@ class Echo:
     def predict_proba(self, images):
         return [image[..., 0].astype(np.float32) / 255 for image in images]
 
+    def evaluated(self, images, masks, image):
+        return self.fit(images, masks).predict_proba([image])[0] > 0.5
+
     def similarity(self, images):
         return [np.full(image.shape[:2], self.supports, np.float32) for image in images]
 
@@ -156,6 +165,26 @@ def test_a_session_predicts_from_the_supports_that_have_a_mask():
         session.segment(supports, [Query("q", PICTURE)] * (MOST_QUERIES + 1))
     with pytest.raises(UserError, match="not in the data set, which was not found"):
         session.query("x")
+
+
+def test_an_episodes_iou_is_one_number_or_has_a_reason():
+    dataset = tiny_dataset()
+    session = Session(Echo(), dataset, 0, epoch="best")
+    record = Record(0.0, "class_0", dataset.names[0], (dataset.names[1],))
+    mask, iou = session.repeat(record)
+    assert 0 < iou < 1
+    assert mask.shape == dataset.masks[0].shape
+    assert session.compared("best", record._replace(iou=iou), iou) == f"IoU {iou:.3f}, here as in the record"
+    assert "the record is of the last epoch, the page has" in session.compared("last", record, iou)
+    assert f"0.000 in the record, {iou:.3f} here: the data set" in session.compared("best", record, iou)
+
+
+def test_pictures_of_sixteen_bits_are_read_by_a_common_range(tmp_path):
+    save(tmp_path / "a.png", PICTURE[..., 0].astype(np.uint16) * 10)
+    own = arrays.read_picture(tmp_path / "a.png")
+    common = arrays.read_picture(tmp_path / "a.png", (0.0, 5100.0))
+    assert own.max() == 255
+    assert common.max() == pytest.approx(PICTURE[..., 0].max() / 2, abs=1)
 
 
 def test_a_port_that_is_taken_is_refused_and_none_is_asked_for_finds_one():

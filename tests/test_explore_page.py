@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,8 +22,9 @@ import pytest
 
 from cpanet.explore.episodes import Record
 from cpanet.explore.session import Session
-from cpanet.runtime.page import import_gradio
-from tests.datasets import tiny_dataset
+from cpanet.runtime.gradio_import import import_gradio
+from cpanet.tasks.explore import free_port
+from tests.datasets import picture, tiny_dataset
 from tests.hydra_app import REPO, compose
 from tests.report import browser as browsers
 from tests.test_explore import Echo
@@ -50,12 +52,12 @@ def answers(tmp_path):
 
 def test_support_query_threshold_and_file(answers):
     name = answers.session.pictures("class_0")[0][1]
-    editor, _ = answers.take("class_0", "support", None, [], Click(0))
-    _, chosen = answers.take("class_0", "query", None, [], Click(1))
+    editor, support, _ = answers.take("class_0", "support", [], Click(0))
+    *_, chosen = answers.take("class_0", "query", [], Click(1))
     assert chosen == [answers.session.dataset.names[1]]
-    assert answers.take("class_0", "query", None, chosen, Click(1))[1] == []
+    assert answers.take("class_0", "query", chosen, Click(1))[-1] == []
     results, selected, text, overlays, mask, probability, similarity, download = answers.segment(
-        editor, [], None, chosen, 0.5
+        editor, support, [], None, chosen, 0.5
     )
     assert (len(results), selected, len(overlays)) == (1, 0, 1)
     assert chosen[0] in text
@@ -71,22 +73,55 @@ def test_support_query_threshold_and_file(answers):
 
 
 def test_what_is_missing_is_said(answers):
-    assert "Missing: a support." in answers.segment(None, [], None, [], 0.5)[2]
-    editor, _ = answers.take("class_0", "support", None, [], Click(0))
-    assert "Missing: a query." in answers.segment(editor, [], None, [], 0.5)[2]
-    bare = {**editor, "layers": []}
-    assert "painted defect" in answers.segment(bare, [], None, [], 0.5)[2]
+    assert "Missing: a support." in answers.segment(None, None, [], None, [], 0.5)[2]
+    editor, support, _ = answers.take("class_0", "support", [], Click(0))
+    assert "Missing: a query." in answers.segment(editor, support, [], None, [], 0.5)[2]
+    editor, bare = answers.take_mask_away(support)
+    assert "painted defect" in answers.segment(editor, bare, [], None, [], 0.5)[2]
     with pytest.raises(Exception, match="without a mask says nothing"):
-        answers.keep(bare, [])
+        answers.keep(editor, bare, [])
+    with pytest.raises(Exception, match="There is no support yet"):
+        answers.load_mask(None, "mask.png")
+
+
+def test_a_stroke_adds_to_a_loaded_mask(answers):
+    editor, support, _ = answers.take("class_0", "support", [], Click(0))
+    before = np.count_nonzero(support.mask)
+    layer = np.zeros((40, 40, 4), np.uint8)
+    layer[:3] = (235, 60, 60, 153)
+    stroked = {**editor, "layers": [layer]}
+    _, _, (kept,), _ = answers.keep(stroked, support, [])
+    np.testing.assert_array_equal(kept.mask, support.mask | (layer[..., 3] > 0))
+    np.testing.assert_array_equal(kept.picture, support.picture)
+    assert answers.say_mask(editor, support).startswith(f"{before:,} of 1,600 pixels")
+    assert answers.say_mask(stroked, support).startswith(f"{np.count_nonzero(kept.mask):,} of")
+
+
+def test_a_support_and_its_mask_come_from_files(answers, tmp_path):
+    picture = np.random.default_rng(0).integers(100, 9000, (40, 50), dtype=np.uint16)
+    mask = np.zeros((40, 50), np.uint8)
+    mask[5:9, 5:9] = 255
+    cv2.imwrite(str(tmp_path / "deep.png"), picture)
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    editor, support, emptied, value_range = answers.open_support(str(tmp_path / "deep.png"), None)
+    assert emptied is None
+    assert value_range == (picture.min(), picture.max())
+    assert support.picture.shape == editor["background"].shape == (40, 50, 3)
+    editor, support, _ = answers.load_mask(support, str(tmp_path / "mask.png"))
+    np.testing.assert_array_equal(support.mask, mask == 255)
+    # the queries take the support's range
+    cv2.imwrite(str(tmp_path / "half.png"), np.full((40, 50), 4500, np.uint16))
+    (result,) = answers.segment(editor, support, [], [str(tmp_path / "half.png")], [], 0.5, value_range)[0]
+    assert result.query.picture[0, 0].tolist() == pytest.approx([126] * 3, abs=2)
 
 
 def test_kept_supports_count(answers):
-    editor, _ = answers.take("class_0", "support", None, [], Click(0))
-    emptied, kept, text, _ = answers.keep(editor, [])
-    assert emptied is None
+    editor, support, _ = answers.take("class_0", "support", [], Click(0))
+    emptied, none, kept, text = answers.keep(editor, support, [])
+    assert emptied is none is None
     assert text.startswith("1 kept")
     query = answers.session.dataset.names[3]
-    (result,) = answers.segment(editor, kept, None, [query], 0.5)[0]
+    (result,) = answers.segment(editor, support, kept, None, [query], 0.5)[0]
     assert result.similarity[0, 0] == 2
     assert answers.forget()[0] == []
 
@@ -95,10 +130,11 @@ def test_an_episode_is_taken_over(answers):
     (picture, caption) = answers.rows("best")[0]
     assert caption == "0.25 class_0_1"
     assert picture.shape == (40, 40, 3)
-    text, panel, editor, kept, _, chosen = answers.episode("best", 0.5, Click(0))
+    text, panel, editor, support, kept, _, chosen = answers.episode("best", Click(0))
     assert "IoU 0.250 in the record" in text
     assert panel.shape[2] == 3
-    assert editor["layers"]
+    assert support.mask.any()
+    assert editor["background"].shape == support.picture.shape
     assert len(kept) == 1
     assert chosen == [answers.session.dataset.names[0]]
 
@@ -143,15 +179,90 @@ class Visitor(browsers.Browser):
         return self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
 
 
+@pytest.fixture
+def painted_page(tmp_path):
+    """Address of a page with one recorded episode of pictures 240×160, without a network; and its answers."""
+    import_gradio(tmp_path / "uploads")
+    from cpanet.explore import page as pages
+
+    dataset = tiny_dataset()
+    drawn = [picture(i, 160, 240) for i in range(len(dataset.names))]
+    dataset = dataclasses.replace(
+        dataset, images=[np.repeat(p[..., :1], 3, axis=2) for p, _ in drawn], masks=[m for _, m in drawn]
+    )
+    records = {"best": [Record(0.25, "class_0", dataset.names[0], (dataset.names[1],))]}
+    session = Session(Echo(), dataset, 0, records, "best")
+    app = pages.layout(session, tmp_path / "masks", "test")
+    yield pages.launch(app, "127.0.0.1", free_port("127.0.0.1", None), 1, False), dataset
+    app.close(verbose=False)
+
+
+CANVAS = "document.querySelector('#support canvas')"
+
+
+def marked(visitor) -> int:
+    """Pixels of the support that the page counts as defect."""
+    found = re.match(r"([\d,]+) of", visitor.text("#mask-text"))
+    return int(found[1].replace(",", "")) if found else -1
+
+
+def within(file: Path, box: list[float]) -> np.ndarray:
+    """The part of a screenshot within ``box`` (x, y, width, height)."""
+    x, y, width, height = (round(n) for n in box)
+    return cv2.imread(str(file))[y : y + height, x : x + width].astype(int)
+
+
+def red_pixels(file: Path, box: list[float]) -> np.ndarray:
+    """Where a screenshot is tinted in the paint's colour, bool, within ``box``."""
+    shown = within(file, box)
+    return (shown[..., 2] - shown[..., 1] > 40) & (shown[..., 2] - shown[..., 0] > 40)
+
+
+@pytest.mark.slow
+def test_one_stroke_adds_to_a_loaded_mask_and_discards_nothing(painted_page, tmp_path):
+    program = browsers.find()
+    if program is None:
+        pytest.skip("no Chromium here (apt-get install chromium, or set CHROMIUM)")
+    address, dataset = painted_page
+    mask = dataset.masks[1] == 1
+    with Visitor(program, tmp_path / "profile") as visitor:
+        visitor.size(1300, 2400)
+        visitor.call("Page.navigate", url=address)
+        visitor.until("document.querySelector('#episodes img')")
+        visitor.until(CANVAS)
+        visitor.evaluate("document.querySelector('#episodes img').closest('button').click()")
+        visitor.until("document.querySelector('#mask-text').innerText.includes('marked as defect')")
+        assert marked(visitor) == np.count_nonzero(mask)
+        time.sleep(3)  # the canvas draws itself
+        box = visitor.evaluate(f"(r => [r.x, r.y, r.width, r.height])({CANVAS}.getBoundingClientRect())")
+        visitor.picture(tmp_path / "before.png")
+        before = red_pixels(tmp_path / "before.png", box)
+        # the loaded mask is seen, where it lies in the picture
+        grey = within(tmp_path / "before.png", box).max(axis=2) < 250
+        left, right = np.flatnonzero(grey.mean(axis=0) > 0.4)[[0, -1]]
+        top, bottom = np.flatnonzero(grey.mean(axis=1) > 0.4)[[0, -1]]
+        seen = cv2.resize(before[top : bottom + 1, left : right + 1].astype(np.uint8), mask.shape[::-1])
+        assert np.mean((seen > 0) == mask) > 0.97
+        visitor.drag("#support canvas", (10, -20), (20, -40), (30, -60))
+        counted = "parseInt(document.querySelector('#mask-text').innerText.replace(/,/g, ''))"
+        visitor.until(f"{counted} > {np.count_nonzero(mask)}")
+        after = marked(visitor)
+        assert np.count_nonzero(mask) < after < np.count_nonzero(mask) + 3000
+        visitor.picture(tmp_path / "after.png")
+        stroked = red_pixels(tmp_path / "after.png", box)
+        assert np.mean(stroked[before]) > 0.98  # nothing of the mask is gone from the screen
+        assert np.count_nonzero(stroked & ~before) > 50
+
+
 def write_run(directory):
     """As a finished run leaves it, of a network that was never trained: nothing is compiled but what the page needs."""
     from cpanet import data
     from cpanet.checkpoint import model_tensors, write_checkpoint
     from cpanet.checkpoint.weights import MODEL_PREFIX
-    from cpanet.models import CPANet
+    from cpanet.models import published_network
 
     config = compose("profile=tiny", "data=embedded", "device=cpu", "backbone.weights=random")
-    model = CPANet(config.backbone.name, width=config.model.width)
+    model = published_network(config.backbone.name, width=config.model.width)
     tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
     (directory / "checkpoints").mkdir(parents=True)
     write_checkpoint(directory / "checkpoints" / "best.safetensors", tensors, {"config": config.model_dump()})
@@ -219,27 +330,23 @@ def test_from_upload_to_downloaded_mask(page, tmp_path):
     from cpanet import data
 
     dataset = data.load_dataset("embedded")
-    for name, picture in (("support", dataset.images[0]), ("query", dataset.images[1])):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), picture[..., ::-1])
+    for name, shown in (("support", dataset.images[0]), ("query", dataset.images[1])):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), shown[..., ::-1])
     cv2.imwrite(str(tmp_path / "mask.png"), dataset.masks[0] * 255)
     (tmp_path / "downloads").mkdir()
     with Visitor(program, tmp_path / "profile") as visitor:
         visitor.size(1300, 2000)
         visitor.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "downloads"))
         visitor.call("Page.navigate", url=address)
-        visitor.until("document.querySelector('#support input[type=file]')")
+        visitor.until("document.querySelector('#support-file input[type=file]')")
         visitor.until("document.querySelector('#episodes img')")
         visitor.choose("#queries input[type=file]", tmp_path / "query.png")
         visitor.until("document.querySelector('#queries').innerText.includes('.png')")
         visitor.until("document.querySelector('#support canvas')")
         missing = "document.querySelector('#status').innerText.includes('a support with a painted defect')"
-        for _ in range(5):  # a picture that comes before the editor has drawn itself is lost
-            time.sleep(5)
-            visitor.choose("#support input[type=file]", tmp_path / "support.png")
-            with contextlib.suppress(AssertionError):
-                visitor.until(missing, 40)
-                break
-        visitor.until(missing, 1)
+        visitor.choose("#support-file input[type=file]", tmp_path / "support.png")
+        visitor.until(missing)
+        time.sleep(3)  # the canvas draws itself
         visitor.drag("#support canvas", (10, -20), (20, -40), (30, -60))
         visitor.until("document.querySelector('#status').innerText.includes('query.png')")
         painted = visitor.text("#status")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cpanet.data import Batch
-from cpanet.features import TrainingFeatures
+from cpanet.feature_cache import SharedFeatures
 from cpanet.runtime import jt
 
 
@@ -31,15 +31,15 @@ def images(start: int) -> Iterator[Batch]:
 
 
 def epoch(
-    features: TrainingFeatures, model: Backbone, start: int = 0, stop: int = 4, origin: object = 0
+    features: SharedFeatures, model: Backbone, start: int = 0, stop: int = 4, origin: object = 0
 ) -> list:
-    return [b.query[0, 0, 0, 0] for b in features.epoch(model, origin, 0, start, stop, images)]
+    return [b.query[0, 0, 0, 0] for b in features.training_batches(model, origin, 0, start, stop, images)]
 
 
 @pytest.fixture
-def features() -> TrainingFeatures:
+def features() -> SharedFeatures:
     jt.flags.use_cuda = 0
-    return TrainingFeatures()
+    return SharedFeatures()
 
 
 def test_the_second_run_computes_nothing(features):
@@ -69,8 +69,8 @@ def test_a_run_that_begins_in_the_middle_and_one_that_goes_further(features):
 
 
 def test_no_more_is_kept_than_the_limit():
-    one = next(TrainingFeatures().epoch(Backbone(), 0, 0, 0, 1, images)).nbytes
-    features = TrainingFeatures(limit=2 * one)
+    one = next(SharedFeatures().training_batches(Backbone(), 0, 0, 0, 1, images)).nbytes
+    features = SharedFeatures(limit=2 * one)
     epoch(features, Backbone())
     model = Backbone()
     assert epoch(features, model) == [0, 2, 4, 6]

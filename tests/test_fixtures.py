@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.oracle import eval_fixture, train_fixture
 from cpanet.checkpoint import names
 from cpanet.checkpoint.weights import assign
-from cpanet.models import CPANet, Protocol
+from cpanet.models import Protocol, published_network
 from cpanet.runtime import jt
-from tests.oracle import eval_fixture, train_fixture
 
 
 def with_recipe(model, weights):
@@ -24,7 +24,7 @@ def with_recipe(model, weights):
 )
 def test_logits_of_the_released_code(fixture, backbone):
     expected, inputs, weights = eval_fixture(fixture)
-    model = with_recipe(CPANet(backbone), weights)
+    model = with_recipe(published_network(backbone), weights)
     model.eval()
     with jt.no_grad():
         logits = model(
@@ -36,7 +36,7 @@ def test_logits_of_the_released_code(fixture, backbone):
 
 def test_losses_gradients_and_statistics_of_a_released_training_step():
     stored, inputs, weights = train_fixture()
-    model = CPANet("vgg16_bn", dropout=False, protocol=Protocol(aux_padding="background"))
+    model = published_network("vgg16_bn", dropout=False, protocol=Protocol(aux_padding="background"))
     with_recipe(model, weights)
     model.train()
     main, auxiliary = model.losses(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cpanet.models import PrototypeFloor
+from cpanet.models import VGG16, PrototypeBaseline, ResNet
 from cpanet.runtime import jt
 
 
 @pytest.fixture(scope="module")
-def floor() -> PrototypeFloor:
-    return PrototypeFloor("vgg16", stage="both")
+def floor() -> PrototypeBaseline:
+    return PrototypeBaseline(VGG16(batch_norm=False), stage="both", seed=0)
 
 
 def scene(defect: np.ndarray) -> np.ndarray:
@@ -73,7 +73,7 @@ def test_a_defect_that_vanishes_on_the_grid_marks_nothing_everywhere(floor):
 @pytest.mark.parametrize("stage", ["f2", "f3", "both"])
 def test_whole_passes_on_images(stage):
     rng = np.random.default_rng(0)
-    model = PrototypeFloor("resnet50", stage=stage)
+    model = PrototypeBaseline(ResNet(50), stage=stage, seed=0)
     model.eval()
     images = rng.standard_normal((3, 3, 32, 48)).astype(np.float32)
     masks = (rng.random((1, 2, 32, 48)) > 0.5).astype(np.uint8)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cpanet.bilinear import interpolation_matrix
 from cpanet.data.transforms import canvas_shape
-from cpanet.metrics import Counts, count, episode_counts, predicted, resize_matrix, summarise
+from cpanet.metrics import Counts, count, episode_counts, predicted, summarise
 
 
 def brute_force(prediction: np.ndarray, label: np.ndarray) -> tuple[int, ...]:
@@ -29,18 +30,18 @@ def test_counts_are_those_of_brute_force():
 
 
 def test_resizing_is_bilinear_with_aligned_corners():
-    assert np.allclose(resize_matrix(5, 3) @ [0, 1, 4], [0, 0.5, 1, 2.5, 4])
-    assert np.array_equal(resize_matrix(4, 4), np.eye(4))
-    assert np.allclose(resize_matrix(7, 12).sum(axis=1), 1)
-    assert resize_matrix(1, 5).tolist() == [[1, 0, 0, 0, 0]]
-    assert resize_matrix(3, 1).tolist() == [[1], [1], [1]]
+    assert np.allclose(interpolation_matrix(5, 3) @ [0, 1, 4], [0, 0.5, 1, 2.5, 4])
+    assert np.array_equal(interpolation_matrix(4, 4), np.eye(4))
+    assert np.allclose(interpolation_matrix(7, 12).sum(axis=1), 1)
+    assert interpolation_matrix(1, 5).tolist() == [[1, 0, 0, 0, 0]]
+    assert interpolation_matrix(3, 1).tolist() == [[1], [1], [1]]
 
 
 def test_resizing_agrees_with_the_definition_in_both_directions():
     rng = np.random.default_rng(1)
     field = rng.standard_normal((6, 6))
     for size in (3, 6, 11):
-        matrix = resize_matrix(size, 6)
+        matrix = interpolation_matrix(size, 6)
         resized = matrix @ field @ matrix.T
         for i in range(size):
             for j in range(size):

@@ -1,17 +1,22 @@
-"""The network against its plain formulation, and the behaviours that the paper and the protocol promise."""
+"""The network fused and as the textbook has it, and the behaviours that the paper and the protocol promise."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from cpanet.losses import cross_entropy
-from cpanet.models import CPANet, Protocol
+from cpanet.models import (
+    CPANet,
+    MaskedAverage,
+    Protocol,
+    SpaceSqueezeAttention,
+    published_backbone,
+    published_network,
+)
 from cpanet.models.dropout import DropoutSource
-from cpanet.models.numerics import BatchNorm, first_maximum, max_pool_2x2
-from cpanet.models.resample import conv_of_enlarged, enlarge
+from cpanet.models.layers import BatchNorm, first_maximum, max_pool_2x2
+from cpanet.models.upsample import conv_of_upsampled, upsample
 from cpanet.runtime import jt
-from tests import plain
 
 ABLATIONS = [(cpp, sa, ssa) for cpp in (False, True) for sa in (False, True) for ssa in (False, True)]
 
@@ -28,7 +33,7 @@ def batch(size=(32, 32), episodes=1, shot=1, seed=0):
 
 def lively(model, seed=1):
     """Give CPP's BatchNorm a weight, so that the non-local block is not switched off by its initialisation."""
-    if model.cpp is not None:
+    if hasattr(model, "cpp"):
         rng = np.random.default_rng(seed)
         model.cpp.norm.weight.assign(jt.array(rng.standard_normal(model.width).astype(np.float32)))
     return model
@@ -47,65 +52,66 @@ def relative_error(found, expected):
         ("resnet50_deep", (40, 32), 1, 2),
     ],
 )
-def test_same_losses_and_gradients_as_the_plain_formulation(backbone, size, episodes, shot):
-    model = lively(CPANet(backbone, width=32, dropout=False, head_init="kaiming_normal"))
+def test_fused_and_textbook_have_the_same_losses_and_gradients(backbone, size, episodes, shot):
+    model = lively(published_network(backbone, width=32, dropout=shot > 1, head_init="kaiming_normal"))
     model.train()
     # Where one of a million ReLU inputs is zero but for rounding, the two formulations may take different sides, and on
     # maps this small a single pixel is more than 1e-4 of a gradient. A mistake would show with any input, so that
     # agreement on one of several is what is asked for; with all of them the difference has to stay a pixel's.
     errors = []
     for seed in range(10):
-        errors.append(gradient_error(model, shot, *batch(size, episodes, shot, seed)))
+        errors.append(gradient_error(model, *batch(size, episodes, shot, seed)))
         if errors[-1] < 1e-4:
             break
     assert min(errors) < 1e-4
     assert max(errors) < 2e-2
 
 
-def gradient_error(model, shot, query, label, support, masks):
-    """Largest relative difference of a gradient between the network and its plain formulation; the losses must agree."""
-    trained = {n: p for n, p in model.named_parameters() if not p.is_stop_grad()}
-    main, auxiliary = model.losses(query, label, support, masks, 0.4)
-    gradients = [g.numpy() for g in jt.grad(main + 0.4 * auxiliary, list(trained.values()))]
+def gradient_error(model, query, label, support, masks):
+    """Largest relative difference of a gradient between the fused network and the textbook's; the losses must agree."""
+    trained = [p for _, p in model.named_parameters() if not p.is_stop_grad()]
+    losses, gradients = {}, {}
+    for fused in (True, False):
+        model.fused = fused
+        model.dropout_source.reseed(2, 5)  # the same channels are dropped
+        main, auxiliary = model.losses(query, label, support, masks, 0.4)
+        losses[fused] = (main.item(), auxiliary.item())
+        gradients[fused] = [g.numpy() for g in jt.grad(main + 0.4 * auxiliary, trained)]
 
-    logits, auxiliaries = plain.passes(model, query, support, masks)
-    plain_main = cross_entropy(logits, label)
-    plain_auxiliary = sum(cross_entropy(a, masks[:, i]) for i, a in enumerate(auxiliaries)) / shot
-    expected = [g.numpy() for g in jt.grad(plain_main + 0.4 * plain_auxiliary, list(trained.values()))]
-
-    assert main.item() == pytest.approx(plain_main.item(), rel=1e-5)
-    assert auxiliary.item() == pytest.approx(plain_auxiliary.item(), rel=1e-5)
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+    expected = gradients[False]
     scale = max(np.abs(e).max() for e in expected)
     # gradients that are 0 but for rounding are compared with the largest of all
     return max(
         min(relative_error(found, wanted), 10 * np.abs(found - wanted).max() / scale)
-        for found, wanted in zip(gradients, expected)
+        for found, wanted in zip(gradients[True], expected)
     )
 
 
 @pytest.mark.parametrize(("cpp", "sa", "ssa"), ABLATIONS)
-def test_every_ablation_gives_the_plain_logits(cpp, sa, ssa):
-    model = lively(CPANet("vgg16", cpp=cpp, sa=sa, ssa=ssa, width=16))
+def test_every_ablation_gives_the_textbooks_logits(cpp, sa, ssa):
+    model = lively(published_network("vgg16", cpp=cpp, sa=sa, ssa=ssa, width=16))
     query, _, support, masks = batch((32, 48), 2, 2)
     model.eval()
     with jt.no_grad():
         logits = model(query, support, masks)
-        expected, _ = plain.passes(model, query, support, masks)
+        model.fused = False
+        expected = model(query, support, masks)
     assert logits.shape == [2, 2, 32, 48]
     assert relative_error(logits.numpy(), expected.numpy()) < 1e-4
 
 
 def test_sizes_that_the_network_cannot_take_are_refused():
-    model = CPANet("vgg16", width=16)
+    model = published_network("vgg16", width=16)
     with pytest.raises(ValueError, match="multiples of 8"):
         model(jt.zeros((1, 3, 36, 32)), jt.zeros((1, 1, 3, 36, 32)), jt.zeros((1, 1, 36, 32)))
 
 
 def test_without_weight_the_auxiliary_branch_is_not_computed():
     arguments = batch()
-    with_branch = CPANet("vgg16", width=16)
-    without = CPANet("vgg16", width=16, sa=False)
-    with_branch.sa.execute = None  # would fail if it were called
+    with_branch = published_network("vgg16", width=16)
+    without = published_network("vgg16", width=16, sa=False)
+    with_branch.sa.fused = None  # would fail if it were called
     for model in (with_branch, without):
         model.train()
         model.dropout_source.reseed(3, 7)
@@ -120,7 +126,7 @@ def test_prototypes_are_averaged_over_shots_or_divided_by_the_batch():
     _, _, support, masks = batch(shot=2)
     divided = {}
     for average in ("shots", "batch"):
-        model = CPANet(
+        model = published_network(
             "vgg16", width=16, protocol=Protocol(prototype_average=average), head_init="kaiming_normal"
         )
         model.eval()
@@ -140,7 +146,9 @@ def test_auxiliary_loss_of_the_released_code_counts_padding_and_the_last_shot_on
         "last": Protocol(aux_loss="last"),
         "padding": Protocol(aux_padding="background"),
     }.items():
-        model = CPANet("vgg16", width=16, dropout=False, protocol=protocol, head_init="kaiming_normal")
+        model = published_network(
+            "vgg16", width=16, dropout=False, protocol=protocol, head_init="kaiming_normal"
+        )
         model.train()
         values[name] = model.losses(*arguments, 0.4)[1].item()
     assert values["last"] < 0.75 * values["corrected"]
@@ -149,7 +157,7 @@ def test_auxiliary_loss_of_the_released_code_counts_padding_and_the_last_shot_on
 
 @pytest.mark.parametrize(("mode", "drifts"), [("eval", False), ("train", True)])
 def test_backbone_statistics_drift_only_where_the_released_protocol_lets_them(mode, drifts):
-    model = CPANet("vgg16_bn", width=16, protocol=Protocol(backbone_mode=mode))
+    model = published_network("vgg16_bn", width=16, protocol=Protocol(backbone_mode=mode))
     norm = model.backbone.layer0[1]
     before = norm.running_mean.numpy().copy()
     model.train()
@@ -160,14 +168,14 @@ def test_backbone_statistics_drift_only_where_the_released_protocol_lets_them(mo
 
 
 def test_backbone_gets_no_gradient():
-    model = CPANet("vgg16", width=16)
+    model = published_network("vgg16", width=16)
     assert all(p.is_stop_grad() for p in model.backbone.parameters())
     trained = {id(p) for group in model.parameter_groups(0.1) for p in group["params"]}
     assert trained == {id(p) for n, p in model.named_parameters() if not p.is_stop_grad()}
 
 
 def test_learning_rate_groups_are_those_of_the_released_code():
-    model = CPANet("vgg16", width=16)
+    model = published_network("vgg16", width=16)
     slow, fast = model.parameter_groups(0.001)
     assert (slow["lr"], fast["lr"]) == (0.001, 0.01)
     names = {id(p): n for n, p in model.named_parameters()}
@@ -179,7 +187,7 @@ def test_learning_rate_groups_are_those_of_the_released_code():
 
 
 def test_dropout_drops_whole_channels_and_repeats_with_seed_and_iteration():
-    model = CPANet("vgg16", width=32)
+    model = published_network("vgg16", width=32)
     x = jt.ones((2, 32, 4, 4))
     model.train()
     model.dropout_source.reseed(1, 5)
@@ -217,7 +225,7 @@ def test_masks_that_are_copied_together_are_those_that_are_copied_one_by_one(oth
 
 
 def test_a_step_copies_its_masks_once(monkeypatch):
-    model = CPANet("vgg16", width=16)
+    model = published_network("vgg16", width=16)
     model.train()
     copied = []
     array = jt.array
@@ -232,12 +240,41 @@ def test_a_step_copies_its_masks_once(monkeypatch):
 
 
 def test_initial_weights_depend_on_seed_and_name_alone():
-    full, bare = CPANet("vgg16", width=16, seed=4), CPANet("vgg16", cpp=False, sa=False, width=16, seed=4)
-    other = CPANet("vgg16", width=16, seed=5)
+    full, bare = (
+        published_network("vgg16", width=16, seed=4),
+        published_network("vgg16", cpp=False, sa=False, width=16, seed=4),
+    )
+    other = published_network("vgg16", width=16, seed=5)
     assert np.array_equal(full.ssa.mix.weight.numpy(), bare.ssa.mix.weight.numpy())
     assert not np.array_equal(full.ssa.mix.weight.numpy(), other.ssa.mix.weight.numpy())
     assert full.cpp.norm.weight.numpy().max() == 0  # CPP starts by handing its input through
     assert full.ssa.mix.weight.numpy().std() == pytest.approx(np.sqrt(2 / (9 * 16)), rel=0.1)
+
+
+class Normed(SpaceSqueezeAttention):
+    """SSA with a BatchNorm that nobody declares, and a scale that nobody declares where ``scaled``."""
+
+    def __init__(self, width: int, scaled: bool = False) -> None:
+        super().__init__(width)
+        self.norm = jt.nn.BatchNorm(width)
+        if scaled:
+            self.gain = jt.ones(width)
+
+
+def network_with(decoder):
+    return CPANet(published_backbone("vgg16"), MaskedAverage(), decoder, width=16)
+
+
+@pytest.mark.parametrize("scheme", ["released", "kaiming_normal", "prototype"])
+def test_a_norm_added_to_a_part_is_alive(scheme):
+    model = CPANet(published_backbone("vgg16"), MaskedAverage(), Normed(16), width=16, head_init=scheme)
+    assert model.ssa.norm.weight.numpy().min() == 1
+    assert not model.ssa.norm.bias.numpy().any()
+
+
+def test_a_weight_whose_start_nobody_declares_is_named():
+    with pytest.raises(ValueError, match=r"nothing says how ssa\.gain, a weight of shape \(16,\), starts"):
+        network_with(Normed(16, scaled=True))
 
 
 # ------------------------------------------------------------------ operators
@@ -249,15 +286,16 @@ def test_convolution_of_an_enlarged_map(kernel, stride, padding, grid, size):
     rng = np.random.default_rng(0)
     x = jt.array(rng.standard_normal((2, 4, *grid)).astype(np.float32))
     weight = jt.array(rng.standard_normal((6, 4, kernel, kernel)).astype(np.float32))
-    expected = jt.nn.conv2d(plain.enlarge(x, size), weight, stride=stride, padding=padding)
-    found = conv_of_enlarged(x, weight, size, stride=stride, padding=padding)
+    large = jt.nn.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    expected = jt.nn.conv2d(large, weight, stride=stride, padding=padding)
+    found = conv_of_upsampled(x, weight, size, stride=stride, padding=padding)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_enlarging_keeps_the_corners():
     x = jt.array(np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3))
-    large = enlarge(x, (9, 7)).numpy()[0, 0]
+    large = upsample(x, (9, 7)).numpy()[0, 0]
     assert large.shape == (9, 7)
     np.testing.assert_allclose(
         [large[0, 0], large[0, -1], large[-1, 0], large[-1, -1]], [0, 2, 3, 5], atol=1e-6

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from cpanet import engine
-from cpanet.models import CPANet
+from cpanet.models import published_network
 from cpanet.runtime import jt, prepare
 from tests import test_fixtures, test_models
 from tests.as_on_cuda import without_kernels
 
+pytestmark = pytest.mark.slow  # whole networks of Jittor's own operators
 prepare("cpu")
 SEEDS = 10
 
@@ -27,7 +28,7 @@ def losses_and_gradients(model, seed: int) -> tuple[list[float], list[np.ndarray
 
 
 def test_same_losses_and_gradients_as_with_kernels(monkeypatch):
-    model = test_models.lively(CPANet("vgg16_bn", width=32, head_init="kaiming_normal"))
+    model = test_models.lively(published_network("vgg16_bn", width=32, head_init="kaiming_normal"))
     errors = []
     # agreement on one of several inputs: see tests/test_models.py on zeros that round to either side
     for seed in range(SEEDS):
@@ -61,7 +62,7 @@ def test_a_training_step_needs_no_library_but_cudnn_and_cublas(monkeypatch):
     random numbers are drawn on the host, so that every device draws the same."""
     without_kernels(monkeypatch)
     made: list = []
-    found = operators_of(lambda: (made.append(CPANet("vgg16_bn", width=16)), jt.sync_all()))
+    found = operators_of(lambda: (made.append(published_network("vgg16_bn", width=16)), jt.sync_all()))
     (model,) = made
     model.train()
     groups = model.parameter_groups(0.01)
@@ -82,7 +83,6 @@ def test_a_training_step_needs_no_library_but_cudnn_and_cublas(monkeypatch):
         assert not [key for key in found if library in key], library
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fixture", ["vgg16bn_1shot", "vgg16bn_5shot", "resnet50deep_1shot"])
 def test_logits_of_the_released_code(monkeypatch, fixture):
     without_kernels(monkeypatch)
@@ -90,7 +90,6 @@ def test_logits_of_the_released_code(monkeypatch, fixture):
     test_fixtures.test_logits_of_the_released_code(fixture, backbone)
 
 
-@pytest.mark.slow
 def test_losses_gradients_and_statistics_of_a_released_training_step(monkeypatch):
     without_kernels(monkeypatch)
     test_fixtures.test_losses_gradients_and_statistics_of_a_released_training_step()

@@ -65,11 +65,12 @@ def relayed(report: list) -> set[str]:
     return {str(row[0]) for row in report if "relay" in " ".join(map(str, row))}
 
 
+@pytest.mark.slow
 def test_no_convolution_is_left_to_be_found_while_compiling():
     """In a training step nothing is left but matrix products and their gradients."""
-    from cpanet.models import CPANet
+    from cpanet.models import published_network
 
-    model = CPANet("vgg16", width=16)
+    model = published_network("vgg16", width=16)
     model.train()
     images, mask = draw(1, 3, 32, 32), jt.array((RNG.random((1, 32, 32)) < 0.3).astype(np.uint8))
     main, aux = model.losses(images, mask, images.unsqueeze(1), mask.unsqueeze(1), 0.4)

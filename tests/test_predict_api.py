@@ -5,15 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
 import cpanet
 from cpanet import engine
 from cpanet.checkpoint import describe
-from cpanet.data import load_dataset, test_episodes
+from cpanet.data import load_dataset, test_episodes, transforms
 from cpanet.errors import UserError
-from cpanet.features import ImageFeatures
+from cpanet.feature_cache import ImageFeatures
 from cpanet.predict import NotFittedError, Segmenter
 from tests.checkpoints import trained_run
 from tests.datasets import picture
@@ -50,6 +51,11 @@ def test_masks_come_out_in_the_size_of_each_picture(fitted):
         np.testing.assert_array_equal(mask, probability > 0.5)
 
 
+def canvas(image):
+    """What a network of 32×32 pixels sees of a picture."""
+    return transforms.test(image, np.zeros(image.shape[:2], np.uint8), 32)[0]
+
+
 @pytest.mark.parametrize("method", ["cpanet", "prototype"])
 def test_the_same_masks_as_the_evaluation(run, method):
     dataset = load_dataset("embedded")
@@ -59,14 +65,14 @@ def test_the_same_masks_as_the_evaluation(run, method):
         if method == "cpanet"
         else cpanet.load(None, backbone="vgg16", weights="random", image_size=32)
     )
-    segmenter.set_params(tiling=False)
+    segmenter.set_params(tiling=False, threshold=0.5)
     segmenter.fit([dataset.images[i] for i in episode.supports], [dataset.masks[i] for i in episode.supports])
     found = segmenter.predict_proba([dataset.images[episode.query]])[0]
-    model = segmenter._net().model
+    model = segmenter.network.model
     features = ImageFeatures(model, dataset, [episode.query, *episode.supports], 32)
     ((_, difference),) = engine.predict_episodes(model, [episode], features, 1)
-    at_canvas = segmenter._canvas(dataset.images[episode.query])
-    mine = next(iter(segmenter._net().differences([at_canvas], segmenter.prototype_)))
+    at_canvas = canvas(dataset.images[episode.query])
+    mine = next(iter(segmenter.network.differences([at_canvas], segmenter.prototype_)))
     np.testing.assert_allclose(mine, difference, atol=1e-5)
     # the evaluation enlarges with corners aligned, as the released code does: the same but for half a pixel
     mask = engine.prediction(dataset, episode, difference)
@@ -91,6 +97,47 @@ def test_masks_as_truth_values_as_one_and_as_255_are_the_same(run):
     prototypes = [segmenter.fit([image], [m]).prototype_ for m in (mask, mask * 255, mask == 1)]
     np.testing.assert_array_equal(prototypes[0], prototypes[1])
     np.testing.assert_array_equal(prototypes[0], prototypes[2])
+
+
+def test_a_threshold_that_is_given_cuts_where_the_network_says(run):
+    """The difference of its two logits at 0, whatever the supports say; "auto" moves that and keeps the order."""
+    images, masks = zip(*(picture(i) for i in range(3)))
+    query = picture(7)[0]
+    free = cpanet.load(None, backbone="vgg16", weights="random", image_size=32)
+    for segmenter in (cpanet.load(run), free):
+        segmenter.fit(images, masks)
+        auto = segmenter.predict_proba([query])[0]
+        given = segmenter.set_params(threshold=0.5).predict_proba([query])[0]
+        (difference,) = segmenter.network.differences([canvas(query)], segmenter.prototype_)
+        resized = cv2.resize(np.ascontiguousarray(difference), query.shape[1::-1])
+        assert np.mean((given > 0.5) == (resized > 0)) > 0.999
+        order = np.argsort(given, axis=None)
+        assert (np.diff(auto.ravel()[order]) >= -1e-6).all()
+    assert auto.max() - auto.min() > 0.2  # and no flat grey of cosines
+    with pytest.raises(ValueError, match="'often': give a probability or 'auto'"):
+        free.set_params(threshold="often").fit(images, masks)
+
+
+def test_each_support_is_marked_from_the_others(run):
+    images, masks = zip(*(picture(i) for i in range(3)))
+    segmenter = cpanet.load(run)
+    assert segmenter.fit(images[:1], masks[:1]).agreement() == []
+    found = segmenter.fit(images, masks).agreement()
+    assert len(found) == 3
+    alone = cpanet.load(run).fit(images[1:], masks[1:])
+    alone.calibration_ = segmenter.calibration_
+    marked, truth = alone.predict(images[:1])[0], masks[0] == 1
+    expected = np.sum(marked & truth) / np.sum(marked | truth)
+    assert found[0] == pytest.approx(expected, abs=0.1)  # on the canvas, not at the picture's size
+
+
+def test_pictures_of_any_size_are_cut_up_up_to_the_limit_of_the_reader(fitted):
+    from cpanet.data.images import MAX_PIXELS
+
+    assert len(fitted.tiles_of(6000, 5000)) > 1  # 30 megapixels
+    large = np.broadcast_to(np.zeros((1, 1), np.uint8), (MAX_PIXELS // 10000 + 1, 10000))
+    with pytest.raises(ValueError, match=r"picture 0 is 10000×15001; the limit is 150,000,000 pixels"):
+        fitted.predict([large])
 
 
 def test_grey_pictures_are_pictures(fitted):
@@ -140,6 +187,7 @@ def test_parameters_are_those_of_the_constructor(run):
 
 def test_a_higher_threshold_marks_less(fitted):
     image = picture(3)[0]
+    fitted.set_params(threshold=0.5)
     probability = fitted.predict_proba([image])[0]
     between = float(np.quantile(probability, 0.75))
     try:
@@ -147,7 +195,7 @@ def test_a_higher_threshold_marks_less(fitted):
             0.25, abs=0.05
         )
     finally:
-        fitted.set_params(threshold=0.5)
+        fitted.set_params(threshold="auto")
 
 
 IMAGE, MASK = picture(0)

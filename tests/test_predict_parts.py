@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cpanet.errors import UserError
+from cpanet.predict.outputs import sixteen_bits
 from cpanet.predict.queries import find_queries
 from cpanet.predict.regions import find_regions, polygon, without_small
 from cpanet.predict.supports import find_supports, read_supports
@@ -242,3 +243,28 @@ def test_patterns_and_single_pictures(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             find_queries(nothing)
+
+
+def test_masks_beside_pictures_are_no_queries_unless_they_are_named(tmp_path):
+    touch(tmp_path, "x.png", "x_mask.png", "lone_mask.png", "Thumbs.db", ".hidden.png")
+    assert [q.name for q in find_queries(str(tmp_path))] == ["lone_mask.png", "x.png"]
+    assert [q.name for q in find_queries(str(tmp_path / "x_mask.png"))] == ["x_mask.png"]
+
+
+def test_supports_keep_ignored_pixels_and_give_their_range_of_values(tmp_path):
+    image, mask = picture(0)
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", image.astype(np.uint16) * 100)[1].tobytes())
+    values = mask.copy()
+    values[0] = 255
+    save(tmp_path / "a_mask.png", values)
+    supports = read_supports(str(tmp_path), mask_values={"defect": [1], "ignore": [255]})
+    assert (supports.masks[0][0] == 255).all()
+    assert supports.value_range == (image.min() * 100.0, image.max() * 100.0)
+    assert supports.images[0].max() == 255
+
+
+def test_sixteen_bits_agree_with_a_threshold_of_a_half():
+    half = np.float32(0.5)
+    around = np.array([0, np.nextafter(half, half - 1), half, np.nextafter(half, half + 1), 1], np.float32)
+    np.testing.assert_array_equal(sixteen_bits(around) > 32767, around > 0.5)
+    assert sixteen_bits(around)[[0, -1]].tolist() == [0, 65535]

@@ -1,4 +1,4 @@
-"""What a recipe may choose beside the optimiser: the door to the head, how the head starts, what a defect pixel weighs."""
+"""What a recipe may choose beside the optimiser: feature normalisation, how the head starts, what a defect pixel weighs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from cpanet.losses import LossTerms, cross_entropy, segmentation_loss
-from cpanet.models import CPANet
-from cpanet.models.door import DOORS, pass_door
-from cpanet.models.initial import principal_projection, start_from
+from cpanet.models import published_network
+from cpanet.models.feature_norm import FEATURE_NORMS, normalise_features
+from cpanet.models.init import principal_projection, start_from
 from cpanet.runtime import jt
 
 SIZE = 32
 
 
-def through(features: np.ndarray, door: str) -> np.ndarray:
-    return pass_door(jt.array(features), door).numpy()
+def through(features: np.ndarray, feature_norm: str) -> np.ndarray:
+    return normalise_features(jt.array(features), feature_norm).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +27,18 @@ def test_the_papers_door_hands_features_through_exactly(features):
     np.testing.assert_array_equal(through(features, "plain"), features)
 
 
-@pytest.mark.parametrize("door", DOORS[1:])
-def test_a_door_makes_the_head_indifferent_to_the_scale_of_features(features, door):
-    np.testing.assert_allclose(through(features * 50, door), through(features, door), rtol=1e-3, atol=1e-4)
+@pytest.mark.parametrize("feature_norm", FEATURE_NORMS[1:])
+def test_a_door_makes_the_head_indifferent_to_the_scale_of_features(features, feature_norm):
+    np.testing.assert_allclose(
+        through(features * 50, feature_norm), through(features, feature_norm), rtol=1e-3, atol=1e-4
+    )
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_door_looks_at_each_image_alone(features, door):
-    np.testing.assert_allclose(through(features, door)[1:], through(features[1:], door), rtol=1e-5)
+@pytest.mark.parametrize("feature_norm", FEATURE_NORMS)
+def test_a_door_looks_at_each_image_alone(features, feature_norm):
+    np.testing.assert_allclose(
+        through(features, feature_norm)[1:], through(features[1:], feature_norm), rtol=1e-5
+    )
 
 
 def test_what_each_door_makes_equal(features):
@@ -56,7 +60,7 @@ def scene(defect: np.ndarray) -> np.ndarray:
     ("cpp", "ssa", "width"), [(True, True, 64), (False, True, 64), (True, False, 128), (False, False, 64)]
 )
 def test_untrained_it_marks_what_looks_like_the_support(cpp, ssa, width):
-    model = CPANet(
+    model = published_network(
         "vgg16",
         cpp=cpp,
         sa=False,
@@ -64,7 +68,7 @@ def test_untrained_it_marks_what_looks_like_the_support(cpp, ssa, width):
         width=width,
         dropout=False,
         head_init="prototype",
-        door="position",
+        feature_norm="position",
     )
     model.eval()
     support, query = np.zeros((4, 4)), np.zeros((4, 4))
@@ -99,7 +103,7 @@ def test_fewer_features_than_directions_are_no_failure():
 
 
 def test_a_start_from_a_projection_compares_in_it():
-    model = CPANet("vgg16", width=16, head_init="prototype", door="standard")
+    model = published_network("vgg16", width=16, head_init="prototype", feature_norm="standard")
     before = model.down_query.weight.numpy()
     projection = np.random.default_rng(3).standard_normal((4, 768))
     start_from(model, projection)

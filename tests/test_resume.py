@@ -13,16 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cpanet import engine
 from cpanet.errors import UserError
 from cpanet.runtime import jt
-from tests.whole_runs import OFTEN, Experiment, assert_same_end, train
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("undisturbed")
-    train(directory)
-    return directory
+from tests.whole_runs import OFTEN, assert_same_end, train
 
 
 class Stop(BaseException):
@@ -32,35 +26,32 @@ class Stop(BaseException):
 @pytest.fixture
 def killed_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Lets a run die in its ``n``-th checkpoint, before or after it is written, without any clean-up."""
-    write, finish, count, dead = Experiment.write_checkpoint, Experiment.Experiment._finish, 0, False
+    replace, count, dead = os.replace, 0, False
 
     def arm(n: int, before: bool) -> None:
-        def dying(path: Path, *content: Any) -> None:
+        def dying(source: Any, target: Any) -> None:
             nonlocal count, dead
-            count += path.name == "last.safetensors"
-            dead = count >= n
-            if dead and before:
-                raise Stop
-            write(path, *content)
+            count += not dead and Path(target).name == "last.safetensors"
+            due, dead = count == n and not dead, count >= n
+            if not dead or (due and not before):
+                replace(source, target)
             if dead:
                 raise Stop
 
-        def finishing(*arguments: Any) -> None:
-            if not dead:
-                finish(*arguments)
-
-        monkeypatch.setattr(Experiment, "write_checkpoint", dying)
-        monkeypatch.setattr(Experiment.Experiment, "_finish", finishing)
+        monkeypatch.setattr(os, "replace", dying)
 
     return arm
 
 
-@pytest.mark.parametrize(("n", "before"), [(1, True), (2, False), (3, True), (4, False)])
+AFTER = [pytest.param(n, False, marks=pytest.mark.slow) for n in (2, 4)]  # as in two tests below
+
+
+@pytest.mark.parametrize(("n", "before"), [(1, True), (3, True), *AFTER])
 def test_a_run_that_died_ends_as_if_it_had_not(
     n: int,
     before: bool,
     killed_after: Any,
-    undisturbed: Path,
+    undisturbed_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -69,12 +60,12 @@ def test_a_run_that_died_ends_as_if_it_had_not(
         train(tmp_path, OFTEN)
     monkeypatch.undo()
     train(tmp_path, resume=True)
-    assert_same_end(undisturbed, tmp_path)
+    assert_same_end(undisturbed_run, tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_the_run_goes_on_from_there(
-    number: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, undisturbed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cpanet.records import TensorBoard
 
@@ -92,13 +83,13 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
     assert '"status": "interrupted"' in (tmp_path / "result.json").read_text()
     monkeypatch.undo()
     train(tmp_path, resume=True)
-    assert_same_end(undisturbed, tmp_path)
+    assert_same_end(undisturbed_run, tmp_path)
     assert '"status": "completed"' in (tmp_path / "result.json").read_text()
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     killed_after: Any,
-    undisturbed: Path,
+    undisturbed_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -111,39 +102,39 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     last.write_bytes(last.read_bytes()[:-100])
     train(tmp_path, resume=True)
     assert "going on from previous.safetensors" in capfd.readouterr().out
-    assert_same_end(undisturbed, tmp_path)
+    assert_same_end(undisturbed_run, tmp_path)
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(undisturbed: Path) -> None:
-    before = (undisturbed / "result.json").read_bytes()
+def test_a_checkpoint_of_another_configuration_is_refused(undisturbed_run: Path) -> None:
+    before = (undisturbed_run / "result.json").read_bytes()
     with pytest.raises(UserError, match="seed = 1"):
-        train(undisturbed, "seed=1", resume=True)
-    assert (undisturbed / "result.json").read_bytes() == before
+        train(undisturbed_run, "seed=1", resume=True)
+    assert (undisturbed_run / "result.json").read_bytes() == before
 
 
 def test_a_signal_in_an_evaluation_is_obeyed_there(
-    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate, evaluations = Experiment.engine.evaluate, 0
+    evaluate, evaluations = engine.evaluate, 0
 
     def signalled(*arguments: Any, **options: Any) -> Any:
         nonlocal evaluations
         evaluations += 1
-        if evaluations == 3:  # untrained, floor, first epoch
+        if evaluations == 3:  # untrained, baseline, first epoch
             os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(Experiment.engine, "evaluate", signalled)
+    monkeypatch.setattr(engine, "evaluate", signalled)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path)
     assert not (tmp_path / "metrics.csv").exists()
     monkeypatch.undo()
     train(tmp_path, resume=True)
-    assert_same_end(undisturbed, tmp_path)
+    assert_same_end(undisturbed_run, tmp_path)
 
 
 def test_no_random_state_of_the_process_has_a_say(
-    killed_after: Any, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    killed_after: Any, undisturbed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every random number comes from a generator made of seed, epoch and position: there is no other state to keep."""
     killed_after(2, False)
@@ -154,13 +145,13 @@ def test_no_random_state_of_the_process_has_a_say(
     np.random.seed(99)  # noqa: NPY002
     jt.set_global_seed(99)
     train(tmp_path, resume=True)
-    assert_same_end(undisturbed, tmp_path)
+    assert_same_end(undisturbed_run, tmp_path)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_the_number_of_workers_changes_nothing(workers: int, undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))])
+def test_the_number_of_workers_changes_nothing(workers: int, undisturbed_run: Path, tmp_path: Path) -> None:
     train(tmp_path, f"data.workers={workers}")
-    assert_same_end(undisturbed, tmp_path)
+    assert_same_end(undisturbed_run, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -169,13 +160,13 @@ def test_the_number_of_workers_changes_nothing(workers: int, undisturbed: Path, 
 def test_checkpoints_come_by_iterations_and_by_minutes(
     setting: str, saves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, written = Experiment.write_checkpoint, []
+    replace, written = os.replace, []
 
-    def counting(path: Path, *content: Any) -> None:
-        written.append(path.name)
-        write(path, *content)
+    def counting(source: Any, target: Any) -> None:
+        written.append(Path(target).name)
+        replace(source, target)
 
-    monkeypatch.setattr(Experiment, "write_checkpoint", counting)
+    monkeypatch.setattr(os, "replace", counting)
     train(tmp_path, f"checkpoint.{setting}")
     assert written.count("last.safetensors") == saves
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}

@@ -231,7 +231,7 @@ def test_the_pool_of_compilers_ends_and_is_not_waited_for_without_end(busy, monk
     if busy:
         pool.apply_async(time.sleep, (600,))
     start = time.monotonic()
-    quiet._stop_compile_pool(utils)
+    quiet.stop_compile_pool(utils)
     assert time.monotonic() - start < 20
     assert (utils.pool_size, hasattr(utils, "p")) == (0, False)
     pool.terminate()

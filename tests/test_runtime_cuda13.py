@@ -12,7 +12,7 @@ import pytest
 
 from cpanet.errors import UserError
 from cpanet.runtime import prepare
-from cpanet.runtime.cuda import Driver, Gpu, Toolkit, ToolkitPlaces, assemble, find_toolkit, judge, mends
+from cpanet.runtime.cuda import Driver, Gpu, Toolkit, ToolkitPlaces, assemble, find_toolkit, judge, patches
 from cpanet.runtime.cuda.toolkit import PIECES
 from cpanet.runtime.environment import jittor_environment
 from tests.shared import REPO
@@ -190,17 +190,17 @@ def test_every_piece_can_be_found():
 
 
 def test_the_mends_fit_the_installed_jittor():
-    texts = mends.mended(mends.installed())
+    texts = patches.patched(patches.installed())
     assert "libcudnn_graph.so" in texts["compile_extern.py"]
     assert "clockRate" not in texts["extern/cuda/inc/helper_cuda.h"]
-    assert all(mend.why and mend.old != mend.new for mend in mends.MENDS)
+    assert all(p["why"] and p["old"] != p["new"] for p in patches.content()["patches"])
 
 
 def test_a_mended_jittor_is_links_and_leaves_the_installed_one_alone(tmp_path):
-    package = mends.installed()
-    before = {file: (package / file).read_bytes() for file in mends.mended(package)}
-    place = mends.present(tmp_path)
-    assert mends.present(tmp_path) == place
+    package = patches.installed()
+    before = {file: (package / file).read_bytes() for file in patches.patched(package)}
+    place = patches.present(tmp_path)
+    assert patches.present(tmp_path) == place
     mended = place / "jittor"
     written = {str(p.relative_to(mended)) for p in mended.rglob("*") if p.is_file() and not p.is_symlink()}
     assert written == set(before)
@@ -213,15 +213,15 @@ def test_a_mended_jittor_is_links_and_leaves_the_installed_one_alone(tmp_path):
 
 def test_another_jittor_is_not_mended(tmp_path):
     with pytest.raises(UserError, match=r"CUDA 13 needs Jittor 1\.3\.11\.0.*installed is 1\.4\.0"):
-        mends.present(tmp_path, version="1.4.0")
+        patches.present(tmp_path, version="1.4.0")
     package = tmp_path / "package"
-    shutil.copytree(mends.installed(), package, ignore=shutil.ignore_patterns("__pycache__", "test"))
+    shutil.copytree(patches.installed(), package, ignore=shutil.ignore_patterns("__pycache__", "test"))
     write(
         package / "compiler.py",
         (package / "compiler.py").read_text().replace("max_arch = 90", "max_arch = 100"),
     )
     with pytest.raises(UserError, match=r"do not fit the installed Jittor \(compiler\.py.*--force-reinstall"):
-        mends.present(tmp_path / "cache", package, mends.VERSION)
+        patches.present(tmp_path / "cache", package, patches.VERSION)
     assert not (tmp_path / "cache").exists()
 
 

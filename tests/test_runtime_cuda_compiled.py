@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
+from benchmarks import gpuless
 from cpanet.runtime import prepare
-from cpanet.runtime.cuda import Toolkit, ToolkitPlaces, find_toolkit, mends
-from tests import gpuless
+from cpanet.runtime.cuda import Toolkit, ToolkitPlaces, find_toolkit, patches
 from tests.shared import REPO
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ print(json.dumps({{
     assert found["architectures"] == [90]
     assert found["versions"]["gpu"].startswith("stand-in, 9.0")
     assert found["versions"]["cudnn"].startswith("9.")
-    assert not found["package"].startswith(str(mends.installed()))
+    assert not found["package"].startswith(str(patches.installed()))
 
 
 def test_training_and_evaluation_compile_and_launch(stand_ins, tmp_path):

@@ -7,25 +7,59 @@ from dataclasses import replace
 import pytest
 
 from cpanet.errors import UserError
+from cpanet.runtime import precision as precision_module
 from cpanet.runtime import prepare, start
-from cpanet.runtime.precision import LEVELS, bound, environment, resolve
+from cpanet.runtime.precision import (
+    LEVELS,
+    bfloat16_on_cpu,
+    bound,
+    environment,
+    offered,
+    remember_doctor,
+    resolve,
+)
 from tests.hydra_app import run_here
 from tests.sweep_runs import TINY
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cpu", "fp32"), ("cuda", "tf32")])
-def test_auto_is_the_devices_own(device, expected):
+def test_auto_is_the_devices_own(device, expected, monkeypatch):
+    monkeypatch.setattr(precision_module, "bfloat16_on_cpu", lambda: None)
     assert resolve("auto", device) == expected
 
 
 @pytest.mark.parametrize("precision", LEVELS)
-def test_cuda_offers_all_and_a_cpu_one(precision):
+def test_cuda_offers_all_and_a_cpu_without_bfloat16_one(precision, monkeypatch):
+    monkeypatch.setattr(precision_module, "bfloat16_on_cpu", lambda: None)
     assert resolve(precision, "cuda") == precision
     if precision == "fp32":
         assert resolve(precision, "cpu") == "fp32"
     else:
         with pytest.raises(UserError, match=f"precision={precision} cannot be had on device=cpu"):
             resolve(precision, "cpu")
+
+
+def test_a_processor_offers_bfloat16_by_its_flags(monkeypatch):
+    assert bfloat16_on_cpu({}, "flags : fpu avx2 amx_tile amx_bf16") == "native"
+    assert bfloat16_on_cpu({}, "flags : avx512f avx512_bf16") == "native"
+    assert bfloat16_on_cpu({}, "flags : avx512f avx2") is None
+    assert bfloat16_on_cpu({"CPANET_BF16": "emulate"}, "flags : avx2") == "rounded"
+    monkeypatch.setattr(precision_module, "bfloat16_on_cpu", lambda: "native")
+    assert offered("cpu") == ("fp32", "bf16")
+    assert resolve("bf16", "cpu") == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("passed", "speed", "chosen"), [(True, 2.5, "bf16"), (True, 0.9, "fp32"), (False, 3.0, "fp32")]
+)
+def test_auto_takes_bfloat16_where_the_doctor_found_it_right_and_faster(
+    passed, speed, chosen, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(precision_module, "bfloat16_on_cpu", lambda: "native")
+    assert resolve("auto", "cpu") == "fp32"  # not examined yet
+    remember_doctor(passed, speed)
+    assert resolve("auto", "cpu") == chosen
 
 
 def test_float32_on_cuda_is_not_tf32_in_disguise():
@@ -59,15 +93,16 @@ def test_jittor_is_told_the_precision_also_where_it_is_its_own_choice(monkeypatc
         jittor.flags.use_tensorcore = before
 
 
-def test_a_process_bound_to_float32_stays_so():
+def test_a_process_bound_to_float32_stays_so(monkeypatch):
     assert bound({"NVIDIA_TF32_OVERRIDE": "0"}) == "fp32"
     assert bound({}) == "tf32"
     on_cuda = replace(prepare("cpu"), device="cuda", precision="fp32")
+    monkeypatch.setattr(start, "_runtime", on_cuda)
     with pytest.raises(UserError, match="run at fp32 in this process already"):
-        start._at(on_cuda, "tf32")
+        prepare(precision="tf32")
 
 
 def test_an_impossible_precision_is_refused_before_anything_is_written(tmp_path, capfd):
-    assert run_here(tmp_path, *TINY, "precision=bf16") == 2
-    assert "precision=bf16 cannot be had on device=cpu, which offers fp32" in capfd.readouterr().err
+    assert run_here(tmp_path, *TINY, "precision=fp16") == 2
+    assert "precision=fp16 cannot be had on device=cpu, which offers fp32" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -44,8 +44,12 @@ def three(out: Path) -> list[stages.Task]:
     return [stages.Task(name, ("true",), out / f"{name}.json", needs=10) for name in ("a", "b", "c")]
 
 
+FOREVER = float("inf")
+
+
 def work(out: Path, runner: Runner, minutes: float | None = None, **options: Any) -> int:
-    return stages.work_through(three(out), out, stages.Clock(minutes), QUIET, runner, **options)
+    end = FOREVER if minutes is None else time.monotonic() + 60 * minutes
+    return stages.work_through(three(out), out, end, QUIET, runner, **options)
 
 
 def status(out: Path) -> dict[str, str]:
@@ -66,7 +70,7 @@ def test_another_command_is_other_work(tmp_path: Path) -> None:
     work(tmp_path, Runner())
     other = [stages.Task("a", ("false",), tmp_path / "a.json")]
     runner = Runner()
-    stages.work_through(other, tmp_path, stages.Clock(None), QUIET, runner)
+    stages.work_through(other, tmp_path, FOREVER, QUIET, runner)
     assert runner.ran == ["a"]
 
 
@@ -224,7 +228,7 @@ def test_an_archive_holds_what_is_small_and_is_gone_on_with(tmp_path: Path) -> N
     stages.work_through(
         [stages.Task(t.name, t.command, unpacked / t.makes.name) for t in three(out)],
         unpacked,
-        stages.Clock(None),
+        FOREVER,
         QUIET,
         runner,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -72,8 +74,9 @@ def test_a_job_of_a_sweep_has_the_numbers_of_the_single_run(undisturbed: Path, t
 def test_training_images_go_through_the_backbone_once_a_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import cpanet.experiment as experiment
+    from cpanet.feature_cache import SharedFeatures
     from cpanet.models import CPANet
+    from cpanet.training import run
 
     passes = []
     original = CPANet.episode_features
@@ -83,7 +86,7 @@ def test_training_images_go_through_the_backbone_once_a_seed(
         return original(self, query, support)
 
     monkeypatch.setattr(CPANet, "episode_features", counted)
-    monkeypatch.setattr(experiment, "TRAINING_FEATURES", experiment.TrainingFeatures())
+    monkeypatch.setattr(run, "SHARED", SharedFeatures())
     assert run_here(tmp_path, "-m", "ablation=cpp,ssa,full", "seed=0,1", *TINY) == 0
     assert len(passes) == 2 * 2  # two steps of two seeds, for three rows
 
@@ -95,7 +98,10 @@ def test_a_diverging_job_is_marked_and_the_others_have_their_rows(
     command = ("-m", rates, "recipe.clip_grad_norm=null", "train.iterations_per_epoch=4", *TINY)
     assert run_here(tmp_path, *command) == 1
     said = capfd.readouterr()
-    assert "1 of 4 jobs failed:\n  recipe.optimizer.lr=1e+30: the gradient is" in said.err
+    # weights of 1e28 overflow in one kernel or in another, as Jittor fuses them: gradient or next loss, both end the job
+    assert re.search(
+        r"1 of 4 jobs failed:\n  recipe\.optimizer\.lr=1e\+30: the (gradient|loss) is (not|nan|inf)", said.err
+    )
     sweep = only(tmp_path / "outputs")
     assert results(sweep)["recipe.optimizer.lr=1e+30"]["status"] == "diverged"
     table = (sweep / "table.md").read_text().split("## Last epoch")[0].splitlines()
@@ -132,7 +138,8 @@ def test_ctrl_c_stops_a_sweep_with_its_table_written(tmp_path: Path) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (130, "interrupted\n")
+    typed = shlex.join([*SWEEP, "train.epochs=200", "resume=true"])
+    assert (process.returncode, said) == (130, f"interrupted. To go on: python run.py {typed}\n")
     sweep = only(tmp_path / "outputs")
     assert [r["status"] for r in results(sweep).values()] == ["interrupted"]
     assert "interrupted" in (sweep / "table.md").read_text()
@@ -144,7 +151,7 @@ def test_memory_does_not_grow_over_twenty_jobs(tmp_path: Path) -> None:
     seeds = ",".join(map(str, range(20)))
     after: list[dict[str, int]] = []
 
-    import cpanet.experiment as experiment
+    import cpanet.tasks.train as experiment
     from cpanet.runtime import jt
 
     run = experiment.run

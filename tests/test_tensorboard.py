@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from tensorboard import default, program
 
-from cpanet.experiment import run
 from cpanet.records import pictures
+from cpanet.tasks.train import run
 from tests.hydra_app import compose
 from tests.report import browser as browsers
 
@@ -59,6 +59,10 @@ def ask(address, what, body=None, **query):
         return json.loads(answer.read())
 
 
+def curve(address, tag, run="seed=3"):
+    return ask(address, "plugin/scalars/scalars", run=run, tag=tag)
+
+
 def test_runs_are_named_by_what_was_overridden(address):
     assert set(ask(address, "runs")) == set(RUNS)
 
@@ -74,11 +78,21 @@ def test_scalars_are_few_and_in_three_groups(address):
             "train/step_seconds",
         ),
         *("test/mIoU", "test/FB-IoU", "test/mIoU_best", "test/FB-IoU_best"),
+        *("test/mIoU_baseline", "test/FB-IoU_baseline"),
     }
     assert sum(tag.startswith("test_class/") for tag in tags) == 4
-    for tag, steps in (("train/loss", [0, 1, 2, 3]), ("test/mIoU", [2, 4]), ("test_class/blister", [2, 4])):
-        points = ask(address, "plugin/scalars/scalars", run="seed=3", tag=tag)
-        assert [step for _, step, _ in points] == steps
+    after = [0, 2, 4]  # the untrained network first
+    for tag, steps in (("train/loss", [0, 1, 2, 3]), ("test/mIoU", after), ("test_class/blister", after)):
+        assert [step for _, step, _ in curve(address, tag)] == steps
+
+
+def test_untrained_network_and_baseline_are_curves(address, results):
+    result = json.loads((results / "seed=3" / "result.json").read_text())
+    assert curve(address, "test/mIoU")[0][2] == pytest.approx(result["untrained"]["miou"], abs=1e-6)
+    for tag, key in (("mIoU", "miou"), ("FB-IoU", "fb_iou")):
+        points = curve(address, f"test/{tag}_baseline")
+        assert [step for _, step, _ in points] == [0, 2, 4]
+        assert [value for _, _, value in points] == pytest.approx(3 * [result["floor"][key]], abs=1e-6)
 
 
 def test_pictures_name_their_episode_and_keep_it_over_time(address):
@@ -95,14 +109,8 @@ def test_hparams_compare_what_was_set_with_what_came_out(address, results):
     experiment = ask(address, "plugin/hparams/experiment", {"experimentName": ""})
     columns = [info["name"] for info in experiment["hparamInfos"]]
     assert {"backbone", "ablation", "k", "fold", "shot", "seed", "data", "recipe", "protocol"} <= set(columns)
-    assert set(columns[:4]) == {
-        "ablation",
-        "k",
-        "seed",
-        "shot",
-    }  # what differs comes first, and is shown unasked
     metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
-    assert metrics[:4] == ["test/FB-IoU", "test/FB-IoU_best", "test/mIoU", "test/mIoU_best"]
+    assert metrics == ["test/mIoU", "test/FB-IoU", "test/mIoU_best", "test/FB-IoU_best"]
     request = {
         "experimentName": "",
         "allowedStatuses": ["STATUS_SUCCESS"],
@@ -120,6 +128,8 @@ def test_hparams_compare_what_was_set_with_what_came_out(address, results):
     for name, group in table.items():
         result = json.loads((results / name / "result.json").read_text())
         values = {metric["name"]["tag"]: metric["value"] for metric in group["metricValues"]}
+        assert set(values) == set(metrics)  # no empty cell
+        assert set(group["hparams"]) == set(columns)
         for key, tag in (("miou", "test/mIoU"), ("fb_iou", "test/FB-IoU")):
             assert values[tag] == pytest.approx(result["last"][key], abs=1e-6)
             assert values[f"{tag}_best"] == pytest.approx(result["best"][key], abs=1e-6)
@@ -130,7 +140,7 @@ def test_the_caption_has_room(width):
     image = np.full((200, width, 3), 90, np.uint8)
     mask = np.zeros((200, width), bool)
     mask[50:100, 10:30] = True
-    panel = pictures.Panel(image, mask, image, mask, mask, "patch: 1.png")
+    panel = pictures.EpisodeFigure(image, mask, image, mask, mask, "patch: 1.png")
     strip, captioned = pictures.strip(panel), pictures.captioned_strip(panel)
     above = len(captioned) - len(strip)
     np.testing.assert_array_equal(captioned[above:, : strip.shape[1]], strip)

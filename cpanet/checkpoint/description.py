@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from cpanet.checkpoint import names
 from cpanet.checkpoint.files import FORMAT, READERS
 from cpanet.errors import UserError
+from cpanet.options import current
+from cpanet.records.result_file import DamagedResult, read_result
 
 SUFFIXES = (".safetensors", *READERS)
 PAPER_SIZE = 200  # pixels; of files that do not say
@@ -76,19 +78,14 @@ def _describe_run(directory: Path) -> Description:
         file = directory / "checkpoints" / f"{name}.safetensors"
         if file.is_file():
             return describe(file)
-    config = _result(directory).get("config")
+    try:
+        config = (read_result(directory) or {}).get("config")
+    except DamagedResult:
+        config = None
     if isinstance(config, dict) and config.get("method") == "prototype":
-        return Description(None, config)
+        return Description(None, current(config))
     held = "jobs of a sweep: give one of them" if list(directory.glob("*/checkpoints")) else "no checkpoint"
     raise UserError(f"checkpoint={directory} holds {held}. Give the directory of a run, or a file.")
-
-
-def _result(directory: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((directory / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _header(path: Path) -> tuple[Shapes, dict[str, str]]:
@@ -104,6 +101,8 @@ def _from_record(path: Path, state: Mapping[str, Any]) -> Description:
     config = state.get("config")
     if not isinstance(config, dict):
         raise UserError(f"checkpoint={path}: damaged, it records no configuration.")
+    # from before it was a choice
+    config = {**current(config), "protocol": {"support_mask": "point", **config.get("protocol", {})}}
     classes, side = state.get("train_classes"), state.get("picture_side")
     return Description(
         path,
@@ -115,10 +114,9 @@ def _from_record(path: Path, state: Mapping[str, Any]) -> Description:
 
 def _published_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Training classes of a published data set's fold, for checkpoints that do not list them."""
-    from cpanet.data.catalog import EMBEDDED, FSSD12, METAL8
+    from cpanet.data.catalog import PUBLISHED
 
-    layouts = {layout.name: layout for layout in (FSSD12, METAL8, EMBEDDED)}
-    layout, fold = layouts.get(str(config.get("data", {}).get("name"))), config.get("fold")
+    layout, fold = PUBLISHED.get(str(config.get("data", {}).get("name"))), config.get("fold")
     if layout is None or not isinstance(fold, int) or not 0 <= fold < len(layout.folds):
         return None
     return tuple(name for name in layout.classes if name not in layout.folds[fold])
@@ -138,16 +136,19 @@ def _from_tensors(path: Path, shapes: Shapes) -> Description:
             "ImageNet weights belong to backbone.weights."
         )
     modules = {part: any(name.startswith(f"{part}.") for name in own) for part in ("cpp", "sa", "ssa")}
-    on = [part for part, there in modules.items() if there]
-    return Description(
-        path,
+    config = current(
         {
             "method": "cpanet",
             "backbone": {"name": backbone},
-            "ablation": {"name": "full" if len(on) == 3 else "_".join(on) or "none", **modules},
+            "ablation": modules,
             "model": {"width": int(width)},
             "data": {"image_size": PAPER_SIZE},
-        },
+            "protocol": {"support_mask": "point"},  # as the released code samples it
+        }
+    )
+    return Description(
+        path,
+        config,
         notes=[
             f"{path.name} holds weights alone: {backbone}, {width} channels by its tensors; trained at "
             f"{PAPER_SIZE}×{PAPER_SIZE} pixels is assumed (data.image_size=…), on which classes is not known"

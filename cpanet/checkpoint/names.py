@@ -1,4 +1,4 @@
-"""Names of the same tensor here, in the authors' released code, and in torchvision."""
+"""Names of the same tensor here and in the authors' released code; a backbone knows those of its ImageNet weights."""
 
 from __future__ import annotations
 
@@ -35,12 +35,6 @@ RELEASED = {
 }
 _FROM_RELEASED = {released: ours for ours, released in RELEASED.items()}
 
-# first layer of torchvision's ``features`` in each stage of VGG-16 (DESIGN: the splits end with the max-pools)
-_VGG_STARTS = {"vgg16": (0, 5, 10, 17, 24), "vgg16_bn": (0, 7, 14, 24, 34)}
-# torchvision's stem → position in this project's layer0
-_PLAIN_STEM = {"conv1": 0, "bn1": 1}
-_DEEP_STEM = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}
-
 
 def to_released(name: str) -> str:
     """This project's tensor name → the released one; names without a counterpart stay."""
@@ -59,35 +53,6 @@ def from_released(name: str) -> str | None:
         return f"backbone.{name}"
     module, _, leaf = name.rpartition(".")
     return f"{_FROM_RELEASED.get(module, module)}.{leaf}"
-
-
-def from_torchvision(name: str, backbone: str) -> str | None:
-    """A torchvision tensor name → this project's backbone name, or None for what lies behind the features used."""
-    name = name[len("module.") :] if name.startswith("module.") else name
-    if name.endswith("num_batches_tracked"):
-        return None
-    if backbone.startswith("vgg"):
-        return _from_vgg(name, _VGG_STARTS[backbone])
-    stem = _DEEP_STEM if backbone.endswith("_deep") else _PLAIN_STEM
-    first, _, rest = name.partition(".")
-    if first in stem:
-        return f"layer0.{stem[first]}.{rest}"
-    return name if re.match(r"layer[0-3]\.", name) else (None if _is_unused(name) else name)
-
-
-def _from_vgg(name: str, starts: tuple[int, ...]) -> str | None:
-    match = re.match(r"features\.(\d+)\.(\w+)$", name)
-    if match is None:
-        return None if _is_unused(name) else name
-    layer = int(match.group(1))
-    if layer >= starts[-1]:
-        return None
-    stage = max(i for i, start in enumerate(starts) if layer >= start)
-    return f"layer{stage}.{layer - starts[stage]}.{match.group(2)}"
-
-
-def _is_unused(name: str) -> bool:
-    return name.startswith(("classifier.", "fc.", "layer4."))
 
 
 def looks_released(names: Iterable[str]) -> bool:

@@ -9,10 +9,11 @@ from typing import Any
 from cpanet.checkpoint.description import Description
 from cpanet.checkpoint.files import read_tensors
 from cpanet.checkpoint.names import from_released, looks_released
-from cpanet.checkpoint.weights import MODEL_PREFIX, assign
-from cpanet.data.embedded import default_cache
-from cpanet.models import CPANet, Protocol, PrototypeFloor
+from cpanet.checkpoint.weights import MODEL_PREFIX, assign, load_backbone_weights
+from cpanet.data.synthetic import default_cache
+from cpanet.models import PrototypeBaseline, auxiliary_name, backbone_of, network_of
 from cpanet.models.pretrained import find_weights
+from cpanet.options import current
 
 AVERAGE_PREFIX = "average."
 
@@ -22,39 +23,46 @@ def restore(description: Description) -> Any:
 
     Raises UserError naming every tensor that does not fit.
     """
-    config = description.config
+    config = current(description.config)
     if description.path is None or config.get("method") == "prototype":
         backbone = config["backbone"]
-        return prototype_floor(backbone["name"], backbone.get("weights", "auto"), int(config.get("seed", 0)))[
-            0
-        ]
-    ablation = config["ablation"]
-    model = CPANet(
-        config["backbone"]["name"],
-        cpp=ablation["cpp"],
-        sa=False,
-        ssa=ablation["ssa"],
-        width=config["model"]["width"],
-        protocol=Protocol(**_switches(config.get("protocol", {}))),
-        dropout=False,
-        door=door_of(description),
-    )
-    assign(model, inference_tensors(description.path), str(description.path))
+        return training_free(
+            backbone,
+            backbone.get("weights", "auto"),
+            int(config.get("seed", 0)),
+            config.get("baseline", {}).get("stage", "f3"),
+            config.get("protocol", {}).get("support_mask", "point"),
+        )
+    model = network_of(config, backbone_of(config["backbone"]), inference=True)
+    branch = auxiliary_name(config["ablation"])
+    tensors = inference_tensors(description.path)
+    if branch is not None:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{branch}.")}
+    assign(model, tensors, str(description.path))
     model.eval()
     return model
 
 
-def door_of(description: Description) -> str:
+def feature_norm_of(description: Description) -> str:
     """What its features pass on their way into the head; the paper's network, and a file of weights alone: nothing."""
     return str(description.config.get("recipe", {}).get("features", "plain"))
 
 
-def prototype_floor(backbone: str, weights: str = "auto", seed: int = 0) -> tuple[Any, str]:
-    """The training-free method, and a sentence that says where its features come from."""
-    path, sentence = find_weights(backbone, weights, default_cache())
-    model = PrototypeFloor(backbone, weights=path, seed=seed)
+def training_free(
+    backbone: str | Mapping[str, Any], weights: str, seed: int, stage: str, support_mask: str
+) -> PrototypeBaseline:
+    """The training-free method in evaluation mode; ``stage`` and ``support_mask``: see :class:`PrototypeBaseline`.
+
+    ``backbone``: the name of a published one, or a ``backbone`` section of a configuration. ``weights``: of the backbone,
+    as :func:`find_weights` takes them; where there are none its features are random.
+    """
+    section = current({"backbone": {"name": backbone} if isinstance(backbone, str) else backbone})["backbone"]
+    path, _ = find_weights(str(section["name"]), section.get("imagenet"), weights, default_cache())
+    model = PrototypeBaseline(backbone_of(section), stage, seed, support_mask)
+    if path is not None:
+        load_backbone_weights(model, path)
     model.eval()
-    return model, sentence + ("" if path is not None else "; its features are random")
+    return model
 
 
 def inference_tensors(path: Path) -> dict[str, Any]:
@@ -71,7 +79,3 @@ def inference_tensors(path: Path) -> dict[str, Any]:
     else:
         own = tensors
     return {name: tensor for name, tensor in own.items() if not name.startswith("sa.")}
-
-
-def _switches(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in protocol.items() if key != "name"}

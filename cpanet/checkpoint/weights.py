@@ -37,11 +37,10 @@ def load_weights(model: Any, path: PathLike) -> None:
 
 
 def load_backbone_weights(model: Any, path: PathLike) -> None:
-    """Load ImageNet weights in torchvision's names into ``model.backbone``; classifier and ``layer4`` are left out."""
-    tensors = _renamed(
-        read_tensors(Path(path)), lambda name: names.from_torchvision(name, model.backbone_name)
-    )
-    assign(model.backbone, tensors, f"{path} as weights of backbone={model.backbone_name}")
+    """Load ImageNet weights into ``model.backbone``, which says what their names are here and which it does not use."""
+    backbone = model.backbone
+    tensors = {name.removeprefix("module."): tensor for name, tensor in read_tensors(Path(path)).items()}
+    assign(backbone, _renamed(tensors, backbone.own_name), f"{path} as weights of backbone={backbone.name}")
 
 
 def assign(module: Any, tensors: dict[str, np.ndarray], source: str) -> None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+import shlex
+from typing import Any, Callable
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from cpanet.config.against_data import known_problems, uses_dataset
-from cpanet.config.choices import device_for
+from cpanet.config.defaults import device_for
 from cpanet.config.keys import nearest, show
 from cpanet.config.schema import TASKS, Common, Config
 from cpanet.errors import UserError
 from cpanet.runtime import precision
+from cpanet.section import NO_SUCH_CLASS
 
 
-def validate(config: DictConfig) -> Any:
+def validate(config: DictConfig, further: Callable[[dict[str, Any]], list[str]] | None = None) -> Any:
     """``config`` as its task's class, Hydra's node aside: a :class:`Config` where it trains.
 
-    Raises UserError with every problem at once.
+    ``further`` finds problems in the resolved values that the schema does not know of. Raises UserError with every
+    problem at once.
     """
     try:
         values: Any = OmegaConf.to_container(config.copy(), resolve=False)
@@ -41,8 +43,8 @@ def validate(config: DictConfig) -> Any:
             precision.resolve(checked.precision, device_for(checked.device))
         except UserError as error:
             problems = [str(error)]
-    if uses_dataset(values.get("task")):
-        problems += known_problems(values)
+    if further is not None:
+        problems += further(values)
     if problems or checked is None:
         raise UserError(_listed(problems))
     return checked
@@ -52,16 +54,25 @@ def _sentence(problem: dict[str, Any]) -> str:
     """One of pydantic's errors as ``key = value: what is allowed``."""
     key = ".".join(str(part) for part in problem["loc"])
     kind = problem["type"]
+    if kind == NO_SUCH_CLASS:
+        return str(problem["msg"])
     if kind == "extra_forbidden":
         likely = nearest(key, known_keys())
         return f"{key}: unknown key." + (f" Did you mean {likely}?" if likely else "")
     if kind == "missing":
         return f"{key}: is missing"
     rule = str(problem["msg"]).replace("Value error, ", "").replace("Input should", "must")
+    if kind == "model_type":
+        rule = "must be a section of keys and values"
     if kind == "literal_error":
         allowed = [part.strip("'") for part in problem["ctx"]["expected"].replace(" or ", ", ").split(", ")]
         likely = nearest(str(problem["input"]), allowed)
         rule = f"must be one of {', '.join(allowed)}" + (f". Did you mean {likely}?" if likely else "")
+    if kind == "string_type":
+        typed = f"{key}='{show(problem['input'])}'"
+        rule = "must be a text" + (
+            f": {shlex.quote(typed)}" if isinstance(problem["input"], (int, float)) else ""
+        )
     return f"{key} = {show(problem['input'])}: {rule}"
 
 

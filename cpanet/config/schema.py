@@ -5,93 +5,63 @@
 
 from typing import Annotated, Literal, Optional, Union
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, SerializeAsAny, model_validator
+
+from cpanet.data_section import DataSection
+from cpanet.losses import LossTerms
+from cpanet.protocol import Protocol
+from cpanet.recipe import Optimizer, Schedule
+from cpanet.section import Count, NonNegative, Positive, Probability, Section, Text
 
 
-def _multiple_of_8(size: int) -> int:
-    if size % 8:
-        raise ValueError(f"must be a multiple of 8, such as {max(32, round(size / 8) * 8)}")
-    return size
+def _threshold(value: Union[float, str]) -> Union[float, str]:
+    if value != "auto" and not (isinstance(value, (int, float)) and 0 < value < 1):
+        raise ValueError("must be auto, or a probability above 0 and below 1")
+    return value
 
 
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Text = Annotated[str, Field(min_length=1)]
+Stage = Literal["f3", "f2", "both", "f3_unpooled", "both_unpooled"]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+class Built(Section):
+    """What is built from a class: ``_target_`` and its arguments, which the class checks, beside the keys named here."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _names_its_class(self) -> "Built":
+        target = (self.model_extra or {}).get("_target_")
+        if not isinstance(target, str) or not target:
+            raise ValueError("must name its class: _target_")
+        return self
 
 
-class Backbone(Section):
-    name: Literal[
-        "vgg16",
-        "vgg16_bn",
-        "resnet50",
-        "resnet101",
-        "resnet152",
-        "resnet50_deep",
-        "resnet101_deep",
-        "resnet152_deep",
-    ]
+class Backbone(Built):
+    name: Text
+    label: Optional[Text] = None  # in tables; None: the name
+    imagenet: Optional[Text] = None  # address of its ImageNet weights, or the name of a file that has none
+    batch_norm: Optional[bool] = None  # None: not known
     weights: Text  # auto, random or a path
     lr: Positive
     epochs: Count
 
 
 class Ablation(Section):
-    name: Literal["none", "cpp", "sa", "ssa", "cpp_sa", "cpp_ssa", "sa_ssa", "full"]
-    cpp: bool
-    sa: bool
-    ssa: bool
+    """The parts that the head is made of."""
+
+    name: Text
+    label: Optional[Text] = None  # in tables; None: the name
+    prototype: Built
+    decoder: Built
+    auxiliary: Optional[Built]
 
 
 class Loss(Section):
     k: NonNegative
 
 
-class Protocol(Section):
-    name: Literal[
-        "corrected",
-        "released",
-        "released_prototype_average",
-        "released_aux_loss",
-        "released_backbone_mode",
-        "released_aux_padding",
-    ]
-    prototype_average: Literal["shots", "batch"]
-    aux_loss: Literal["mean", "last"]
-    backbone_mode: Literal["eval", "train"]
-    aux_padding: Literal["ignore", "background"]
-
-
 class Model(Section):
     width: Annotated[int, Field(ge=16, multiple_of=16)]  # the channel attention works on a sixteenth of it
-
-
-class Data(Section):
-    name: Literal["fssd12", "embedded", "metal8", "folder"]
-    root: Optional[Text]
-    image_size: Annotated[int, Field(ge=32, le=1024), AfterValidator(_multiple_of_8)]
-    workers: Annotated[int, Field(ge=0, le=256)]
-    mask_threshold: Optional[Annotated[int, Field(ge=0, le=254)]]  # grey above it is defect
-    folds: Optional[Annotated[int, Field(ge=2)]]
-
-
-class Optimizer(Section):
-    name: Literal["sgd", "adamw"]
-    lr: Positive
-    momentum: Fraction
-    weight_decay: NonNegative
-    head_lr_multiplier: Positive
-
-
-class Schedule(Section):
-    name: Literal["poly", "cosine"]
-    power: Positive
-    warmup_iterations: Annotated[int, Field(ge=0)]
 
 
 class Init(Section):
@@ -101,20 +71,27 @@ class Init(Section):
     )
 
 
-class LossTerms(Section):
-    dice: NonNegative
-    focal_gamma: NonNegative
-    foreground: Positive
-
-
 class Average(Section):
     ema: Optional[Annotated[float, Field(gt=0, lt=1)]]
 
 
+class Episodes(Section):
+    name: Text = "plain"
+    invert: Probability = 0.0
+    photometric: Probability = 0.0
+    pseudo: Probability = 0.0
+    distractor: Probability = 0.0
+    negative: Probability = 0.0
+
+
+class Baseline(Section):
+    stage: Stage = "f3"
+
+
 class Recipe(Section):
     name: Literal["paper", "fast", "steel"]
-    optimizer: Optimizer
-    schedule: Schedule
+    optimizer: SerializeAsAny[Optimizer]
+    schedule: SerializeAsAny[Schedule]
     init: Init
     features: Literal["plain", "rms", "position", "standard"]
     clip_grad_norm: Optional[Positive]
@@ -122,6 +99,8 @@ class Recipe(Section):
     loss: LossTerms
     average: Average
     sampling: Literal["image", "class"]
+    episodes: Episodes = Episodes()  # these two: of runs from before they were choices
+    prior: Optional[Stage] = None
 
 
 class Train(Section):
@@ -157,17 +136,18 @@ class Common(Section):
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"]
     fold: Annotated[int, Field(ge=0)]
     shot: Count
-    profile: Literal["paper", "quick", "tiny"]
+    profile: Literal["paper", "cpu", "quick", "tiny"]
     backbone: Backbone
     ablation: Ablation
     loss: Loss
     protocol: Protocol
     model: Model
-    data: Data
+    data: SerializeAsAny[DataSection]
     recipe: Recipe
     train: Train
     evaluate: Evaluate
     log: Log
+    baseline: Baseline = Baseline()
 
 
 class Config(Common):
@@ -184,7 +164,7 @@ class UseConfig(Common):
 
 
 class Predict(Section):
-    threshold: Annotated[float, Field(gt=0, lt=1)]
+    threshold: Annotated[Union[float, str], AfterValidator(_threshold)]
     tiling: Union[bool, Literal["auto"]]
     tile: Optional[Annotated[int, Field(ge=32)]]
     overlap: Annotated[float, Field(ge=0, le=0.75)]
@@ -193,6 +173,7 @@ class Predict(Section):
     batch_size: Annotated[int, Field(ge=1, le=1024)]
     overlays: bool
     probabilities: bool
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of runs from before it was a choice
 
 
 class PredictConfig(UseConfig):
@@ -201,6 +182,7 @@ class PredictConfig(UseConfig):
     task: Literal["predict"]
     support: Optional[Text]
     query: Optional[Text]
+    clean: Optional[Text] = None  # of runs from before it was a choice
     predict: Predict
 
 

@@ -1,22 +1,33 @@
 """Data: files → episodes → batches. Nothing here imports Jittor."""
 
-from cpanet.data.catalog import examine, load_dataset, resolve_auto
+from cpanet.data.catalog import Layout, equal_runs, examine, load_dataset, resolve_auto
 from cpanet.data.dataset import DefectDataset, Split
 from cpanet.data.episodes import Episode, test_episodes, train_episodes
+from cpanet.data.images import read_image, value_range_of
 from cpanet.data.loader import Batch, EpisodeLoader, make_batch, test_batch, train_batches
+from cpanet.data.sets import DataSet, EmbeddedSet, Folder, FSSD12Set, Metal8Set
 
 __all__ = [
     "Batch",
+    "DataSet",
     "DefectDataset",
+    "EmbeddedSet",
     "Episode",
     "EpisodeLoader",
+    "FSSD12Set",
+    "Folder",
+    "Layout",
+    "Metal8Set",
     "Split",
+    "equal_runs",
     "examine",
     "load_dataset",
     "make_batch",
+    "read_image",
     "resolve_auto",
     "test_batch",
     "test_episodes",
     "train_batches",
     "train_episodes",
+    "value_range_of",
 ]

@@ -1,4 +1,4 @@
-"""``python -m cpanet.data``: check a data set, build metal8, write the embedded set to look at."""
+"""``python -m cpanet.data``: check or import a data set, build metal8, write the embedded set to look at."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cpanet.data import build, embedded
+from cpanet.console import replace_unencodable, until_closed
+from cpanet.data import importing, metal8, synthetic
 from cpanet.data.catalog import FSSD12, METAL8, NAMES, Layout, examine, looks_like
-from cpanet.data.check import Problem, printable
+from cpanet.data.check import MaskValues, Problem, printable
 from cpanet.data.folder import Contents
+from cpanet.data.near import near_pairs
 from cpanet.errors import UserError
 
 
 def guess_name(root: Path) -> str:
     """Which data set a folder holds, by its class folders."""
-    for layout in (FSSD12, METAL8):
-        if looks_like(layout, root):
-            return layout.name
+    for spec in (FSSD12, METAL8):
+        if looks_like(spec, root):
+            return spec.name
     return "folder"
 
 
-def class_table(layout: Layout, contents: Contents) -> Table:
+def class_table(spec: Layout, contents: Contents) -> Table:
     """Images, sizes and defect share of each class."""
-    table = Table(title=Text(f"{layout.name}: {len(contents.images)} usable images"))
+    table = Table(title=Text(f"{spec.name}: {len(contents.images)} usable images"))
     for column in ("class", "test fold", "images", "sizes", "defect % (least, median, most)"):
         table.add_column(column, justify="left" if column == "class" else "right")
-    for index, name in enumerate(layout.classes):
+    for index, name in enumerate(spec.classes):
         masks = [m for m, label in zip(contents.masks, contents.labels) if label == index]
-        folds = ", ".join(str(f) for f, fold in enumerate(layout.folds) if name in fold)
-        shares = [100 * m.mean() for m in masks]
+        folds = ", ".join(str(f) for f, fold in enumerate(spec.folds) if name in fold)
+        shares = [100 * np.mean(m == 1) for m in masks]
         share = f"{min(shares):.2f}, {np.median(shares):.1f}, {max(shares):.1f}" if shares else "–"
         table.add_row(Text(printable(name)), folds, str(len(masks)), _sizes(masks), share)
     return table
@@ -62,14 +65,31 @@ def problem_table(problems: Sequence[Problem]) -> Table:
     return table
 
 
+def report_near(spec: Layout, contents: Contents) -> None:
+    """Add pictures that are the same but for their compression: a problem across classes, otherwise a note."""
+    for first, second in near_pairs(contents.images):
+        names = [printable(contents.names[i]) for i in (first, second)]
+        if contents.labels[first] == contents.labels[second] or spec.published:
+            contents.notes.append(f"{names[1]} is nearly the same picture as {names[0]}")
+        else:
+            detail = f"is nearly the same picture as {names[0]}: what is tested would be trained on; keep one"
+            contents.problems.append(Problem(names[1], "leakage", detail))
+
+
 def check(arguments: argparse.Namespace) -> int:
     """Print the report; 0 where the data set can be used, 2 where it cannot."""
     name = arguments.name or guess_name(arguments.root)
-    layout, contents = examine(
-        name, arguments.root, arguments.mask_threshold, arguments.shot + 1, arguments.folds
+    spec, contents = examine(
+        name,
+        arguments.root,
+        arguments.mask_threshold,
+        arguments.shot + 1,
+        arguments.folds,
+        arguments.mask_values,
     )
+    report_near(spec, contents)
     console = Console()
-    console.print(class_table(layout, contents))
+    console.print(class_table(spec, contents))
     for note in contents.notes:
         console.print(Text(f"note: {note}"))
     if contents.problems:
@@ -79,9 +99,36 @@ def check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def import_set(arguments: argparse.Namespace) -> int:
+    """Import a set in another form and say what became of it."""
+    imported = importing.import_dataset(arguments.source, arguments.target)
+    print(f"{printable(str(arguments.source))} was read as {imported.form}.")
+    for name, number in imported.images.items():
+        print(f"  {printable(name)}: {number} image{'s' * (number != 1)} with a mask")
+    for note in imported.notes:
+        print(f"note: {note}")
+    print(
+        f"Written to {printable(str(arguments.target))}. Next: python -m cpanet.data check {arguments.target}"
+    )
+    return 0
+
+
+def mask_values(text: str) -> MaskValues:
+    """An argparse type: {defect: [1], ignore: [255]}."""
+    try:
+        read = yaml.safe_load(text)
+        if not isinstance(read, dict):
+            raise argparse.ArgumentTypeError(f"{text} is no mapping such as '{{defect: [1], ignore: [255]}}'")
+        found = MaskValues.of(read)
+    except (yaml.YAMLError, UserError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    assert found is not None
+    return found
+
+
 def build_set(arguments: argparse.Namespace) -> int:
     """Build metal8 and say where it is."""
-    number = build.build_metal8(arguments.sd900, arguments.magnetic_tile, arguments.out, arguments.sources)
+    number = metal8.build_metal8(arguments.sd900, arguments.magnetic_tile, arguments.out, arguments.sources)
     print(
         f"{number} images written to {printable(str(arguments.out))}: data=metal8 data.root={arguments.out}"
     )
@@ -90,8 +137,8 @@ def build_set(arguments: argparse.Namespace) -> int:
 
 def embed(arguments: argparse.Namespace) -> int:
     """Write the embedded set to a folder that does not exist yet."""
-    embedded.write_new(arguments.out)
-    print(f"{len(embedded.CLASSES) * embedded.PER_CLASS} images written to {printable(str(arguments.out))}")
+    synthetic.write_new(arguments.out)
+    print(f"{len(synthetic.CLASSES) * synthetic.PER_CLASS} images written to {printable(str(arguments.out))}")
     return 0
 
 
@@ -123,11 +170,21 @@ def parser() -> argparse.ArgumentParser:
     )
     one.set_defaults(function=check)
 
+    one.add_argument(
+        "--mask-values", type=mask_values, metavar="VALUES", help="such as '{defect: [1], ignore: [255]}'"
+    )
+    more = commands.add_parser(
+        "import", help="make the folder layout of label-coded masks, LabelMe or COCO polygons"
+    )
+    more.add_argument("source", type=Path, metavar="SOURCE", help="a folder with images and annotations")
+    more.add_argument("target", type=Path, metavar="TARGET", help="folder to write, which must not exist yet")
+    more.set_defaults(function=import_set)
+
     two = commands.add_parser("build", help="build a data set from public downloads")
     two.add_argument("set", choices=["metal8"])
     two.add_argument("--sd900", type=Path, required=True, metavar="DIR_OR_ZIP", help="SD-saliency-900")
     two.add_argument("--magnetic-tile", type=Path, required=True, metavar="DIR_OR_ZIP")
-    two.add_argument("--sources", type=Path, default=build.SOURCES, metavar="CSV", help="another selection")
+    two.add_argument("--sources", type=Path, default=metal8.SOURCES, metavar="CSV", help="another selection")
     two.add_argument("out", type=Path, metavar="OUT", help="folder to write, which must not exist yet")
     two.set_defaults(function=build_set)
 
@@ -139,9 +196,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; a mistake of the user's ends in one message and exit code 2."""
+    replace_unencodable()
     try:
-        parsed = parser().parse_args(arguments)
-        return int(parsed.function(parsed))
+        with until_closed():
+            parsed = parser().parse_args(arguments)
+            return int(parsed.function(parsed))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cpanet.data import embedded
-from cpanet.data.check import MaskRule, Problem, printable, raise_problems, shorten
+from cpanet.data import synthetic
+from cpanet.data.check import MaskRule, MaskValues, Problem, printable, raise_problems, shorten
 from cpanet.data.dataset import DefectDataset
 from cpanet.data.folder import Contents, find_classes, read_folder
 from cpanet.errors import UserError
@@ -37,6 +37,7 @@ class Layout:
     aliases: Mapping[str, str] = field(default_factory=dict)
     expected: Mapping[str, int] = field(default_factory=dict)  # images of a class, where known
     mask_threshold: int | None = None
+    mask_values: MaskValues | None = None
 
 
 def equal_runs(classes: Sequence[str], folds: int) -> Folds:
@@ -70,7 +71,14 @@ METAL8 = Layout(
     expected={**dict.fromkeys(_METAL8, 50), "MT_Fray": 32},
 )
 
-EMBEDDED = Layout("embedded", embedded.CLASSES, equal_runs(embedded.CLASSES, 3))
+EMBEDDED = Layout(
+    "embedded",
+    synthetic.CLASSES,
+    equal_runs(synthetic.CLASSES, 3),
+    expected=dict.fromkeys(synthetic.CLASSES, synthetic.PER_CLASS),
+)
+
+PUBLISHED = {layout.name: layout for layout in (FSSD12, METAL8, EMBEDDED)}
 
 NAMES = ("fssd12", "embedded", "metal8", "folder")
 
@@ -101,6 +109,7 @@ def describe_folder(root: Path, folds: int | None = None) -> Layout:
         classes,
         chosen,
         mask_threshold=description.get("mask_threshold"),
+        mask_values=MaskValues.of(description.get("mask_values")),
     )
 
 
@@ -120,7 +129,8 @@ def _read_description(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file() or path.stat().st_size > 2**20:
             raise UserError(f"{where} is not a text file of a few lines. Mend or remove it.")
-        content = yaml.safe_load(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{where} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
     if content is None:
@@ -141,14 +151,38 @@ def _read_description(path: Path) -> dict[str, Any]:
             lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 254,
             "a whole number from 0 to 254",
         ),
+        "mask_values": (
+            lambda v: isinstance(v, dict),
+            "a mapping of lists, such as {defect: [1], ignore: [255]}",
+        ),
     }
     for key, value in content.items():
         if key not in checks:
             raise UserError(f"{where} has an unknown key {key!r}. Known are {', '.join(checks)}.")
         valid, what = checks[key]
         if not valid(value):
-            raise UserError(f"{where}: {key} must be {what}.")
+            bare = None
+            if key in ("name", "classes", "folds"):
+                bare = _not_text(value, yaml.load(text, yaml.BaseLoader)[key])
+            raise UserError(f"{where}: {key} must be {what}{_quote(bare)}.")
+    if {"mask_threshold", "mask_values"} <= set(content):
+        raise UserError(f"{where}: mask_threshold and mask_values exclude each other. Keep one.")
     return content
+
+
+def _not_text(value: Any, typed: Any, depth: int = 3) -> tuple[str, Any] | None:
+    """The first name that YAML did not read as text: as it was typed (1, no, null), and what YAML made of it."""
+    if isinstance(value, list) and isinstance(typed, list) and depth:
+        found = (_not_text(v, t, depth - 1) for v, t in zip(value, typed))
+        return next((f for f in found if f is not None), None)
+    return (typed, value) if isinstance(typed, str) and not isinstance(value, str) else None
+
+
+def _quote(bare: tuple[str, Any] | None) -> str:
+    if bare is None:
+        return ""
+    kinds = {bool: "yes or no", int: "a number", float: "a number", type(None): "nothing"}
+    return f"; YAML reads {bare[0]} as {kinds.get(type(bare[1]), 'a date')}: write '{bare[0]}' in quotes"
 
 
 def _check_folds(path: Path, folds: Folds, classes: Sequence[str]) -> None:
@@ -165,20 +199,19 @@ def _check_folds(path: Path, folds: Folds, classes: Sequence[str]) -> None:
             raise UserError(f"{where}: fold {number} tests every class, which leaves none to train on.")
 
 
-def find_layout(name: str, root: Path, folds: int | None = None) -> Layout:
+def find_spec(name: str, root: Path, folds: int | None = None) -> Layout:
     """The layout of data set ``name``; a folder's is read from ``root``."""
-    fixed = {layout.name: layout for layout in (FSSD12, METAL8, EMBEDDED)}
-    if name in fixed:
-        return fixed[name]
+    if name in PUBLISHED:
+        return PUBLISHED[name]
     if name == "folder":
         return describe_folder(root, folds)
     raise UserError(f"data.name={name}: there is no such data set. Choose one of {', '.join(NAMES)}.")
 
 
-def looks_like(layout: Layout, root: Path) -> bool:
-    """Whether ``root`` holds most class folders of a layout."""
-    found = sum((root / c).is_dir() or (root / layout.aliases.get(c, c)).is_dir() for c in layout.classes)
-    return 2 * found > len(layout.classes)
+def looks_like(spec: Layout, root: Path) -> bool:
+    """Whether ``root`` holds most class folders of ``spec``."""
+    found = sum((root / c).is_dir() or (root / spec.aliases.get(c, c)).is_dir() for c in spec.classes)
+    return 2 * found > len(spec.classes)
 
 
 def resolve_auto(name: str, root: Path | None) -> tuple[str, Path | None, str]:
@@ -220,34 +253,61 @@ def examine(
     mask_threshold: int | None = None,
     min_images: int = 2,
     folds: int | None = None,
+    mask_values: MaskValues | None = None,
 ) -> tuple[Layout, Contents]:
     """Read ``root`` as data set ``name`` and collect everything that is wrong with it."""
     root = _existing(Path(root))
-    layout = find_layout(name, root, folds)
+    spec = find_spec(name, root, folds)
+    return spec, examine_layout(spec, root, mask_threshold, min_images, mask_values)
+
+
+def examine_layout(
+    spec: Layout,
+    root: Path,
+    mask_threshold: int | None = None,
+    min_images: int = 2,
+    mask_values: MaskValues | None = None,
+) -> Contents:
+    """Read the classes of ``spec`` below ``root`` and collect everything that is wrong with them."""
+    if mask_threshold is not None and mask_values is not None:
+        raise UserError("data.mask_threshold and data.mask_values exclude each other. Give one of them.")
+    root = _existing(root)
     folders = [
-        layout.aliases[c] if not (root / c).is_dir() and (root / layout.aliases.get(c, c)).is_dir() else c
-        for c in layout.classes
+        spec.aliases[c] if not (root / c).is_dir() and (root / spec.aliases.get(c, c)).is_dir() else c
+        for c in spec.classes
     ]
-    threshold = mask_threshold if mask_threshold is not None else layout.mask_threshold
+    if mask_threshold is None and mask_values is None:
+        mask_threshold, mask_values = spec.mask_threshold, spec.mask_values
     contents = read_folder(
         root,
-        layout.classes,
-        MaskRule(threshold, lenient=layout.published),
+        spec.classes,
+        MaskRule(mask_threshold, spec.published, mask_values),
         folders,
-        duplicates="note" if layout.published else "problem",
+        duplicates="note" if spec.published else "problem",
     )
-    for canonical, folder in zip(layout.classes, folders):
+    for canonical, folder in zip(spec.classes, folders):
         if folder != canonical:
             contents.notes.append(f"folder {folder} is read as {canonical}")
-    for index, canonical in enumerate(layout.classes):
+    for index, canonical in enumerate(spec.classes):
         number = contents.labels.count(index)
-        wanted = layout.expected.get(canonical, number)
-        if 0 < number != wanted:
+        wanted = spec.expected.get(canonical, number)
+        if spec.published and 0 < number != wanted:
             contents.notes.append(f"{canonical} has {number} images, the published set {wanted}")
         if number < min_images and (root / folders[index]).is_dir():
             detail = f"has {number} usable images; {min_images - 1}-shot episodes need at least {min_images}"
             contents.problems.append(Problem(canonical, "class too small", detail))
-    return layout, contents
+    return contents
+
+
+def read_set(
+    spec: Layout,
+    root: Path,
+    mask_threshold: int | None = None,
+    min_images: int = 2,
+    mask_values: MaskValues | None = None,
+) -> DefectDataset:
+    """The classes of ``spec`` below ``root``, decoded. Raises UserError with all problems."""
+    return _dataset(spec, root, examine_layout(spec, root, mask_threshold, min_images, mask_values))
 
 
 def load_dataset(
@@ -257,35 +317,44 @@ def load_dataset(
     mask_threshold: int | None = None,
     min_images: int = 2,
     folds: int | None = None,
+    mask_values: MaskValues | Mapping[str, Any] | None = None,
 ) -> DefectDataset:
     """Read data set ``name`` ("fssd12", "embedded", "metal8", "folder") into memory.
 
     ``root`` holds the class folders; the embedded set needs none, it is drawn into ``cache`` at its first
     use. ``mask_threshold``: grey above it is defect; without it 255 is, and other values than 0 and 255 are
-    refused (in the published sets: background). ``min_images`` of each class: shot + 1. ``folds``: number of
-    equal runs of classes, for a folder without ``dataset.yaml``. Raises ``UserError`` with all problems.
+    refused (in the published sets: background). ``mask_values`` says what each value means instead, such as
+    ``{"defect": [1], "ignore": [255]}``; ignored pixels are 255 in the masks. ``min_images`` of each class: shot + 1.
+    ``folds``: number of equal runs of classes, for a folder without ``dataset.yaml``. Raises
+    ``UserError`` with all problems.
     """
     if root is None and name != "embedded":
         raise UserError(f"data.root is not set. Give the folder that holds {name}: data.root=FOLDER.")
+    values = MaskValues.of(mask_values)
     drawn = root is None
-    root = embedded.ensure(cache) if root is None else Path(root)
-    layout, contents = examine(name, root, mask_threshold, min_images, folds)
-    if drawn and contents.fingerprint != embedded.FINGERPRINT:
+    root = synthetic.ensure(cache) if root is None else Path(root)
+    spec, contents = examine(name, root, mask_threshold, min_images, folds, values)
+    if drawn and contents.fingerprint != synthetic.FINGERPRINT:
         # Files were damaged or changed. Pictures that come out differently on this machine are possible, too.
-        root = embedded.ensure(cache, again=True)
-        layout, contents = examine(name, root, mask_threshold, min_images, folds)
-        if contents.fingerprint != embedded.FINGERPRINT:
+        root = synthetic.ensure(cache, again=True)
+        spec, contents = examine(name, root, mask_threshold, min_images, folds, values)
+        if contents.fingerprint != synthetic.FINGERPRINT:
             contents.notes.append("the embedded set comes out differently here than on other machines")
-    raise_problems(layout.name, root, contents.problems)
+    return _dataset(spec, root, contents)
+
+
+def _dataset(spec: Layout, root: Path, contents: Contents) -> DefectDataset:
+    raise_problems(spec.name, root, contents.problems)
     return DefectDataset(
-        layout.name,
+        spec.name,
         root,
-        layout.classes,
+        spec.classes,
         contents.images,
         contents.masks,
         np.array(contents.labels, np.int64),
         contents.names,
-        layout.folds,
+        spec.folds,
         contents.fingerprint,
         contents.notes,
+        value_range=contents.value_range,
     )

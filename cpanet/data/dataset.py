@@ -24,10 +24,12 @@ class Split(NamedTuple):
 class DefectDataset:
     """Images and masks of every class, decoded once and kept in memory.
 
-    ``images[i]`` is uint8 RGB (H, W, 3), ``masks[i]`` uint8 (H, W) with 1 where the defect is,
-    ``labels[i]`` the index of its class in ``classes`` and ``names[i]`` its path below ``root``.
+    ``images[i]`` is uint8 RGB (H, W, 3), ``masks[i]`` uint8 (H, W) with 1 where the defect is
+    and 255 where nothing counts, ``labels[i]`` the index of its class in ``classes`` and ``names[i]`` its path
+    below ``root``.
     ``folds[f]`` names the test classes of fold f; ``fingerprint`` is a SHA-256 over names and files;
-    ``notes`` says what was accepted although it was not quite as expected.
+    ``notes`` says what was accepted although it was not quite as expected; ``value_range`` holds the values of pictures
+    with more than 8 bits that became 0 and 255, None where all have 8.
     """
 
     name: str
@@ -40,6 +42,8 @@ class DefectDataset:
     folds: tuple[tuple[str, ...], ...]
     fingerprint: str
     notes: list[str] = field(default_factory=list)
+    value_range: tuple[float, float] | None = None
+    leave_out: int | None = None  # a training class, by its number among the fold's: tested instead
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,12 +53,28 @@ class DefectDataset:
         return np.flatnonzero(self.labels == class_index)
 
     def split(self, fold: int) -> Split:
-        """The classes and images that ``fold`` trains and tests on."""
+        """The classes and images that ``fold`` trains and tests on.
+
+        With ``leave_out`` one of the fold's training classes is tested, the others are trained on, and the fold's test
+        classes are not touched: decisions about a recipe are made so.
+        """
         if not 0 <= fold < len(self.folds):
             raise UserError(
                 f"fold={fold}: {self.name} has folds 0 to {len(self.folds) - 1}. Choose one of these."
             )
         test = tuple(sorted(self.classes.index(c) for c in self.folds[fold]))
         train = tuple(c for c in range(len(self.classes)) if c not in test)
-        is_test = np.isin(self.labels, test)
-        return Split(train, test, np.flatnonzero(~is_test), np.flatnonzero(is_test))
+        if self.leave_out is not None:
+            if not 0 <= self.leave_out < len(train):
+                raise UserError(
+                    f"data.leave_out={self.leave_out}: fold {fold} of {self.name} has {len(train)} training classes. "
+                    f"Choose 0 to {len(train) - 1}."
+                )
+            test = (train[self.leave_out],)
+            train = tuple(c for c in train if c not in test)
+        return Split(
+            train,
+            test,
+            np.flatnonzero(np.isin(self.labels, train)),
+            np.flatnonzero(np.isin(self.labels, test)),
+        )

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -21,15 +24,21 @@ import numpy as np
 from cpanet.data.check import MaskRule, Problem, binarise, printable, shorten
 from cpanet.data.images import (
     IMAGE_SUFFIXES,
-    MASK_SUFFIXES,
     Header,
     Refused,
-    decode_grey,
-    decode_image,
+    ValueRange,
+    decode_mask,
+    decode_pixels,
+    join_ranges,
+    range_of,
     read_header,
+    to_rgb,
 )
+from cpanet.errors import UserError
 
 IMAGES, MASKS = "Images", "GT"
+MASK_ENDS = ("_mask", "-mask", ".mask", "_gt", "_GT", "-gt")  # of a mask's name without its suffix
+PNG = IMAGE_SUFFIXES.index(".png")
 DEFAULT_RULE = MaskRule()
 MAX_TOTAL_PIXELS = 1_500_000_000  # 4 bytes each once decoded: 6 GB
 
@@ -54,6 +63,29 @@ class Contents:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     fingerprint: str = ""
+    value_range: ValueRange = None
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``target`` when the block is left; where the block fails nothing is left of it.
+
+    Raises UserError where ``target`` is there already, unless as an empty folder, or cannot be written.
+    """
+    shown = printable(str(target))
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise UserError(f"{shown} exists already. Give a folder that does not, or remove it.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            yield work
+            work.chmod(0o755)
+            work.rename(target)  # replaces an empty folder
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{shown} cannot be written: {error.strerror or error}.") from None
 
 
 def natural_key(name: str) -> tuple:
@@ -69,6 +101,33 @@ def list_folder(path: Path) -> list[str]:
     except OSError:
         return []
     return sorted((n for n in names if not n.startswith(".")), key=natural_key)
+
+
+def is_mask_name(name: str, stems: Collection[str]) -> bool:
+    """Whether a file is the mask of one beside it, by its name: ``x_mask.png`` where there is an ``x``."""
+    stem = Path(name).stem
+    return any(stem.endswith(end) and stem[: -len(end)] in stems for end in MASK_ENDS)
+
+
+def list_pictures(folder: Path) -> list[str]:
+    """Names of the pictures in a folder, in natural order: no hidden files, no ``Thumbs.db``, no masks beside them."""
+    names = [name for name in list_folder(folder) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    stems = {Path(name).stem for name in names}
+    return [name for name in names if not is_mask_name(name, stems)]
+
+
+def masks_by_stem(files: Sequence[str], stems: Collection[str]) -> dict[str, str]:
+    """The mask of every picture: ``x.png`` before ``x.bmp`` or another format before ``x_mask.png`` and the like."""
+    found: dict[str, str] = {}
+    pictures = [f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES]
+    for file in sorted(pictures, key=lambda f: IMAGE_SUFFIXES.index(Path(f).suffix.lower()) != PNG):
+        found.setdefault(Path(file).stem, file)
+    for end in MASK_ENDS:
+        for file in pictures:
+            stem = Path(file).stem
+            if stem.endswith(end) and stem not in stems and stem[: -len(end)] in stems:
+                found.setdefault(stem[: -len(end)], file)
+    return found
 
 
 def find_classes(root: Path) -> list[str]:
@@ -87,7 +146,7 @@ def list_pairs(root: Path, class_index: int, name: str, folder: str, contents: C
     files = list_folder(images_dir)
     images = [f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES]
     strays = [f"{folder}/{IMAGES}/{f}" for f in files if Path(f).suffix.lower() not in IMAGE_SUFFIXES]
-    masks = {Path(f).stem: f for f in list_folder(masks_dir) if Path(f).suffix.lower() in MASK_SUFFIXES}
+    masks = masks_by_stem(list_folder(masks_dir), {Path(f).stem for f in images})
 
     pairs: list[Pair] = []
     stems: dict[str, str] = {}
@@ -103,6 +162,9 @@ def list_pairs(root: Path, class_index: int, name: str, folder: str, contents: C
             contents.problems.append(Problem(shown, "duplicated name", detail))
         elif stem not in masks:
             detail = f"there is no {name}/{MASKS}/{printable(stem)}.png"
+            near = [m for s, m in masks.items() if s.casefold() == stem.casefold()]
+            if near:
+                detail += f"; {printable(near[0])} differs in capitals: rename it"
             if masks_dir.is_dir():
                 contents.problems.append(Problem(shown, "missing mask", detail))
         else:
@@ -113,6 +175,13 @@ def list_pairs(root: Path, class_index: int, name: str, folder: str, contents: C
     if strays:
         contents.notes.append(f"ignored, no image by its name: {shorten(strays)}")
     unused = [f"{name}/{MASKS}/{masks[s]}" for s in masks if s not in stems and images_dir.is_dir()]
+    other = [
+        f"{name}/{MASKS}/{masks[s]}"
+        for s in stems
+        if masks[s] != f"{s}.png" and not masks[s].endswith(".PNG")
+    ]
+    if other:
+        contents.notes.append(f"masks of another name than NAME.png: {shorten(other)}")
     if unused:
         contents.notes.append(f"ignored, masks without an image: {shorten(unused)}")
     return pairs
@@ -139,14 +208,19 @@ def _read_headers(pair: Pair) -> _Headers:
             headers.append(None)
             problems.append(_problem(pair, path, refused))
     image, mask = headers
-    if image and mask and image != mask:
+    if image and mask and image.size != mask.size:
         detail = f"is {mask.width}×{mask.height}, its image {image.width}×{image.height}"
+        if image.orientation != mask.orientation and image.size == mask.size[::-1]:
+            detail += (
+                f" once turned by its EXIF orientation {image.orientation}, as it is shown; save the image turned and "
+                "without that tag, or draw the mask on what is shown"
+            )
         problems.append(_problem(pair, pair.mask, Refused("size mismatch", detail)))
     return _Headers(image, mask, problems)
 
 
 class _Decoded(NamedTuple):
-    image: np.ndarray | None
+    pixels: np.ndarray | None
     mask: np.ndarray | None
     image_hash: bytes
     mask_hash: bytes
@@ -155,7 +229,7 @@ class _Decoded(NamedTuple):
 
 
 def _decode(pair: Pair, rule: MaskRule) -> _Decoded:
-    image = mask = None
+    pixels = mask = None
     remark = ""
     hashes = {pair.image: b"", pair.mask: b""}
     problems = []
@@ -164,12 +238,12 @@ def _decode(pair: Pair, rule: MaskRule) -> _Decoded:
             data = _read(path)
             hashes[path] = hashlib.sha256(data).digest()
             if path == pair.image:
-                image = decode_image(data)
+                pixels = decode_pixels(data)
             else:
-                mask, remark = binarise(decode_grey(data), rule)
+                mask, remark = binarise(decode_mask(data), rule)
         except Refused as refused:
             problems.append(_problem(pair, path, refused))
-    return _Decoded(image, mask, hashes[pair.image], hashes[pair.mask], remark, problems)
+    return _Decoded(pixels, mask, hashes[pair.image], hashes[pair.mask], remark, problems)
 
 
 def _read(path: Path) -> bytes:
@@ -188,7 +262,7 @@ def read_folder(
 ) -> Contents:
     """Read every class of ``classes``; ``folders`` gives their folders' names where these differ.
 
-    ``duplicates`` says whether two files with the same content are a "problem" or a "note".
+    ``duplicates`` says whether two files that show the same pixels are a "problem" or a "note".
     """
     contents = Contents()
     pairs: list[Pair] = []
@@ -210,32 +284,54 @@ def read_folder(
         )
         contents.problems.append(Problem(str(root), "too large", detail))
         return contents
+    turned = [pair.name for pair, h in zip(pairs, headers) if h.image and h.image.orientation != 1]
+    if turned:
+        contents.notes.append(f"turned by their EXIF orientation, as they are shown: {shorten(turned)}")
 
     sound = [pair for pair, header in zip(pairs, headers) if not header.problems]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         decoded = list(pool.map(lambda pair: _decode(pair, rule), sound))
+    ranges = [range_of(item.pixels) for item in decoded if item.pixels is not None]
+    contents.value_range = join_ranges(ranges)
     remarks: Counter[str] = Counter()
     seen: dict[bytes, str] = {}
     digest = hashlib.sha256()
     for pair, item in zip(sound, decoded):
         contents.problems += item.problems
-        if item.image is None or item.mask is None:
+        if item.pixels is None or item.mask is None:
             continue
-        if item.image_hash in seen:
-            detail = f"is the same picture as {printable(seen[item.image_hash])}"
-            if duplicates == "problem":
-                contents.problems.append(
-                    _problem(pair, pair.image, Refused("duplicated image", detail + "; keep one"))
-                )
-            else:
-                contents.notes.append(f"{printable(pair.name)} {detail}")
-        seen.setdefault(item.image_hash, pair.name)
+        image = to_rgb(item.pixels, contents.value_range)
+        _compare(pair, image, seen, duplicates, contents)
         remarks[item.remark] += bool(item.remark)
         digest.update(pair.name.encode() + b"\0" + item.image_hash + item.mask_hash)
         contents.names.append(pair.name)
-        contents.images.append(item.image)
+        contents.images.append(image)
         contents.masks.append(item.mask)
         contents.labels.append(pair.class_index)
     contents.notes += [f"{remark}: {number}" for remark, number in remarks.items() if number]
+    if contents.value_range is not None:
+        low, high = contents.value_range
+        deep = sum(r is not None for r in ranges)
+        contents.notes.append(f"pictures with more than 8 bits: {deep} ({low:g} to {high:g} become 0 to 255)")
+        digest.update(f"range {low!r} {high!r}".encode())
     contents.fingerprint = digest.hexdigest()
     return contents
+
+
+def _compare(
+    pair: Pair, image: np.ndarray, seen: dict[bytes, str], duplicates: str, contents: Contents
+) -> None:
+    """Note or refuse a picture whose pixels have been met already, whatever the format of its file."""
+    pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+    first = seen.setdefault(pixels, pair.name)
+    if first == pair.name:
+        return
+    detail = f"is the same picture as {printable(first)}"
+    if first.split("/")[0] != pair.name.split("/")[0]:
+        detail += ", which is of another class: what is tested would be trained on"
+    if duplicates == "problem":
+        contents.problems.append(
+            _problem(pair, pair.image, Refused("duplicated image", detail + "; keep one"))
+        )
+    else:
+        contents.notes.append(f"{printable(pair.name)} {detail}")

@@ -21,15 +21,16 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cpanet.data import transforms
+from cpanet.data import pseudo, transforms
 from cpanet.data.dataset import DefectDataset
 from cpanet.data.episodes import Episode, train_episodes
+from cpanet.data.pseudo import PLAIN, EpisodeChanges
 from cpanet.errors import UserError
 
 WAIT_SECONDS = 60.0  # for one batch; a worker that is silent for longer is replaced
@@ -67,24 +68,51 @@ def fill_episode(
     indices: Sequence[int],
     rng: np.random.Generator,
     size: int,
+    changes: EpisodeChanges = PLAIN,
+    labels: Any = (),
+    pool: Sequence[int] = (),
 ) -> None:
-    """Write one augmented episode, query first, into row ``row`` of a batch's four arrays."""
+    """Write one augmented episode, query first, into row ``row`` of a batch's four arrays.
+
+    ``changes`` to it may use the pictures ``pool`` of the training classes; ``labels`` are all pictures' classes.
+    """
     query, query_mask, support, support_mask = arrays
+    others = pseudo.other_class(changes, indices, labels, pool, rng)
+    if others is not None:
+        indices = (indices[0], *others)
     query[row], query_mask[row] = transforms.train(images[indices[0]], masks[indices[0]], rng, size)
     for k, index in enumerate(indices[1:]):
         support[row, k], support_mask[row, k] = transforms.train(images[index], masks[index], rng, size)
+    if others is not None:
+        query_mask[row][query_mask[row] == 1] = 0
+    if changes.any:
+        pseudo.change_episode(
+            changes, [query[row], *support[row]], [query_mask[row], *support_mask[row]], images, pool, rng
+        )
 
 
 def make_batch(
-    dataset: DefectDataset, episodes: Sequence[Episode], seed: int, epoch: int, position: int, size: int
+    dataset: DefectDataset,
+    episodes: Sequence[Episode],
+    seed: int,
+    epoch: int,
+    position: int,
+    size: int,
+    changes: EpisodeChanges = PLAIN,
+    pool: Sequence[int] = (),
 ) -> Batch:
-    """The training batch of ``episodes``, of which the first is episode ``position`` of the epoch."""
+    """The training batch of ``episodes``, of which the first is episode ``position`` of the epoch.
+
+    ``pool``: the training images, of which ``changes`` may make use.
+    """
     shapes = batch_shapes(len(episodes), len(episodes[0].supports), size)
     arrays = [np.empty(shape, dtype) for shape, dtype in shapes]
     for row, episode in enumerate(episodes):
         rng = np.random.default_rng([seed, epoch, position + row])
         indices = (episode.query, *episode.supports)
-        fill_episode(arrays, row, dataset.images, dataset.masks, indices, rng, size)
+        fill_episode(
+            arrays, row, dataset.images, dataset.masks, indices, rng, size, changes, dataset.labels, pool
+        )
     return Batch(arrays[0], arrays[1], arrays[2], arrays[3], tuple(episodes))
 
 
@@ -227,8 +255,10 @@ class EpisodeLoader:
         size: int,
         workers: int = 0,
         sampling: str = "image",
+        changes: EpisodeChanges = PLAIN,
     ):
-        self.sampling = sampling
+        self.sampling, self.changes = sampling, changes
+        self._pool = [int(i) for i in dataset.split(fold).train_indices]
         self.dataset, self.fold, self.shot, self.seed = dataset, fold, shot, seed
         self.batch_size, self.size = batch_size, size
         images = len(dataset.split(fold).train_indices)
@@ -263,6 +293,9 @@ class EpisodeLoader:
             "batch_size": self.batch_size,
             "shot": self.shot,
             "size": self.size,
+            "changes": asdict(self.changes),
+            "labels": [int(label) for label in self.dataset.labels],
+            "pool": self._pool,
         }
         self._workers = [_Worker(self._setup, self._files) for _ in range(workers)]
 
@@ -290,7 +323,16 @@ class EpisodeLoader:
         if self._workers:
             return self._from_workers(epoch, start, groups)
         return (
-            make_batch(self.dataset, group, self.seed, epoch, (start + b) * self.batch_size, self.size)
+            make_batch(
+                self.dataset,
+                group,
+                self.seed,
+                epoch,
+                (start + b) * self.batch_size,
+                self.size,
+                self.changes,
+                self._pool,
+            )
             for b, group in enumerate(groups)
         )
 

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-from cpanet.data.catalog import load_dataset
 from cpanet.data.dataset import DefectDataset
+from cpanet.data_section import DataSection
+
+MOST = 2  # 1 and 5 shots are read apart
+kept: dict[str, DefectDataset] = {}
 
 
-def dataset_of(section: Any, shot: int) -> DefectDataset:
+def dataset_of(section: DataSection, shot: int) -> DefectDataset:
     """The data set that a ``data`` section describes, in memory; every class has images for ``shot`` supports.
 
     Raises UserError with all its problems.
     """
-    return _read(section.name, section.root, section.mask_threshold, shot + 1, section.folds)
-
-
-@lru_cache(maxsize=2)  # 1 and 5 shots are read apart
-def _read(
-    name: str, root: str | None, mask_threshold: int | None, min_images: int, folds: int | None
-) -> DefectDataset:
-    return load_dataset(
-        name,
-        Path(root) if root else None,
-        mask_threshold=mask_threshold,
-        min_images=min_images,
-        folds=folds,
-    )
+    key = f"{shot} {section.model_dump_json(exclude={'image_size', 'workers', 'leave_out'})}"
+    if key not in kept:
+        dataset = section.read(shot + 1)
+        for oldest in list(kept)[: len(kept) - MOST + 1]:
+            del kept[oldest]
+        kept[key] = dataset
+    return kept[key] if section.leave_out is None else replace(kept[key], leave_out=section.leave_out)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from cpanet.data.loader import batch_shapes, batch_views, fill_episode
+from cpanet.data.pseudo import EpisodeChanges
 
 
 def _images(fd: int, sizes: list[list[int]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -40,6 +41,8 @@ def main() -> None:
     slots = mmap.mmap(setup["fds"][1], 0)
     shapes = batch_shapes(setup["batch_size"], setup["shot"], setup["size"])
 
+    changes, labels = EpisodeChanges(**setup["changes"]), setup["labels"]
+
     for line in sys.stdin.buffer:
         task = json.loads(line)
         answer = {"slot": task["slot"]}
@@ -47,7 +50,9 @@ def main() -> None:
             arrays = batch_views(slots, task["slot"] * setup["slot_bytes"], shapes)
             for row, indices in enumerate(task["episodes"]):
                 rng = np.random.default_rng(task["seeds"][row])
-                fill_episode(arrays, row, images, masks, indices, rng, setup["size"])
+                fill_episode(
+                    arrays, row, images, masks, indices, rng, setup["size"], changes, labels, setup["pool"]
+                )
         except Exception:
             answer["error"] = traceback.format_exc()
         try:

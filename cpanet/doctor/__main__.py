@@ -16,16 +16,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cpanet.doctor import learning, machine, operators, precision, processes
+from cpanet.console import replace_unencodable
+from cpanet.doctor import learning, machine, operators, precision, processes, speed
 from cpanet.doctor.checks import Check, Result, run_check
 from cpanet.doctor.record import Record
 from cpanet.errors import UserError
 from cpanet.runtime import Runtime, prepare, probe_cuda, versions
-from cpanet.runtime.precision import LEVELS, OFFERED, PRECISIONS, resolve
+from cpanet.runtime.precision import LEVELS, PRECISIONS, offered, remember_doctor, resolve
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 when everything is as it should be, 1 otherwise."""
+    replace_unencodable()
     options = parse(argv)
     console = Console(highlight=False, soft_wrap=True)
     start = time.perf_counter()
@@ -82,7 +84,7 @@ def choose_device(asked: str) -> str:
 def choose_precisions(asked: Sequence[str] | None, device: str) -> tuple[str, ...]:
     """Those to examine, float32 first. UserError for one that ``device`` does not have."""
     names = [name.strip() for text in asked or ["all"] for name in text.split(",")]
-    chosen = {p for name in names for p in (OFFERED[device] if name == "all" else (resolve(name, device),))}
+    chosen = {p for name in names for p in (offered(device) if name == "all" else (resolve(name, device),))}
     return tuple(p for p in LEVELS if p in chosen)
 
 
@@ -110,7 +112,10 @@ def here(console: Console, record: Record, device: str, name: str, options: argp
     rows = machine.runtime_rows(runtime, time.perf_counter() - start)
     console.print(table({"started in": rows["started in"]} if options.part else rows))
     record.tell(device=runtime.device)
-    chosen = [c for c in all_checks(runtime) if not options.only or any(t in c.name for t in options.only)]
+    checks, ratios = all_checks(runtime), list[float]()
+    if (runtime.device, name) == ("cpu", "bf16"):
+        checks.append(speed.check(ratios.append))
+    chosen = [c for c in checks if not options.only or any(t in c.name for t in options.only)]
     if not chosen:
         raise UserError(f"No check has {' or '.join(map(repr, options.only))} in its name.")
     with console.status("") as status:
@@ -121,6 +126,8 @@ def here(console: Console, record: Record, device: str, name: str, options: argp
             record.add(result, name)
             show(console, result, options.verbose)
     record.end(name)
+    if ratios and not options.only:
+        remember_doctor(record.data["precisions"][name]["ok"], ratios[0])
 
 
 def all_checks(runtime: Runtime) -> list[Check]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
@@ -62,24 +61,11 @@ def run_check(check: Check) -> Result:
     try:
         seen = check.run()
     except Exception as error:
-        text = (
-            str(error)
-            if isinstance(error, CheckFailed)
-            else f"{type(error).__name__}: {one_line(str(error))}"
-        )
+        kind = "" if isinstance(error, CheckFailed) else f"{type(error).__name__}: "
+        said, measured = one_line(kind + one_line(str(error))), getattr(error, "deviation", None)
         seconds = time.perf_counter() - start
-        measured = getattr(error, "deviation", None)
-        return Result(
-            check.name, False, seconds, error=one_line(text), remedy=check.remedy, deviation=measured
-        )
-    seconds = time.perf_counter() - start
-    return Result(check.name, True, seconds, seen.detail, deviation=seen.deviation, note=seen.note)
-
-
-def run_checks(checks: Iterable[Check]) -> Iterator[Result]:
-    """Runs all, one after another, so that the caller can show each as it comes."""
-    for check in checks:
-        yield run_check(check)
+        return Result(check.name, False, seconds, error=said, remedy=check.remedy, deviation=measured)
+    return Result(check.name, True, time.perf_counter() - start, **seen._asdict())
 
 
 def one_line(text: str, limit: int = 200) -> str:

@@ -34,11 +34,11 @@ def episodes(size: int = SIZE) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
 
 
 def overfit() -> Seen:
-    from cpanet.models import CPANet
-    from cpanet.models.initial import initialise
+    from cpanet.models import published_network
+    from cpanet.models.init import initialise
     from cpanet.runtime import jt
 
-    model = CPANet("vgg16_bn", width=WIDTH, dropout=False)
+    model = published_network("vgg16_bn", width=WIDTH, dropout=False)
     initialise(model, SEED, "kaiming_normal")
     model.train()
     images, truth, *support = episodes()

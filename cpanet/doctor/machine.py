@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cpanet.runtime import CudaReport, Runtime
-from cpanet.runtime.cuda.driver import dotted
+from cpanet.runtime.cuda.probe import GIB, dotted
 
-GIB = 1024**3
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
 

@@ -140,6 +140,55 @@ def mean_over(x: Array, axis: int) -> Reference:
     return x.mean(axis), lambda r: (np.repeat(np.expand_dims(r, axis), count, axis) / count,)
 
 
+def maximum_and_mean(x: Array) -> Reference:
+    """Maximum and mean over the channels, (B, 2, H, W)."""
+    (largest, of_largest), (mean, of_mean) = maximum_over(x, 1), mean_over(x, 1)
+    return np.stack([largest, mean], 1), lambda r: (of_largest(r[:, 0])[0] + of_mean(r[:, 1])[0],)
+
+
+def relu_dropout(x: Array, factors: Array) -> Reference:
+    """ReLU, times factors (B, C, 1, 1) that get no gradient."""
+    return np.maximum(x, 0) * factors, lambda r: (r * (x > 0) * factors,)
+
+
+def project(x: Array, weight: Array) -> Reference:
+    """Σ_c weight[b, k, c] · x[b, c]: (B, C, H, W), (B, K, C) → (B, K, H, W)."""
+    output, inner = matmul(weight, x.reshape(*x.shape[:2], -1))
+
+    def pullback(r: Array) -> tuple[Array, ...]:
+        g_weight, g_x = inner(r.reshape(*r.shape[:2], -1))
+        return g_x.reshape(x.shape), g_weight
+
+    return output.reshape(*output.shape[:2], *x.shape[2:]), pullback
+
+
+def project_with_maximum(x: Array, weight: Array, scale: Array) -> Reference:
+    """:func:`project` to K channels, and the maximum over channels of x · scale (B, C) as one more."""
+    (projected, of_projected), (scaled, of_scaled) = project(x, weight), multiply(x, scale[:, :, None, None])
+    largest, of_largest = maximum_over(scaled, 1)
+
+    def pullback(r: Array) -> tuple[Array, ...]:
+        (g_x, g_weight), (g_scaled,) = of_projected(r[:, :-1]), of_largest(r[:, -1])
+        also, g_scale = of_scaled(g_scaled)
+        return g_x + also, g_weight, g_scale[:, :, 0, 0]
+
+    return np.concatenate([projected, largest[:, None]], 1), pullback
+
+
+def chain(
+    first: Callable[..., Reference], then: Callable[..., Reference], x: Array, weight: Array
+) -> Reference:
+    """``then(first(x), weight)``."""
+    inner, of_first = first(x)
+    output, of_then = then(inner, weight)
+
+    def pullback(r: Array) -> tuple[Array, ...]:
+        g_inner, g_weight = of_then(r)
+        return (*of_first(g_inner), g_weight)
+
+    return output, pullback
+
+
 def concatenate(a: Array, b: Array) -> Reference:
     """Along the channels."""
     split = a.shape[1]

@@ -12,21 +12,24 @@ import cv2
 import numpy as np
 
 from cpanet.data.check import MaskRule, binarise
-from cpanet.data.images import IMAGE_SUFFIXES, Refused, decode_grey, decode_image, read_header
+from cpanet.data.images import IMAGE_SUFFIXES, Refused, ValueRange, decode_image, decode_mask, read_header
 from cpanet.errors import UserError
 
 PAINT = (235, 60, 60, 153)  # RGBA of a painted or loaded mask
 FROM_DATA = MaskRule(None, lenient=True)
 
 
-def read_picture(path: str | Path) -> np.ndarray:
-    """An uploaded picture, uint8 RGB (H, W, 3). Raises UserError for what is none, damaged, or too large."""
+def read_picture(path: str | Path, value_range: ValueRange = None) -> np.ndarray:
+    """An uploaded picture, uint8 RGB (H, W, 3). Raises UserError for what is none, damaged, or too large.
+
+    ``value_range``: of pictures with more than 8 bits; None: the picture's own.
+    """
     path = Path(path)
     try:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise Refused("unsupported image", f"is none of {', '.join(IMAGE_SUFFIXES)}")
         read_header(path)
-        return decode_image(path.read_bytes())
+        return decode_image(path.read_bytes(), value_range)
     except Refused as refused:
         raise UserError(f"{path.name} {refused.detail}.") from None
 
@@ -36,7 +39,7 @@ def read_mask(path: str | Path, shape: tuple[int, ...]) -> np.ndarray:
     path = Path(path)
     try:
         read_header(path)
-        mask, _ = binarise(decode_grey(path.read_bytes()), FROM_DATA)
+        mask, _ = binarise(decode_mask(path.read_bytes()), FROM_DATA)
     except Refused as refused:
         raise UserError(f"{path.name} {refused.detail}.") from None
     if mask.shape != tuple(shape):
@@ -47,31 +50,26 @@ def read_mask(path: str | Path, shape: tuple[int, ...]) -> np.ndarray:
     return mask == 1
 
 
-def from_editor(value: Mapping[str, Any] | None) -> tuple[np.ndarray, np.ndarray] | None:
-    """Picture uint8 RGB (H, W, 3) and mask bool (H, W) of Gradio's image editor: what is painted on any layer is defect.
+def painted(value: Mapping[str, Any] | None, shape: tuple[int, ...]) -> np.ndarray:
+    """What is painted on any layer of Gradio's image editor, bool (H, W), of a picture of this ``shape``."""
+    mask = np.zeros(shape[:2], bool)
+    for layer in (value or {}).get("layers") or ():
+        strokes = (np.asarray(layer)[..., 3] > PAINT[3] // 2).astype(np.uint8)  # a brush is soft at its rim
+        if strokes.shape != mask.shape:  # the editor's canvas, which shows the whole picture
+            strokes = cv2.resize(strokes, mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        mask |= strokes > 0
+    return mask
 
-    None where there is no picture.
+
+def to_editor(picture: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
+    """The value of Gradio's image editor that shows ``picture`` with ``mask`` in the paint's colour.
+
+    The mask is drawn into the background, where no stroke can discard it, and no layer can lie beside the picture.
     """
-    if not value or value.get("background") is None:
-        return None
-    background = np.asarray(value["background"], np.uint8)
-    if not background[..., 3:].any() and background.shape[2] == 4:
-        return None  # an empty canvas
-    mask = np.zeros(background.shape[:2], bool)
-    for layer in value.get("layers") or ():
-        layer = np.asarray(layer)
-        if layer.shape[:2] == mask.shape:
-            mask |= layer[..., 3] > PAINT[3] // 2  # a brush is soft at its rim
-    return np.ascontiguousarray(background[..., :3]), mask
-
-
-def to_editor(picture: np.ndarray, mask: np.ndarray | None) -> dict[str, Any]:
-    """The value of Gradio's image editor that shows ``picture`` with ``mask`` painted."""
-    if mask is None or not mask.any():
-        return {"background": picture, "layers": [], "composite": None}
-    layer = np.zeros((*picture.shape[:2], 4), np.uint8)
-    layer[mask] = PAINT
-    return {"background": picture, "layers": [layer], "composite": None}
+    shown = picture.copy()
+    part = PAINT[3] / 255
+    shown[mask] = np.rint((1 - part) * picture[mask] + part * np.array(PAINT[:3])).astype(np.uint8)
+    return {"background": shown, "layers": [], "composite": None}
 
 
 def grey(probability: np.ndarray) -> np.ndarray:
@@ -84,12 +82,6 @@ def coloured(values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     scaled = np.rint(255 * (values - low) / max(high - low, 1e-12)).astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(scaled, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-
-
-def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Of two masks, bool (H, W); 0 where both are empty, as in the scores."""
-    union = np.count_nonzero(prediction | truth)
-    return np.count_nonzero(prediction & truth) / union if union else 0.0
 
 
 def archive(masks: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> bytes:

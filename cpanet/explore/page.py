@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Callable
 
 import gradio as gr
+import numpy as np
 from starlette.middleware import Middleware
 
+from cpanet.data.images import ValueRange, value_range_of
 from cpanet.errors import UserError
 from cpanet.explore import arrays
 from cpanet.explore.episodes import Record
@@ -42,7 +44,7 @@ def layout(session: Session, folder: Path, title: str) -> Any:
     )
     with gr.Blocks(title=f"CPANet: {title}", analytics_enabled=False) as app:
         kept, results, chosen = gr.State([]), gr.State([]), gr.State([])
-        selected = gr.State(0)
+        selected, support, value_range = gr.State(0), gr.State(None), gr.State(None)
         gr.Markdown(INTRODUCTION.format(title=title, data=data))
         with gr.Row():
             with gr.Column():
@@ -50,21 +52,30 @@ def layout(session: Session, folder: Path, title: str) -> Any:
                     type="numpy",
                     image_mode="RGBA",
                     label="Support: paint the defect",
-                    sources=("upload",),
+                    sources=(),
                     brush=gr.Brush(default_size=12, colors=[PAINT], color_mode="fixed"),
                     layers=False,
                     transforms=(),
+                    format="png",
                     height=420,
                     elem_id="support",
                 )
+                mask_text = gr.Markdown(answers.say_mask(None, None), elem_id="mask-text")
                 with gr.Row():
+                    support_file = gr.File(
+                        label="Support picture",
+                        file_types=list(pictures_accepted()),
+                        height=140,
+                        elem_id="support-file",
+                    )
                     mask_file = gr.File(
-                        label="…or load its mask (255 is defect)",
+                        label="Its mask (255 is defect), or paint",
                         file_types=[".png", ".bmp", ".tif", ".tiff"],
                         height=140,
                         elem_id="mask-file",
                     )
                     with gr.Column():
+                        anew = gr.Button("Take the mask away", elem_id="anew")
                         keep = gr.Button("Keep this support, start another", elem_id="keep")
                         clear = gr.Button("Forget kept supports", elem_id="clear")
                         kept_text = gr.Markdown(answers.say_kept([]), elem_id="kept")
@@ -144,11 +155,11 @@ def layout(session: Session, folder: Path, title: str) -> Any:
                 )
                 episode = image(label="support | query, truth | prediction", height=240, elem_id="episode")
 
-        inputs = [editor, kept, uploads, chosen, threshold]
+        inputs = [editor, support, kept, uploads, chosen, threshold, value_range]
         outputs = [results, selected, status, overlays, *shown, download]
         view = [status, overlays, *shown, download]
         gr.on(
-            [editor.change, editor.upload, uploads.change, kept.change, chosen.change],
+            [editor.change, support.change, uploads.change, kept.change, chosen.change],
             answers.segment,
             inputs,
             outputs,
@@ -163,17 +174,31 @@ def layout(session: Session, folder: Path, title: str) -> Any:
             show_progress="hidden",
         )
         overlays.select(answers.select, [results, threshold], [selected, *view], show_progress="hidden")
-        mask_file.upload(answers.load_mask, [editor, mask_file], [editor])
-        keep.click(answers.keep, [editor, kept], [editor, kept, kept_text, mask_file])
+        gr.on(
+            [editor.change, support.change],
+            answers.say_mask,
+            [editor, support],
+            [mask_text],
+            trigger_mode="always_last",
+            show_progress="hidden",
+        )
+        support_file.upload(
+            answers.open_support, [support_file, value_range], [editor, support, support_file, value_range]
+        )
+        mask_file.upload(answers.load_mask, [support, mask_file], [editor, support, mask_file])
+        anew.click(answers.take_mask_away, [support], [editor, support])
+        keep.click(answers.keep, [editor, support, kept], [editor, support, kept, kept_text])
         clear.click(answers.forget, None, [kept, kept_text])
         if session.dataset is not None:
             class_name.change(answers.library, [class_name], [library])
-            library.select(answers.take, [class_name, role, editor, chosen], [editor, chosen])
+            library.select(answers.take, [class_name, role, chosen], [editor, support, chosen])
             no_queries.click(list, None, [chosen])
         if session.episodes and session.dataset is not None:
             which.change(answers.rows, [which], [table])
             table.select(
-                answers.episode, [which, threshold], [episode_text, episode, editor, kept, kept_text, chosen]
+                answers.episode,
+                [which],
+                [episode_text, episode, editor, support, kept, kept_text, chosen],
             )
     return app
 
@@ -269,15 +294,19 @@ class Answers:
     def segment(
         self,
         editor: dict[str, Any] | None,
+        support: Support | None,
         kept: Sequence[Support],
         uploads: Sequence[str] | None,
         chosen: Sequence[str],
         threshold: float,
+        value_range: ValueRange = None,
     ) -> list[Any]:
         """Predict all queries from the kept supports and the one in the editor, and show the first."""
-        supports = [*kept, *self._edited(editor)]
+        supports = [*kept, *self._edited(editor, support)]
         queries = [self.session.query(name) for name in chosen]
-        queries += [Query(Path(path).name, arrays.read_picture(path)) for path in uploads or ()]
+        if uploads and value_range is None:
+            value_range = value_range_of(map(Path, uploads))
+        queries += [Query(Path(path).name, arrays.read_picture(path, value_range)) for path in uploads or ()]
         results = self.session.segment(supports, queries)
         if not results:
             return [[], 0, self.nothing(supports, queries), *self._empty()]
@@ -302,21 +331,38 @@ class Answers:
         return [int(event.index), *self.view(results, int(event.index), threshold)]
 
     @told
-    def load_mask(self, editor: dict[str, Any] | None, path: str) -> dict[str, Any]:
-        """The mask of a file, painted on the support."""
-        current = arrays.from_editor(editor)
-        if current is None:
-            raise UserError("There is no support yet: choose or upload the picture first, then its mask.")
-        return arrays.to_editor(current[0], arrays.read_mask(path, current[1].shape))
+    def open_support(self, path: str, value_range: ValueRange) -> list[Any]:
+        """A support's picture from a file, without a mask; the first of more than 8 bits sets the range for all."""
+        value_range = value_range or value_range_of([Path(path)])
+        picture = arrays.read_picture(path, value_range)
+        opened = Support(picture, np.zeros(picture.shape[:2], bool))
+        return [arrays.to_editor(*opened), opened, None, value_range]
 
     @told
-    def keep(self, editor: dict[str, Any] | None, kept: Sequence[Support]) -> list[Any]:
+    def load_mask(self, support: Support | None, path: str) -> list[Any]:
+        """The mask of a file, in place of what was painted on the support."""
+        if support is None:
+            raise UserError("There is no support yet: choose or upload the picture first, then its mask.")
+        masked = Support(support.picture, arrays.read_mask(path, support.mask.shape))
+        return [arrays.to_editor(*masked), masked, None]
+
+    def take_mask_away(self, support: Support | None) -> list[Any]:
+        """The support without its mask, to paint it anew."""
+        if support is None:
+            return [None, None]
+        bare = Support(support.picture, np.zeros_like(support.mask))
+        return [arrays.to_editor(*bare), bare]
+
+    @told
+    def keep(
+        self, editor: dict[str, Any] | None, support: Support | None, kept: Sequence[Support]
+    ) -> list[Any]:
         """Put the editor's support aside, for a prototype of several."""
-        edited = self._edited(editor)
+        edited = self._edited(editor, support)
         if not edited or not edited[0].mask.any():
             raise UserError("Paint the defect first: a support without a mask says nothing.")
         kept = [*kept, *edited]
-        return [None, kept, self.say_kept(kept), None]
+        return [None, None, kept, self.say_kept(kept)]
 
     def forget(self) -> list[Any]:
         """No kept supports."""
@@ -327,19 +373,17 @@ class Answers:
         return [(picture, Path(name).stem) for picture, name in self.session.pictures(class_name)]
 
     @told
-    def take(
-        self,
-        class_name: str,
-        role: str,
-        editor: dict[str, Any] | None,
-        chosen: Sequence[str],
-        event: gr.SelectData,
-    ) -> list[Any]:
+    def take(self, class_name: str, role: str, chosen: Sequence[str], event: gr.SelectData) -> list[Any]:
         """The picture that was clicked on as the support, or as one more query (a second click takes it away)."""
         name = self.session.pictures(class_name)[int(event.index)][1]
         if role == "support":
-            return [arrays.to_editor(*self.session.support(name)), gr.skip()]
-        return [gr.skip(), [n for n in chosen if n != name] if name in chosen else [*chosen, name]]
+            support = self.session.support(name)
+            return [arrays.to_editor(*support), support, gr.skip()]
+        return [
+            gr.skip(),
+            gr.skip(),
+            [n for n in chosen if n != name] if name in chosen else [*chosen, name],
+        ]
 
     def rows(self, which: str) -> list[Any]:
         """The queries of a run's episodes, worst first."""
@@ -349,27 +393,35 @@ class Answers:
         ]
 
     @told
-    def episode(self, which: str, threshold: float, event: gr.SelectData) -> list[Any]:
-        """The episode that was clicked on: shown, and taken over as support and query."""
+    def episode(self, which: str, event: gr.SelectData) -> list[Any]:
+        """The episode that was clicked on: shown as the evaluation marks it, and taken over as support and query."""
         record = self._records(which)[int(event.index)]
         supports = [self.session.support(name) for name in record.supports]
         query = self.session.query(record.query)
-        (result,) = self.session.segment(supports, [query])
-        truth = query.truth if query.truth is not None else result.mask(threshold)
-        panel = pictures.Panel(*supports[0], query.picture, truth, result.mask(threshold), record.query)
+        mask, iou = self.session.repeat(record)
+        truth = query.truth if query.truth is not None else mask
+        panel = pictures.EpisodeFigure(*supports[0], query.picture, truth, mask, record.query)
         text = (
-            f"**{record.class_name}**, {record.query}: IoU {record.iou:.3f} in the record, "
-            f"{arrays.iou(result.mask(threshold), truth):.3f} here (checkpoint and threshold as chosen)"
+            f"**{record.class_name}**, {record.query}: {self.session.compared(which, record, iou)}. "
+            "(Marked as the evaluation does; above the page's own threshold holds.)"
         )
         rest = supports[1:]
         return [
             text,
             pictures.strip(panel),
             arrays.to_editor(*supports[0]),
+            supports[0],
             rest,
             self.say_kept(rest),
             [record.query],
         ]
+
+    def say_mask(self, editor: dict[str, Any] | None, support: Support | None) -> str:
+        """How many pixels of the support are marked."""
+        if support is None:
+            return "No support yet: upload one, or click on a picture of the data set."
+        mask = support.mask | arrays.painted(editor, support.mask.shape)
+        return f"{np.count_nonzero(mask):,} of {mask.size:,} pixels of the support are marked as defect"
 
     def say_kept(self, kept: Sequence[Support]) -> str:
         """How many supports are put aside."""
@@ -384,9 +436,11 @@ class Answers:
     def _records(self, which: str) -> list[Record]:
         return self.session.episodes.get(which, [])
 
-    def _edited(self, editor: dict[str, Any] | None) -> list[Support]:
-        current = arrays.from_editor(editor)
-        return [] if current is None else [Support(*current)]
+    def _edited(self, editor: dict[str, Any] | None, support: Support | None) -> list[Support]:
+        """The support with what has been painted on it since."""
+        if support is None:
+            return []
+        return [Support(support.picture, support.mask | arrays.painted(editor, support.mask.shape))]
 
     def _empty(self) -> list[Any]:
         return [[], None, None, None, gr.DownloadButton(value=None, interactive=False)]

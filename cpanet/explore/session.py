@@ -10,11 +10,12 @@ import numpy as np
 
 from cpanet.data import DefectDataset
 from cpanet.errors import UserError
-from cpanet.explore import arrays
 from cpanet.explore.episodes import Record
+from cpanet.metrics import count
+from cpanet.overlay import overlay
 from cpanet.predict import Segmenter
-from cpanet.records.pictures import overlay
 
+SAME = 5e-4  # of an IoU: rounding between machines
 MOST_QUERIES = 64  # at a time: a page is for looking; task=predict is for folders
 
 
@@ -53,7 +54,8 @@ class Result(NamedTuple):
         mask, values = self.mask(threshold), self.similarity
         parts = [f"{np.count_nonzero(mask):,} pixels marked ({mask.mean():.1%})"]
         if self.query.truth is not None:
-            parts.append(f"IoU {arrays.iou(mask, self.query.truth):.3f}")
+            counts = count(mask, self.query.truth.astype(np.uint8))
+            parts.append(f"IoU {counts.iou_fg:.3f}")
         parts.append(f"similarity {values.min():.2f} (blue) to {values.max():.2f} (yellow)")
         return f"**{self.query.name}**: " + ", ".join(parts)
 
@@ -62,6 +64,7 @@ class Session:
     """One network for everybody who looks at the page; its calls are made one after another.
 
     ``classes``: those of the data set, the fold's test classes first. ``episodes``: of the run, by evaluation.
+    ``epoch``: the evaluation whose weights are loaded, as far as that is known.
     """
 
     def __init__(
@@ -70,9 +73,11 @@ class Session:
         dataset: DefectDataset | None,
         fold: int = 0,
         episodes: dict[str, list[Record]] | None = None,
+        epoch: str = "",
     ) -> None:
         self.segmenter, self.dataset = segmenter, dataset
         self.episodes = episodes or {}
+        self.epoch = epoch
         self.unseen: tuple[str, ...] = ()
         self.classes: list[str] = []
         self._index: dict[str, int] = {}
@@ -125,6 +130,30 @@ class Session:
                 return [Result(query, *maps) for query, maps in zip(queries, found)]
             except ValueError as error:
                 raise UserError(f"{error}.") from error
+
+    def repeat(self, record: Record) -> tuple[np.ndarray, float]:
+        """A recorded episode once more, by the evaluation's own rule: mask bool (H, W) of the query, and IoU."""
+        query = self._find(record.query)
+        assert self.dataset is not None
+        supports = [self._find(name) for name in record.supports]
+        with self._lock:
+            mask = self.segmenter.evaluated(
+                [self.dataset.images[i] for i in supports],
+                [self.dataset.masks[i] for i in supports],
+                self.dataset.images[query],
+            )
+        counts = count(mask, self.dataset.masks[query])
+        return mask, counts.iou_fg
+
+    def compared(self, which: str, record: Record, iou: float) -> str:
+        """The IoU of an episode in one number, or both with the reason why the page's differs."""
+        if abs(iou - record.iou) < SAME:
+            return f"IoU {iou:.3f}, here as in the record"
+        if self.epoch and which != self.epoch:
+            reason = f"the record is of the {which} epoch, the page has the weights of the {self.epoch} one"
+        else:
+            reason = "the data set, the weights or the size of the pictures are not those of the run any more"
+        return f"IoU {record.iou:.3f} in the record, {iou:.3f} here: {reason}"
 
     def _find(self, name: str) -> int:
         if name not in self._index:

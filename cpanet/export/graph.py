@@ -132,7 +132,7 @@ class Graph:
         """Sizes of the axes from ``start`` up to ``end``."""
         return self.node("Slice", self.node("Shape", x), self.integers(start), self.integers(end))
 
-    def enlarge(self, x: str, like: str) -> str:
+    def upsample(self, x: str, like: str) -> str:
         """Bilinear with corners aligned, x (N, C, h, w) to the height and width of ``like`` (N', C', H, W)."""
         sizes = self.node("Concat", self.shape(x, 0, 2), self.shape(like, 2, 4), axis=0)
         return self.node(
@@ -144,3 +144,31 @@ class Graph:
             mode="linear",
             coordinate_transformation_mode="align_corners",
         )
+
+    def area(self, x: str, like: str) -> str:
+        """Mean over the area of each cell of a smaller grid, x (N, C, H, W) to the height and width of ``like``.
+
+        The cells are those of :func:`cpanet.models.masks.area_matrix`.
+        """
+        rows, columns = (self._area_matrix(x, like, axis) for axis in (2, 3))
+        return self.node("MatMul", self.node("MatMul", rows, x), self.node("Transpose", columns, perm=[1, 0]))
+
+    def _area_matrix(self, x: str, like: str, axis: int) -> str:
+        """Matrix (n_out, n_in) of one axis."""
+        half, one, zero = (self.constant(np.float32(v), f"number_{v}") for v in (0.5, 1.0, 0.0))
+        n_in, n_out = (
+            self.node("Squeeze", self.node("Cast", self.shape(v, axis, axis + 1), to=1)) for v in (x, like)
+        )
+        gaps = self.node("Max", self.node("Sub", n_out, one), one)
+        step = self.node("Div", self.node("Sub", n_in, one), gaps)
+        centre = self.node("Mul", self.node("Range", zero, n_out, one), step)
+        reach = self.node("Mul", step, half)
+        edges = (
+            self.node("Clip", self.node("Add", self.node(operator, centre, reach), half), zero, n_in)
+            for operator in ("Sub", "Add")
+        )
+        starts, ends = (self.node("Unsqueeze", edge, self.integers(1)) for edge in edges)
+        pixels = self.node("Range", zero, n_in, one)
+        right = self.node("Min", ends, self.node("Add", pixels, one))
+        covered = self.relu(self.node("Sub", right, self.node("Max", starts, pixels)))
+        return self.node("Div", covered, self.node("ReduceSum", covered, self.integers(1), keepdims=1))

@@ -4,34 +4,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cpanet.data.transforms import MEAN, STD
 from cpanet.export.graph import Graph
 
-EPSILON = 1e-6  # as in cpanet.models.door
+EPSILON = 1e-6  # as in cpanet.models.feature_norm
 Tensors = Mapping[str, np.ndarray]
 SIDES = ("height", "width")
 
 
-def support_encoder(
-    tensors: Tensors, size: int | None, door: str, scale: float, metadata: Mapping[str, str]
-) -> Any:
-    """Supports → prototype: images (K, 3, H, W) RGB in 0–255, masks (K, H, W) with 1 = defect → (1, C), averaged over K.
+class Kind(NamedTuple):
+    """What the tensors do not say of a network.
 
-    ``size``: of the pictures, None leaves it free. ``door``: see :mod:`cpanet.models.door`. ``scale`` multiplies the mean
-    (1, but for networks that were trained with a sum of prototypes).
+    ``feature_norm``: a name of :data:`cpanet.models.feature_norm.FEATURE_NORMS`; ``support_mask``: one of
+    :data:`cpanet.models.masks.SUPPORT_MASKS`; ``prior``: stage of the residual prior, None without.
+    """
+
+    feature_norm: str = "plain"
+    support_mask: str = "point"
+    prior: str | None = None
+
+
+def support_encoder(
+    tensors: Tensors, size: int | None, kind: Kind, scale: float, metadata: Mapping[str, str]
+) -> Any:
+    """Supports → prototype: images (K, 3, H, W) RGB in 0–255, masks (K, H, W) → (1, C), averaged over K.
+
+    In masks 1 is defect, 0 is background, and everything else, such as padding, is neither.
+    ``size``: of the pictures, None leaves it free. ``scale`` multiplies the mean (1, but for networks that were trained
+    with a sum of prototypes). With a residual prior its two prototypes stand behind the mean.
     """
     graph = Graph("support_encoder", tensors)
     height, width = SIDES if size is None else (size, size)
     images = graph.input("images", ("K", 3, height, width))
     masks = graph.input("masks", ("K", height, width))
-    feature = graph.relu(graph.conv(_features(graph, images, door), "down_supp"))
-    defect = graph.node("Equal", masks, graph.constant(np.float32(1)))
-    mask = graph.node("Unsqueeze", graph.node("Cast", defect, to=1), graph.integers(1))
-    small = graph.enlarge(mask, feature)
+    stages = _backbone(graph, images)
+    feature = graph.relu(graph.conv(_features(graph, stages, kind), "down_supp"))
+    small = _shrink(graph, _where(graph, masks, 1), feature, kind.support_mask)
     if "cpp.theta.weight" in tensors:
         prototypes = _cross_position_proxy(graph, graph.node("Mul", feature, small))
     else:
@@ -39,18 +51,28 @@ def support_encoder(
     mean = graph.node("ReduceMean", prototypes, axes=[0], keepdims=1)
     if scale != 1:
         mean = graph.node("Mul", mean, graph.constant(np.float32(scale)))
-    graph.output(mean, "prototype", (1, _width(tensors)))
+    if kind.prior is not None:
+        frozen = _frozen(graph, stages, kind.prior)
+        means = [_class_mean(graph, frozen, masks, label, kind.support_mask) for label in (1, 0)]
+        mean = graph.node("Concat", mean, *means, axis=1)
+    graph.output(mean, "prototype", (1, _length(tensors, kind)))
     return graph.model(metadata)
 
 
-def query_segmenter(tensors: Tensors, size: int | None, door: str, metadata: Mapping[str, str]) -> Any:
+def query_segmenter(tensors: Tensors, size: int | None, kind: Kind, metadata: Mapping[str, str]) -> Any:
     """Queries and a prototype → logits: images (N, 3, H, W) RGB in 0–255, prototype (1, C) → logits (N, 2, H, W) and
     probability of defect (N, H, W)."""
     graph = Graph("query_segmenter", tensors)
     height, width = SIDES if size is None else (size, size)
     images = graph.input("images", ("N", 3, height, width))
-    prototype = graph.input("prototype", (1, _width(tensors)))
-    logits = _decode(graph, _features(graph, images, door), prototype, images)
+    prototype = graph.input("prototype", (1, _length(tensors, kind)))
+    stages, width = _backbone(graph, images), _width(tensors)
+    own = prototype
+    if kind.prior is not None:
+        own = graph.node("Slice", prototype, graph.integers(0), graph.integers(width), graph.integers(1))
+    logits = _decode(graph, _features(graph, stages, kind), own, images)
+    if kind.prior is not None:
+        logits = graph.node("Add", logits, _prior(graph, stages, kind.prior, prototype, images))
     background, foreground = (
         graph.node("Gather", logits, graph.constant(np.int64(channel)), axis=1) for channel in (0, 1)
     )
@@ -64,38 +86,72 @@ def _width(tensors: Tensors) -> int:
     return int(tensors["down_query.weight"].shape[0])
 
 
+def _length(tensors: Tensors, kind: Kind) -> int:
+    """Of a prototype."""
+    if kind.prior is None:
+        return _width(tensors)
+    channels = int(tensors["down_query.weight"].shape[1])
+    f3 = _channels_f3(tensors)
+    used = {"f3": f3, "f2": channels - f3}.get(kind.prior.split("_")[0], channels)
+    return _width(tensors) + 2 * used
+
+
+def _channels_f3(tensors: Tensors) -> int:
+    return 1024 if "backbone.layer1.0.conv1.weight" in tensors else 512
+
+
 # ---------------------------------------------------------------------- backbones
 
 
-def _features(graph: Graph, images: str, door: str) -> str:
-    """What the head sees of pictures in 0–255: the backbone's features, normalised as :mod:`cpanet.models.door` does."""
-    features = _backbone(graph, images)
-    if door == "plain":
+class Stages(NamedTuple):
+    """Maps of a backbone: layer2, layer3, and layer3 before its pooling (the same, where it has none)."""
+
+    f2: str
+    f3: str
+    unpooled: str
+
+
+def _features(graph: Graph, stages: Stages, kind: Kind) -> str:
+    """[layer3 ‖ layer2 on its grid], normalised as in :mod:`cpanet.models.feature_norm`."""
+    features, feature_norm = _both(graph, stages), kind.feature_norm
+    if feature_norm == "plain":
         return features
-    if door == "standard":
+    if feature_norm == "standard":
         features = graph.node("Sub", features, graph.node("GlobalAveragePool", features))
-    axes = [1] if door == "position" else [1, 2, 3]
+    axes = [1] if feature_norm == "position" else [1, 2, 3]
     square = graph.node("ReduceMean", graph.node("Mul", features, features), axes=axes, keepdims=1)
     root = graph.node("Sqrt", graph.node("Add", square, graph.constant(np.float32(EPSILON))))
     return graph.node("Div", features, root)
 
 
-def _backbone(graph: Graph, images: str) -> str:
-    """[layer3 ‖ layer2 on its grid] of pictures in 0–255."""
+def _both(graph: Graph, stages: Stages) -> str:
+    return graph.node("Concat", stages.f3, graph.upsample(stages.f2, stages.f3), axis=1)
+
+
+def _frozen(graph: Graph, stages: Stages, prior: str) -> str:
+    """What the prior compares: :func:`cpanet.models.prototype_baseline.stage_of` of the frozen features."""
+    f3 = stages.unpooled if prior.endswith("_unpooled") else stages.f3
+    name = prior.replace("_unpooled", "")
+    if name == "f3":
+        return f3
+    f2 = graph.upsample(stages.f2, f3)
+    return f2 if name == "f2" else graph.node("Concat", f3, f2, axis=1)
+
+
+def _backbone(graph: Graph, images: str) -> Stages:
+    """Of pictures in 0–255."""
     mean, std = (graph.constant(v.reshape(1, 3, 1, 1), n) for v, n in ((MEAN, "mean"), (STD, "std")))
     x = graph.node("Div", graph.node("Sub", images, mean), std)
     resnet = "backbone.layer1.0.conv1.weight" in graph.tensors
-    stages = _resnet(graph, x) if resnet else _vgg(graph, x)
-    f2, f3 = stages
-    return graph.node("Concat", f3, f2 if resnet else graph.enlarge(f2, f3), axis=1)
+    return _resnet(graph, x) if resnet else _vgg(graph, x)
 
 
-def _vgg(graph: Graph, x: str) -> tuple[str, str]:
-    f2 = x
+def _vgg(graph: Graph, x: str) -> Stages:
+    f2 = unpooled = x
     for stage in range(4):
-        f2, x = x, _convolutions(graph, x, f"backbone.layer{stage}")
-        x = graph.max_pool(x, 2, 2, ceil=True)
-    return f2, x
+        f2, unpooled = x, _convolutions(graph, x, f"backbone.layer{stage}")
+        x = graph.max_pool(unpooled, 2, 2, ceil=True)
+    return Stages(f2, x, unpooled)
 
 
 def _convolutions(graph: Graph, x: str, stage: str, stride_of_first: int = 1) -> str:
@@ -111,12 +167,13 @@ def _convolutions(graph: Graph, x: str, stage: str, stride_of_first: int = 1) ->
     return x
 
 
-def _resnet(graph: Graph, x: str) -> tuple[str, str]:
+def _resnet(graph: Graph, x: str) -> Stages:
     x = _convolutions(graph, x, "backbone.layer0", stride_of_first=2)
     x = graph.max_pool(x, 3, 2, padding=1)
     x = _layer(graph, x, "backbone.layer1", stride=1, dilation=1)
     f2 = _layer(graph, x, "backbone.layer2", stride=2, dilation=1)
-    return f2, _layer(graph, f2, "backbone.layer3", stride=1, dilation=2)
+    f3 = _layer(graph, f2, "backbone.layer3", stride=1, dilation=2)
+    return Stages(f2, f3, f3)
 
 
 def _layer(graph: Graph, x: str, name: str, stride: int, dilation: int) -> str:
@@ -138,6 +195,58 @@ def _bottleneck(graph: Graph, x: str, name: str, stride: int, dilation: int) -> 
 
 
 # ---------------------------------------------------------------------- prototypes
+
+
+def _where(graph: Graph, masks: str, label: int) -> str:
+    """masks (K, H, W) → where they hold ``label``, (K, 1, H, W) of 0 and 1."""
+    found = graph.node("Cast", graph.node("Equal", masks, graph.constant(np.float32(label))), to=1)
+    return graph.node("Unsqueeze", found, graph.integers(1))
+
+
+def _shrink(graph: Graph, mask: str, like: str, how: str) -> str:
+    """:func:`cpanet.models.masks.shrink_mask`."""
+    if how == "point":
+        return graph.upsample(mask, like)
+    small = graph.area(mask, like)
+    fullest = graph.node("ReduceMax", small, axes=[1, 2, 3], keepdims=1)
+    return graph.node("Div", small, graph.node("Max", fullest, graph.constant(np.float32(1e-6))))
+
+
+def _class_mean(graph: Graph, frozen: str, masks: str, label: int, how: str) -> str:
+    """:func:`cpanet.models.prototype_baseline.class_means` of one class: frozen (K, C, h, w) → (1, C)."""
+    where = _where(graph, masks, label)
+    weight = graph.upsample(where, frozen) if how == "point" else graph.area(where, frozen)
+    axes = graph.integers(0, 2, 3)
+    total = graph.node("ReduceSum", graph.node("Mul", frozen, weight), axes, keepdims=0)
+    area = graph.node(
+        "Max", graph.node("ReduceSum", weight, axes, keepdims=0), graph.constant(np.float32(1e-4))
+    )
+    return graph.node("Unsqueeze", graph.node("Div", total, area), graph.integers(0))
+
+
+def _prior(graph: Graph, stages: Stages, prior: str, prototype: str, images: str) -> str:
+    """What :class:`cpanet.models.prior.ResidualPrior` adds to the logits, (N, 2, H, W)."""
+    width = _width(graph.tensors)
+    rest = graph.node("Slice", prototype, graph.integers(width), graph.integers(2**31 - 1), graph.integers(1))
+    pair = _unit(graph, graph.node("Reshape", rest, graph.integers(2, -1)), 1)  # defect, background
+    kernel = graph.node("Unsqueeze", pair, graph.integers(2, 3))
+    cosines = graph.node("Conv", _unit(graph, _frozen(graph, stages, prior), 1), kernel, kernel_shape=[1, 1])
+    defect, background = (
+        graph.node("Slice", cosines, graph.integers(i), graph.integers(i + 1), graph.integers(1))
+        for i in (0, 1)
+    )
+    difference = graph.upsample(graph.node("Sub", defect, background), images)
+    added = graph.node(
+        "Add", graph.node("Mul", difference, graph.weight("prior.scale")), graph.weight("prior.shift")
+    )
+    return graph.node("Concat", graph.node("Mul", added, graph.constant(np.float32(0))), added, axis=1)
+
+
+def _unit(graph: Graph, x: str, axis: int) -> str:
+    square = graph.node("ReduceSum", graph.node("Mul", x, x), graph.integers(axis), keepdims=1)
+    return graph.node(
+        "Div", x, graph.node("Sqrt", graph.node("Max", square, graph.constant(np.float32(1e-12))))
+    )
 
 
 def _cross_position_proxy(graph: Graph, masked: str) -> str:
@@ -185,17 +294,17 @@ def _decode(graph: Graph, features: str, prototype: str, images: str) -> str:
         x = graph.relu(graph.conv(x, name, padding=1))
     if "ssa.classify.weight" in graph.tensors:
         return _space_squeeze_attention(graph, x, images)
-    return graph.enlarge(graph.conv(x, "classify"), images)
+    return graph.upsample(graph.conv(x, "classify"), images)
 
 
 def _space_squeeze_attention(graph: Graph, x: str, images: str) -> str:
     width = _width(graph.tensors)
-    large = graph.enlarge(x, images)
+    large = graph.upsample(x, images)
     x1 = graph.relu(graph.conv(large, "ssa.down1", stride=2))
     x2 = graph.relu(graph.conv(x1, "ssa.down2", stride=2))
     # a 1×1 convolution commutes with the enlargement: three small ones instead of one on a threefold large map
     parts = [
-        graph.enlarge(graph.conv(part, "ssa.fuse", columns=slice(i * width, (i + 1) * width)), images)
+        graph.upsample(graph.conv(part, "ssa.fuse", columns=slice(i * width, (i + 1) * width)), images)
         for i, part in enumerate((x, x1, x2))
     ]
     t = graph.relu(graph.node("Sum", *parts))

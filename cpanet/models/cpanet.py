@@ -5,24 +5,23 @@ Notation of all shapes: B episodes, K shots, image H×W, feature grid h×w, C = 
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from cpanet.losses import CROSS_ENTROPY, LossTerms, segmentation_loss
-from cpanet.models.backbones import build_backbone
-from cpanet.models.cpp import CrossPositionProxy, masked_average
-from cpanet.models.door import pass_door
+from cpanet.models import init
 from cpanet.models.dropout import ChannelDropout, DropoutSource, scale_channels
-from cpanet.models.initial import initialise
-from cpanet.models.protocol import CORRECTED, Protocol
-from cpanet.models.resample import enlarge
-from cpanet.models.sa import SupportAuxiliary
-from cpanet.models.ssa import SpaceSqueezeAttention
+from cpanet.models.feature_norm import normalise_features
+from cpanet.models.masks import shrink_mask
+from cpanet.models.parts import Auxiliary, Backbone, Decoder, Part, Prototype
+from cpanet.models.prior import ResidualPrior
+from cpanet.models.prototype_baseline import frozen_features, is_unpooled
 from cpanet.ops import Conv, conv2d, conv3x3_relu
+from cpanet.protocol import Protocol
 from cpanet.runtime import jt
 
 nn = jt.nn
 DROPOUT = 0.2
+FAST = ("refine1", "refine2")  # of the layers outside the parts, those that learn faster
 
 
 class CPANet(jt.nn.Module):
@@ -30,78 +29,119 @@ class CPANet(jt.nn.Module):
 
     Parameters
     ----------
-    backbone: one of :data:`cpanet.models.backbones.BACKBONES`; frozen.
-    cpp: cross position proxy; off: masked global average pooling.
-    sa: support auxiliary branch (training only); off: no auxiliary loss.
-    ssa: space squeeze attention decoder; off: one 1×1 convolution.
-    weights: file with the backbone's ImageNet weights (torchvision names, ``.pth`` or ``.safetensors``); None: random.
-    width: channels C of the head.
-    protocol: corrected or released behaviour.
+    backbone: features of images; frozen here.
+    prototype: what makes a support feature and its mask one vector, such as CPP.
+    decoder: what makes the compared features logits at full resolution, such as SSA.
+    auxiliary: the branch that segments the support itself, in training only, such as SA; None: no auxiliary loss.
+    width: channels C of the head, those of the parts too.
+    protocol: corrected or released behaviour; by default the paper's with point-sampled support masks, as in the
+        released code's outputs.
     dropout: False sets every dropout rate to 0.
-    head_init: how the head's weights start, see :func:`cpanet.models.initial.initialise`.
-    door: how features are normalised before the head, see :func:`cpanet.models.door.pass_door`.
-    seed: of the head's (and, without ``weights``, the backbone's) initialisation and of the dropout masks.
+    head_init: how the head's weights start, see :func:`cpanet.models.init.initialise`.
+    feature_norm: how features are normalised before the head, see :func:`cpanet.models.feature_norm.normalise_features`.
+    prior: stage of the residual prior (:class:`cpanet.models.prior.ResidualPrior`); None: none.
+    seed: of the initial weights, the backbone's too, and of the dropout masks.
+    fused: the parts compute their formula's faster equivalent, where they have one, and so does the comparison.
+
+    The parts come with any weights; they are drawn anew here. Their weights stand under ``part.name`` in files.
     """
 
     def __init__(
         self,
-        backbone: str = "vgg16_bn",
-        cpp: bool = True,
-        sa: bool = True,
-        ssa: bool = True,
-        weights: str | os.PathLike | None = None,
+        backbone: Backbone,
+        prototype: Prototype,
+        decoder: Decoder,
+        auxiliary: Auxiliary | None = None,
+        *,
         width: int = 256,
-        protocol: Protocol = CORRECTED,
+        protocol: Protocol = Protocol(),  # noqa: B008 (frozen)
         dropout: bool = True,
         seed: int = 0,
         head_init: str = "released",
-        door: str = "plain",
+        feature_norm: str = "plain",
+        prior: str | None = None,
+        fused: bool = True,
     ) -> None:
         self.width = width
+        self.fused = fused
         self.protocol = protocol
         self.seed = seed
-        self.door = door
-        self.dropout_source = DropoutSource(seed)
-        rate = 1.0 if dropout else 0.0
-        self.backbone_name = backbone
-        self.backbone = build_backbone(backbone)
-        channels = self.backbone.channels
-        self.down_query = Conv(channels, width, 1, bias=False)
-        self.down_supp = Conv(channels, width, 1, bias=False)
-        self.cpp: Any = CrossPositionProxy(width) if cpp else None
+        self.feature_norm = feature_norm
+        self._names: dict[str, str] = {}
+        self.backbone: Any = backbone
+        self.down_query = Conv(backbone.channels, width, 1, bias=False)
+        self.down_supp = Conv(backbone.channels, width, 1, bias=False)
+        self._add("prototype", prototype)
         self.compare1 = Conv(2 * width, width, 1, bias=False)
         self.compare2 = Conv(width, width, 3, padding=1, bias=False)
         self.refine1 = Conv(width, width, 3, padding=1, bias=False)
         self.refine2 = Conv(width, width, 3, padding=1, bias=False)
-        self.drop = ChannelDropout(DROPOUT * rate, self.dropout_source)
-        self.ssa: Any = SpaceSqueezeAttention(width, self.dropout_source, rate=0.1 * rate) if ssa else None
-        self.classify: Any = None if ssa else Conv(width, 2, 1)
-        self.sa: Any = SupportAuxiliary(width, self.dropout_source, rate=0.2 * rate) if sa else None
-        initialise(self, seed, head_init)
+        self.drop = ChannelDropout(DROPOUT)
+        self._add("decoder", decoder)
+        if auxiliary is not None:
+            self._add("auxiliary", auxiliary)
+        # with a prior, the features handed round may be those before VGG's last pooling
+        self.unpooled = is_unpooled(prior)
+        self.prior: Any = (
+            None if prior is None else ResidualPrior(prior, backbone.channels, backbone.channels_f3)
+        )
+        self.dropout_source = DropoutSource(seed)
+        for module in self.modules():
+            if isinstance(module, ChannelDropout):
+                module.source = self.dropout_source
+                module.p = module.p if dropout else 0.0
+        init.initialise(self, seed, head_init)
         for parameter in self.backbone.parameters():
             parameter.stop_grad()
-        if weights is not None:
-            from cpanet.checkpoint import load_backbone_weights
 
-            load_backbone_weights(self, weights)
+    def _add(self, kind: str, part: Part) -> None:
+        """Hold ``part`` under its own name, which the names of its weights start with."""
+        name = part.weights_name()
+        if hasattr(self, name):
+            raise ValueError(
+                f"the {kind} {type(part).__name__} is called {name!r}, as another part is: give the class another `name`"
+            )
+        setattr(self, name, part)
+        self._names[kind] = name
+
+    @property
+    def prototype(self) -> Any:
+        """The part that makes the prototype."""
+        return getattr(self, self._names["prototype"])
+
+    @property
+    def decoder(self) -> Any:
+        """The part that makes the logits."""
+        return getattr(self, self._names["decoder"])
+
+    @property
+    def auxiliary(self) -> Any:
+        """The auxiliary branch, or None."""
+        return getattr(self, self._names["auxiliary"]) if "auxiliary" in self._names else None
 
     # ------------------------------------------------------------------ the parts, in the order of the paper's figure
 
     def features(self, images):
         """Frozen backbone: normalised RGB images (N, 3, H, W) → (N, C_backbone, h, w), no gradient."""
-        with jt.no_grad():
-            return self.backbone(images).stop_grad()
+        return frozen_features(self.backbone, images, self.unpooled)
+
+    def head_features(self, features):
+        """What :meth:`features` gives, as the head takes it: pooled, then normalised."""
+        if self.unpooled:
+            features = self.backbone.pooled(features)
+        return normalise_features(features, self.feature_norm)
 
     def encode_support(self, features, mask):
         """features (N, C_b, h, w), mask (N, H, W) with 1 = defect → support feature (N, C, h, w), prototype (N, C)."""
-        feature = self.drop(nn.relu(self.down_supp(pass_door(features, self.door))))
-        small = enlarge((mask == 1).float32().unsqueeze(1), tuple(feature.shape[2:]))
-        if self.cpp is None:
-            return feature, masked_average(feature, small)
-        return feature, self.cpp(feature * small)
+        feature = self.drop(nn.relu(self.down_supp(self.head_features(features))))
+        grid = (int(feature.shape[2]), int(feature.shape[3]))
+        small = shrink_mask((mask == 1).float32().unsqueeze(1), grid, self.protocol.support_mask)
+        return feature, self._run(self.prototype, feature, small)
 
     def encode_supports(self, features, masks):
         """features (B, K, C_b, h, w), masks (B, K, H, W) → per shot a list of (feature, prototype), and their mean (B, C).
+
+        With a prior, its prototypes stand behind the mean: (B, C + 2C').
 
         Shot by shot, because BatchNorm in CPP takes its statistics from one shot at a time, as the released code does.
         """
@@ -110,11 +150,34 @@ class CPANet(jt.nn.Module):
         for _, prototype in shots[1:]:
             total = total + prototype
         divisor = len(shots) if self.protocol.prototype_average == "shots" else features.shape[0]
-        return shots, total / divisor
+        prototype = total / divisor
+        if self.prior is not None:
+            frozen = self.prior.encode_supports(features, masks, self.protocol.support_mask)
+            prototype = jt.concat([prototype, frozen], dim=1)
+        return shots, prototype
 
     def decode(self, features, prototype, size: tuple[int, int]):
         """Query features (B, C_b, h, w), prototype (B, C), size (H, W) → logits (B, 2, H, W)."""
-        query = self.drop(nn.relu(self.down_query(pass_door(features, self.door))))
+        logits = self._decode_head(features, prototype[:, : self.width], size)
+        if self.prior is None:
+            return logits
+        added = self.prior.logit(features, prototype[:, self.width :], size)
+        return logits + jt.concat([jt.zeros_like(added), added], dim=1)
+
+    def _decode_head(self, features, prototype, size: tuple[int, int]):
+        query = self.drop(nn.relu(self.down_query(self.head_features(features))))
+        x = self._compared_fused(query, prototype) if self.fused else self.compared(query, prototype)
+        return self._run(self.decoder, x, size)
+
+    def compared(self, query, prototype):
+        """Query feature (B, C, h, w), prototype (B, C) → what the decoder reads, (B, C, h, w)."""
+        tiled = prototype.reshape(*prototype.shape, 1, 1).expand(*query.shape)
+        x = self.drop(nn.relu(self.compare1(jt.concat([tiled, query], dim=1))))
+        for conv in (self.compare2, self.refine1, self.refine2):
+            x = self.drop(nn.relu(conv(x)))
+        return x
+
+    def _compared_fused(self, query, prototype):
         kernel = self.compare1.weight
         # the prototype is the same at every position: its half of the 1×1 convolution is one vector an episode
         constant = jt.matmul(prototype, kernel[:, : self.width].reshape(self.width, self.width).t())
@@ -125,9 +188,30 @@ class CPANet(jt.nn.Module):
             following = self.drop.factors(x.shape[0], self.width)
             x = conv3x3_relu(x, conv.weight, kept, following)
             kept = following
-        if self.ssa is not None:
-            return self.ssa(x, size)
-        return enlarge(self.classify(x), size)
+        return x
+
+    def initial(self, name, shape, scheme, rng):
+        """As a prototype comparison, the layers between backbone and decoder compare (:mod:`cpanet.models.init`)."""
+        layer, _, kind = name.rpartition(".")
+        if scheme != "prototype" or kind != "weight":
+            return None
+        if layer in ("down_query", "down_supp"):
+            return init.signed_projection(shape)
+        if layer == "compare1":
+            return (
+                init.NOISE * init.kaiming_normal(shape, rng) + init.intersection(shape[0])[:, :, None, None]
+            )
+        if layer in ("compare2", "refine1", "refine2"):
+            return init.NOISE * init.kaiming_normal(shape, rng) + init.centre_tap(shape)
+        return None
+
+    @property
+    def logit_weights(self) -> str:
+        """What the names of the weights that give the logits start with."""
+        return ".".join(word for word in (self._names["decoder"], self.decoder.logit_layer) if word) + "."
+
+    def _run(self, part: Part, *arguments):
+        return part.fused(*arguments) if self.fused else part(*arguments)
 
     # ------------------------------------------------------------------ whole passes
 
@@ -147,7 +231,7 @@ class CPANet(jt.nn.Module):
 
         query_mask (B, H, W) and support_mask (B, K, H, W) hold 0, 1 and 255 = ignored; ``terms`` beside the paper's
         cross-entropy belong to the recipe and enter both. The auxiliary loss is None where
-        SA is off or k is 0: it is then not computed at all.
+        there is no such branch or k is 0: it is then not computed at all.
         """
         query_features, support_features = self.episode_features(query, support)
         return self.losses_of_features(query_features, support_features, query_mask, support_mask, k, terms)
@@ -165,7 +249,7 @@ class CPANet(jt.nn.Module):
         shots, prototype = self.encode_supports(support_features, support_mask)
         size = _size(query_mask)
         main = segmentation_loss(self.decode(query_features, prototype, size), query_mask, terms)
-        if self.sa is None or k == 0:
+        if self.auxiliary is None or k == 0:
             return main, None
         return main, self._auxiliary(shots, support_mask, size, terms)
 
@@ -177,7 +261,7 @@ class CPANet(jt.nn.Module):
             target = masks[:, i]
             if self.protocol.aux_padding == "background":
                 target = (target == 1).int32()
-            loss = segmentation_loss(self.sa(*shots[i], size), target, terms)
+            loss = segmentation_loss(self._run(self.auxiliary, *shots[i], size), target, terms)
             total = loss if total is None else total + loss
         return total / len(shots)
 
@@ -205,20 +289,24 @@ class CPANet(jt.nn.Module):
 
         Order and membership are the released code's: down_query, down_supp, CPP, cls, conv_2T1 | conv_3x3, SSA, conv_3T1.
         """
-        slow = [self.down_query, self.down_supp, self.cpp, self.compare1, self.compare2]
-        fast = [self.refine1, self.refine2, self.ssa, self.classify]
-        if self.sa is not None:
-            slow += [self.sa.cls1, self.sa.cls2, self.sa.cls3]
-            fast += [self.sa.mix1, self.sa.mix2]
+        slow: list[Any] = []
+        fast: list[Any] = []
+        parts = {self._names[kind]: getattr(self, kind) for kind in self._names}
+        for name, parameter in self.named_parameters():
+            if parameter.is_stop_grad():
+                continue
+            first, _, rest = name.partition(".")
+            learns_fast = _is_fast(parts[first].fast, rest) if first in parts else _is_fast(FAST, name)
+            (fast if learns_fast else slow).append(parameter)
         return [
-            {"params": _trainable(slow), "lr": lr, "scale": 1.0},
-            {"params": _trainable(fast), "lr": lr * head_multiplier, "scale": head_multiplier},
+            {"params": slow, "lr": lr, "scale": 1.0},
+            {"params": fast, "lr": lr * head_multiplier, "scale": head_multiplier},
         ]
 
 
-def _trainable(modules) -> list:
-    found = [p for module in modules if module is not None for p in module.parameters()]
-    return [p for p in found if not p.is_stop_grad()]
+def _is_fast(declared: bool | tuple[str, ...], name: str) -> bool:
+    """Whether a part's parameter ``name`` learns fast by what the part declares."""
+    return declared if isinstance(declared, bool) else name.partition(".")[0] in declared
 
 
 def _size(images) -> tuple[int, int]:

@@ -1,22 +1,27 @@
-"""CPP, the cross position proxy: one prototype from all positions of the masked support feature."""
+"""The prototype of a support: CPP, the cross position proxy, or masked average pooling, which stands in for it."""
 
 from __future__ import annotations
 
-from cpanet.models.numerics import BatchNorm, first_maximum, max_pool_2x2
+import numpy as np
+
+from cpanet.models.layers import BatchNorm, first_maximum, max_pool_2x2
+from cpanet.models.parts import Prototype
 from cpanet.ops import Conv
 from cpanet.runtime import jt
 
 nn = jt.nn
 
 
-class CrossPositionProxy(jt.nn.Module):
+class CrossPositionProxy(Prototype):
     """Non-local block on the masked support feature, then a global maximum (``REF`` in the released code).
 
     Keys and values are max-pooled 2×2, queries are not. ``norm`` starts at weight 0 and bias 0, so that at first the
     block hands its input through.
     """
 
-    def __init__(self, width: int) -> None:
+    name = "cpp"
+
+    def __init__(self, width: int = 256) -> None:
         inner = width // 2
         self.theta = Conv(width, inner, 1)
         self.phi = Conv(width, inner, 1)
@@ -24,9 +29,15 @@ class CrossPositionProxy(jt.nn.Module):
         self.project = Conv(inner, width, 1)
         self.norm = BatchNorm(width)
 
-    def execute(self, masked):
-        """masked (B, C, h, w) → prototype (B, C)."""
+    def execute(self, feature, mask):
+        """feature (B, C, h, w), mask (B, 1, h, w) in [0, 1] → prototype (B, C)."""
+        masked = feature * mask
         return first_maximum(self.aggregate(masked).reshape(masked.shape[0], masked.shape[1], -1))
+
+    def initial(self, name, shape, scheme, rng):
+        """The closing BatchNorm starts at 0, so that at first the block hands its input through, as in the released code."""
+        del scheme, rng
+        return np.zeros(shape) if name.startswith("norm.") else None
 
     def aggregate(self, masked):
         """The non-local block alone: (B, C, h, w) → (B, C, h, w)."""
@@ -39,13 +50,15 @@ class CrossPositionProxy(jt.nn.Module):
         return self.norm(self.project(gathered)) + masked
 
 
-def masked_average(feature, mask):
-    """Masked global average pooling, what stands in for CPP where it is switched off.
+class MaskedAverage(Prototype):
+    """Masked global average pooling, what stands in for CPP in the ablations."""
 
-    feature (B, C, h, w), mask (B, 1, h, w) in [0, 1] → (B, C). A mask that vanishes on the small grid gives zero.
-    """
-    area = mask.sum(dims=[2, 3]).maximum(1e-4)
-    return (feature * mask).sum(dims=[2, 3]) / area
+    name = "masked_average"
+
+    def execute(self, feature, mask):
+        """feature (B, C, h, w), mask (B, 1, h, w) in [0, 1] → (B, C). A mask that vanishes on the grid gives zero."""
+        area = mask.sum(dims=[2, 3]).maximum(1e-4)
+        return (feature * mask).sum(dims=[2, 3]) / area
 
 
 def _pool(x):

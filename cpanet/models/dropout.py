@@ -69,15 +69,15 @@ class DropoutSource:
 class ChannelDropout(jt.nn.Module):
     """Zero whole channels with probability ``p`` in training, as PyTorch's ``Dropout2d``; the identity otherwise."""
 
-    def __init__(self, p: float, source: DropoutSource) -> None:
+    def __init__(self, p: float) -> None:
         self.p = p
-        self._source = source
+        self.source = DropoutSource()  # until a network gives all of its dropouts one source
 
     def factors(self, batch: int, channels: int):
         """What the channels are multiplied by, (B, C): 0 or 1/(1−p); None where nothing is dropped."""
-        if not self.is_train or self.p == 0:
+        if not self.is_training() or self.p == 0:
             return None
-        return self._source.factors(batch, channels, self.p)
+        return self.source.factors(batch, channels, self.p)
 
     def execute(self, x):
         """x (B, C, H, W) → the same shape."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 import urllib.error
 import urllib.request
@@ -11,30 +12,17 @@ from pathlib import Path
 from cpanet.errors import UserError
 from cpanet.files import write_atomically
 
-ADDRESS = "https://download.pytorch.org/models/"
-# torchvision's ImageNet weights (V1, those the publications used); the name ends with the first 8 digits of the SHA-256
-OFFICIAL = {
-    "vgg16": "vgg16-397923af.pth",
-    "vgg16_bn": "vgg16_bn-6c64b313.pth",
-    "resnet50": "resnet50-0676ba61.pth",
-    "resnet101": "resnet101-63fe2227.pth",
-    "resnet152": "resnet152-394f9c45.pth",
-}
-# the deep-stem networks come from the authors of PSPNet's PyTorch code; no address serves them without a person
-DEEP = {
-    "resnet50_deep": "resnet50_v2.pth",
-    "resnet101_deep": "resnet101_v2.pth",
-    "resnet152_deep": "resnet152_v2.pth",
-}
+DIGEST = re.compile(r"-([0-9a-f]{8,64})\.")  # of an address: the first digits of the file's SHA-256
 TIMEOUT_SECONDS = 20  # without a byte
 DOWNLOAD_SECONDS = 1800
 
 
-def find_weights(backbone: str, asked: str, cache: Path) -> tuple[Path | None, str]:
+def find_weights(backbone: str, imagenet: str | None, asked: str, cache: Path) -> tuple[Path | None, str]:
     """File with the weights that ``backbone.weights=asked`` means, and a sentence that says which or why none.
 
-    ``asked`` is ``auto`` (the cache, then the official address), ``random`` (none) or a path. A path that does not
-    exist is a :class:`UserError`; ``auto`` without success is not, the caller decides what it means.
+    ``imagenet``: what the option ``backbone`` declares: an address, the name of a file that none serves, or None.
+    ``asked`` is ``auto`` (the cache, then the address), ``random`` (none) or a path. A path that does not exist is a
+    :class:`UserError`; ``auto`` without success is not, the caller decides what it means.
     """
     if asked == "random":
         return None, "the backbone has random weights, as asked for"
@@ -46,42 +34,54 @@ def find_weights(backbone: str, asked: str, cache: Path) -> tuple[Path | None, s
             )
         return path.resolve(), f"backbone weights from {path}"
     folder = cache / "weights"
-    name = OFFICIAL.get(backbone) or DEEP[backbone]
-    for candidate in (folder / name, folder / f"{backbone}.safetensors", folder / f"{backbone}.pth"):
+    name = _file_name(imagenet)
+    own = () if name is None else (folder / name,)
+    for candidate in (*own, folder / f"{backbone}.safetensors", folder / f"{backbone}.pth"):
         if candidate.is_file():
             return candidate, f"backbone weights from {candidate}"
-    if backbone in DEEP:
+    if imagenet is None or name is None:
+        return None, f"no ImageNet weights are known for {backbone}"
+    if not _is_address(imagenet):
         return None, f"no ImageNet weights for {backbone}: put {name} (from the semseg project) into {folder}"
     try:
-        return _download(name, folder / name), f"backbone weights {name} from {ADDRESS}"
+        return _download(imagenet, folder / name), f"backbone weights {name} from {imagenet[: -len(name)]}"
     except (urllib.error.URLError, OSError, ValueError) as error:
-        return None, f"no ImageNet weights for {backbone}: {ADDRESS}{name} cannot be had ({_reason(error)})"
+        return None, f"no ImageNet weights for {backbone}: {imagenet} cannot be had ({_reason(error)})"
 
 
-def instructions(backbone: str, cache: Path) -> str:
+def instructions(backbone: str, imagenet: str | None, cache: Path) -> str:
     """What to do where there are none."""
-    name = OFFICIAL.get(backbone) or DEEP[backbone]
-    source = (
-        f"{ADDRESS}{name}" if backbone in OFFICIAL else f"{name} (ImageNet weights of the semseg project)"
-    )
+    if imagenet is None:
+        return (
+            f"Give backbone.weights=FILE, or put {backbone}.safetensors into {cache / 'weights'}; "
+            "backbone.weights=random trains on random features on purpose."
+        )
+    source = imagenet if _is_address(imagenet) else f"{imagenet} (ImageNet weights of the semseg project)"
     return (
         f"Fetch {source} and put it into {cache / 'weights'}, or give backbone.weights=FILE; "
         "backbone.weights=random trains on random features on purpose."
     )
 
 
-def _download(name: str, target: Path) -> Path:
+def _is_address(imagenet: str) -> bool:
+    return "://" in imagenet
+
+
+def _file_name(imagenet: str | None) -> str | None:
+    return None if imagenet is None else imagenet.rpartition("/")[2] or None
+
+
+def _download(address: str, target: Path) -> Path:
     pieces, deadline = [], time.monotonic() + DOWNLOAD_SECONDS
-    with urllib.request.urlopen(ADDRESS + name, timeout=TIMEOUT_SECONDS) as response:
+    with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as response:
         while piece := response.read(1 << 20):
             pieces.append(piece)
             if time.monotonic() > deadline:
                 raise ValueError(f"it takes longer than {DOWNLOAD_SECONDS / 60:.0f} minutes")
     content = b"".join(pieces)
-    digest = hashlib.sha256(content).hexdigest()
-    wanted = name.rsplit("-", 1)[1].split(".")[0]
-    if not digest.startswith(wanted):
-        raise ValueError(f"its SHA-256 {digest[:8]}… is not {wanted}…")
+    digest, wanted = hashlib.sha256(content).hexdigest(), DIGEST.search(target.name)
+    if wanted and not digest.startswith(wanted[1]):
+        raise ValueError(f"its SHA-256 {digest[:8]}… is not {wanted[1]}…")
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, content)
     return target

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from cpanet.ops import bfloat16
 from cpanet.ops.function import Function
 from cpanet.runtime import jt
 
 
-def _operators(*operands: Any) -> tuple[Any, Any, Any] | None:
+def library_operators(*operands: Any) -> tuple[Any, Any, Any] | None:
     """A library's convolution and its gradients by input and by weight; None where there is none, and but for float32."""
     if jt.flags.use_cuda:
         name, library = "cudnn", getattr(jt.compile_extern, "cudnn_ops", None)
@@ -31,10 +32,13 @@ def _operators(*operands: Any) -> tuple[Any, Any, Any] | None:
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1):
     """x (B, C, H, W), weight (O, C, k, k), bias (O,) or None → (B, O, H', W'), not grouped."""
-    operators = _operators(x, weight)
-    if operators is None:
+    geometry = (*_pair(stride), *_pair(padding), *_pair(dilation))
+    if bfloat16.suits(x, weight):
+        y = bfloat16.conv2d(x, weight, geometry)
+    elif (operators := library_operators(x, weight)) is not None:
+        y = _Convolution.apply(x, weight, operators, geometry)
+    else:
         return jt.nn.conv2d(x, weight, bias, stride, padding, dilation)
-    y = _Convolution.apply(x, weight, operators, (*_pair(stride), *_pair(padding), *_pair(dilation)))
     return y if bias is None else y + bias.reshape(1, -1, 1, 1)
 
 

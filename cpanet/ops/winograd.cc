@@ -174,8 +174,9 @@ void transform_input(const Plane& plane, Size size, int first, int last, float* 
     }
 }
 
-// Aᵀ m A of the tiles in rows [first, last), then ReLU and the factor, written to one plane
-void transform_output(const float* in, size_t point, Size size, int first, int last, bool relu, float factor, float* out, float* buffer) {
+// Aᵀ m A of the tiles in rows [first, last), then bias, ReLU and the factor, written to one plane
+void transform_output(const float* in, size_t point, Size size, int first, int last, float bias, bool relu, float factor,
+                      float* out, float* buffer) {
     const int columns = size.tile_columns(), phases = round_up(columns, LANES);
     for (int ty = first; ty < last; ty++, in += columns) {
         for (int tx = 0; tx < columns; tx += LANES) {
@@ -184,7 +185,8 @@ void transform_output(const float* in, size_t point, Size size, int first, int l
             for (int j = 0; j < 6; j++) output_1d(m + j, 6, half + j, 6);
             for (int i = 0; i < 4; i++) output_1d(half + i * 6, 1, y + i * 4, 1);
             for (int n = 0; n < 16; n++) {
-                const vec value = relu ? (y[n] > 0.0f ? y[n] : vec{}) : y[n];
+                const vec sum = y[n] + bias;
+                const vec value = relu ? (sum > 0.0f ? sum : vec{}) : sum;
                 store(buffer + size_t(n) * phases + tx, value * factor);
             }
         }
@@ -276,8 +278,9 @@ Workspace& thread_space() {
     return space;
 }
 
-// out[o] = relu?(Σ_c in[c] ∗ w) · factor[o] of one sample; planes in[c], pointers out[o]
-void convolve(const std::vector<Plane>& in, const float* u, const std::vector<float*>& out, const float* factors, bool relu, Size size, const Chunks& chunks) {
+// out[o] = relu?(Σ_c in[c] ∗ w + bias[o]) · factor[o] of one sample; planes in[c], pointers out[o]
+void convolve(const std::vector<Plane>& in, const float* u, const std::vector<float*>& out, const float* biases,
+              const float* factors, bool relu, Size size, const Chunks& chunks) {
     const int depth = in.size(), outputs = out.size(), blocks = (outputs + ROWS - 1) / ROWS;
     const size_t v_point = odd_lines(depth * chunks.line), m_point = odd_lines(blocks * ROWS * chunks.line);
 #pragma omp parallel for schedule(dynamic)
@@ -295,7 +298,8 @@ void convolve(const std::vector<Plane>& in, const float* u, const std::vector<fl
                                            u + (size_t(f) * blocks + block) * depth * ROWS, 1, ROWS, v + f * v_point + t,
                                            chunks.line, m + f * m_point + block * ROWS * chunks.line + t, chunks.line);
         for (int o = 0; o < outputs; o++)
-            transform_output(m + o * chunks.line, m_point, size, first, last, relu, factors ? factors[o] : 1.0f, out[o], buffer);
+            transform_output(m + o * chunks.line, m_point, size, first, last, biases ? biases[o] : 0.0f, relu,
+                             factors ? factors[o] : 1.0f, out[o], buffer);
     }
 }
 
@@ -382,10 +386,27 @@ CPANET_EXPORT void cpanet_conv3x3(const float* x, const float* w, const float* i
             out.push_back(y_b + o * size.area());
             factors.push_back(out_factors ? out_factors[b * outputs + o] : 1.0f);
         }
-        convolve(in, u, out, factors.data(), true, size, chunks);
+        convolve(in, u, out, nullptr, factors.data(), true, size, chunks);
         if (out_factors)
             for (int o = 0; o < outputs; o++)
                 if (out_factors[b * outputs + o] == 0.0f) std::memset(y_b + o * size.area(), 0, size.area() * sizeof(float));
+    }
+}
+
+// y = relu(conv(x, w) + bias), all channels of all samples. Shapes: as cpanet_conv3x3, bias (outputs).
+CPANET_EXPORT void cpanet_conv3x3_bias(const float* x, const float* w, const float* bias, float* y, int batch, int channels,
+                                       int outputs, int height, int width) {
+    const Size size{height, width};
+    const Chunks chunks(size, CHUNK_TILES);
+    const auto inputs = kept_channels(nullptr, channels), kept = kept_channels(nullptr, outputs);
+    float* u = weights_space.floats(POINTS * round_up(outputs, ROWS) * size_t(channels));
+    transform_weights(w, channels, inputs, kept, false, u);
+    for (int b = 0; b < batch; b++) {
+        std::vector<Plane> in;
+        for (int c = 0; c < channels; c++) in.push_back({x + (size_t(b) * channels + c) * size.area(), nullptr, 1.0f});
+        std::vector<float*> out;
+        for (int o = 0; o < outputs; o++) out.push_back(y + (size_t(b) * outputs + o) * size.area());
+        convolve(in, u, out, bias, nullptr, true, size, chunks);
     }
 }
 
@@ -413,7 +434,7 @@ CPANET_EXPORT void cpanet_conv3x3_backward(const float* x, const float* w, const
                 std::memset(dx + (size_t(b) * channels + c) * size.area(), 0, size.area() * sizeof(float));
         float* u = weights_space.floats(POINTS * round_up(inputs.size(), ROWS) * kept.size());
         transform_weights(w, channels, kept, inputs, true, u);
-        convolve(gradient, u, out, nullptr, false, size, chunks);
+        convolve(gradient, u, out, nullptr, nullptr, false, size, chunks);
         const size_t sum_size = POINTS * round_up(inputs.size(), ROWS) * round_up(kept.size(), LANES);
         float* sums = shared_space.floats(sum_size * threads);
         correlate(in, gradient, size, chunks, sums, sum_size);

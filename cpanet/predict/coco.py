@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import cpanet
+from cpanet.files import replacing
 from cpanet.predict.regions import Region, polygon
 
 DEFECT = 1  # the one category
@@ -63,8 +63,7 @@ class CocoWriter:
             "licenses": [],
             "categories": [{"id": DEFECT, "name": self.category, "supercategory": "defect"}],
         }
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with temporary.open("w", encoding="utf-8") as whole:
+        with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8") as whole:
             whole.write(json.dumps(head, ensure_ascii=False)[:-1])
             for key, file in zip(("images", "annotations"), self._files):
                 file.seek(0)
@@ -73,6 +72,5 @@ class CocoWriter:
                 whole.write("]")
                 file.close()
             whole.write("}\n")
-        os.replace(temporary, self.path)
         for part in self._parts:
             part.unlink()

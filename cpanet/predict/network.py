@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from cpanet.checkpoint.description import Description
-from cpanet.checkpoint.restore import prototype_floor, restore
-from cpanet.models.door import pass_door
+from cpanet.checkpoint.restore import restore
 from cpanet.runtime import jt
 
 
@@ -32,46 +31,55 @@ class Network:
             shots = int(description.config.get("shot", 1))
         return cls(restore(description), size, batch_size, shots)
 
-    @classmethod
-    def untrained(cls, backbone: str, weights: str, seed: int, size: int, batch_size: int) -> Network:
-        """The training-free method."""
-        return cls(prototype_floor(backbone, weights, seed)[0], size, batch_size)
+    def features(self, canvases: Iterable[np.ndarray]) -> np.ndarray:
+        """Of canvases float32 (3, S, S), normalised: float32 (N, C, h, w)."""
+        return np.concatenate([self._features(batch)[:n] for batch, n in self._batches(canvases)])
 
-    def encode(self, canvases: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
-        """K supports, float32 (3, S, S) normalised and uint8 (S, S) {0, 1, 255} → their prototype, (1, C) or (1, 2, C).
+    def encode(self, features: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
+        """K supports' features (K, C, h, w) and masks uint8 (S, S) {0, 1, 255} → their prototype, (1, C) or (1, 2, C).
 
         Prototypes of all shots are averaged. A network that was trained with the released code's sum of K prototypes
         gets their mean times the K it was trained with.
         """
-        features = np.concatenate([self._features(batch)[:n] for batch, n in self._batches(canvases)])
         with jt.no_grad():
             _, prototype = self.model.encode_supports(
                 jt.array(features[None]), jt.array(np.stack(masks)[None])
             )
             if self._shots is not None:
-                prototype = prototype * (self._shots / len(canvases))
+                prototype = prototype * (self._shots / len(features))
             return prototype.numpy()
 
     def differences(self, canvases: Iterable[np.ndarray], prototype: np.ndarray) -> Iterator[np.ndarray]:
         """Foreground minus background logit (S, S) float32 of every canvas."""
-        with jt.no_grad():
-            for batch, count in self._batches(canvases):
-                features = self.model.features(jt.array(batch))
-                repeated = jt.array(np.repeat(prototype, len(batch), axis=0))
-                logits = self.model.decode(features, repeated, (self.size, self.size))
-                yield from (logits[:, 1] - logits[:, 0]).numpy()[:count]
+        for batch, count in self._batches(canvases):
+            with jt.no_grad():
+                found = self._decode(self.model.features(jt.array(batch)), prototype)
+            yield from found[:count]
+
+    def compare(self, features: Iterable[np.ndarray], prototype: np.ndarray) -> Iterator[np.ndarray]:
+        """The same of pictures by their features (C, h, w), which :meth:`features` gave."""
+        for batch, count in self._batches(features):
+            with jt.no_grad():
+                found = self._decode(jt.array(batch), prototype)
+            yield from found[:count]
 
     def similarities(self, canvases: Iterable[np.ndarray], prototype: np.ndarray) -> Iterator[np.ndarray]:
         """Cosine of the prototype and the query's feature at every position of the feature grid, float32 (h, w)."""
         for batch, count in self._batches(canvases):
             features = self._query_features(batch)
-            vector = prototype[:, 0] if prototype.ndim == 3 else prototype
+            vector = prototype[:, 0] if prototype.ndim == 3 else prototype[:, : features.shape[1]]
             lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(vector)
             products = np.einsum("nchw,c->nhw", features, vector[0])
             yield from (products / np.maximum(lengths, 1e-12))[:count]
 
+    def _decode(self, features: Any, prototype: np.ndarray) -> np.ndarray:
+        repeated = jt.array(np.repeat(prototype, features.shape[0], axis=0))
+        logits = self.model.decode(features, repeated, (self.size, self.size))
+        return (logits[:, 1] - logits[:, 0]).numpy()
+
     def _features(self, batch: np.ndarray) -> np.ndarray:
-        return self.model.features(jt.array(batch)).numpy()
+        with jt.no_grad():
+            return self.model.features(jt.array(batch)).numpy()
 
     def _query_features(self, batch: np.ndarray) -> np.ndarray:
         """What the prototype is compared with: the floor's chosen stage, CPANet's reduced query feature."""
@@ -79,11 +87,11 @@ class Network:
         if hasattr(self.model, "stage"):
             return self.model.chosen(features).numpy()
         with jt.no_grad():
-            return jt.nn.relu(self.model.down_query(pass_door(features, self.model.door))).numpy()
+            return jt.nn.relu(self.model.down_query(self.model.head_features(features))).numpy()
 
-    def _batches(self, canvases: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
-        """Batches (at most batch_size, 3, S, S), and how many of each are meant."""
-        remaining, most = iter(canvases), 0
+    def _batches(self, arrays: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
+        """Batches of at most batch_size arrays of one shape, and how many of each are meant."""
+        remaining, most = iter(arrays), 0
         while chunk := list(islice(remaining, self.batch_size)):
             most = most or len(chunk)  # a first batch stands for itself: one picture costs no more than one
             padded = chunk + [chunk[-1]] * (most - len(chunk))

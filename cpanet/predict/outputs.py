@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from cpanet.errors import UserError
+from cpanet.overlay import overlay
 from cpanet.predict.coco import CocoWriter
 from cpanet.predict.queries import Query
 from cpanet.predict.regions import Region
@@ -26,12 +27,14 @@ COLUMNS = (
     "regions",
     "boxes",  # left top width height, of several joined by ;
     "mean_confidence",  # mean probability of the marked pixels
+    "score",  # how likely the picture shows a defect
+    "answer",  # defect or no defect
     "is_support",
     "iou",  # where the picture lies in a data set beside its mask
     "mask",
 )
+DEFECT, NO_DEFECT = "defect", "no defect"
 SIXTEEN_BITS = 65535
-MARKED, TRUE = (235, 60, 60), (64, 220, 90)
 
 
 class Outputs:
@@ -75,13 +78,14 @@ class Outputs:
         truth: np.ndarray | None = None,
         iou: float | None = None,
         is_support: bool = False,
+        score: float = float("nan"),
     ) -> None:
         """One picture's results: image uint8 RGB (H, W, 3), probability float (H, W), mask and truth bool (H, W)."""
         target = self._write("masks", query, mask.astype(np.uint8) * 255)
         if self._probabilities:
-            self._write("probabilities", query, np.rint(probability * SIXTEEN_BITS).astype(np.uint16))
+            self._write("probabilities", query, sixteen_bits(probability))
         if self._overlays:
-            self._write("overlays", query, overlay(image, mask, truth)[..., ::-1])
+            self._write("overlays", query, overlay(image, mask, truth, strength=0.35, rim=True)[..., ::-1])
         height, width = mask.shape
         area = int(np.count_nonzero(mask))
         self._coco.add(query.name, height, width, regions)
@@ -95,6 +99,8 @@ class Outputs:
                 "regions": len(regions),
                 "boxes": ";".join(" ".join(map(str, region.box)) for region in regions),
                 "mean_confidence": f"{float(probability[mask].mean(dtype=np.float64)):.4f}" if area else "",
+                "score": f"{score:.4f}",
+                "answer": DEFECT if area else NO_DEFECT,
                 "is_support": "yes" if is_support else "no",
                 "iou": "" if iou is None else f"{iou:.4f}",
                 "mask": target.relative_to(self.directory).as_posix(),
@@ -119,13 +125,22 @@ class Outputs:
         return path
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
-    """``image`` with ``mask`` tinted and outlined in red, and what is known to be defect outlined in green."""
-    picture = image.copy()
-    picture[mask] = (0.65 * picture[mask] + 0.35 * np.array(MARKED)).astype(np.uint8)
-    thickness = max(1, round(max(mask.shape) / 600))
-    for marked, colour in ((mask, MARKED), (truth, TRUE)):
-        if marked is not None:
-            outlines, _ = cv2.findContours(marked.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(picture, outlines, -1, colour, thickness)
-    return picture
+def remove_outputs(directory: Path) -> None:
+    """Remove what an earlier prediction wrote into ``directory``, by its own table; other files stay."""
+    try:
+        with (directory / "predictions.csv").open(newline="", encoding="utf-8") as stream:
+            masks = [
+                row["mask"] for row in csv.DictReader(stream) if (row.get("mask") or "").startswith("masks/")
+            ]
+    except (OSError, ValueError):
+        return
+    names = ["annotations.json", "skipped.csv", "result.json", "predictions.csv"]
+    for folder in ("masks", "overlays", "probabilities"):
+        names += [f"{folder}/{mask.partition('/')[2]}" for mask in masks if ".." not in mask.split("/")]
+    for name in names:
+        (directory / name).unlink(missing_ok=True)
+
+
+def sixteen_bits(probability: np.ndarray) -> np.ndarray:
+    """Probabilities 0–1 as uint16, 65535 × probability, rounded; ½ down: above 32767 is what exceeds a threshold of 0.5."""
+    return np.ceil(np.clip(probability, 0, 1).astype(np.float64) * SIXTEEN_BITS - 0.5).astype(np.uint16)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cpanet.data.check import printable
-from cpanet.data.folder import IMAGES, MASKS, natural_key
+from cpanet.data.folder import IMAGES, MASKS, is_mask_name, list_folder, masks_by_stem, natural_key
 from cpanet.data.images import IMAGE_SUFFIXES
 from cpanet.errors import UserError
 
@@ -22,23 +22,30 @@ class Query(NamedTuple):
     output: str
 
 
-def find_queries(query: str | None) -> list[Query]:
+def find_queries(query: str | None, key: str = "query") -> list[Query]:
     """Every picture that ``query`` means, in natural order: a folder and all below it, a file, or a pattern.
 
-    Hidden files are left out, and so are the masks of a data set (``GT/`` beside ``Images/``). Results keep the
+    ``key``: what it is called in the configuration.
+
+    Hidden files are left out, and masks: ``GT/`` beside ``Images/``, ``x_mask.png`` beside ``x.png``. Results keep the
     sub-folders, so that equal names in different folders stay apart; where two pictures of a folder differ in their
     suffix alone, their results keep that too. Raises UserError where there is no picture.
     """
     if not query:
         raise UserError(
-            'query = null: give the pictures to mark: query=DIR, or a pattern in quotes: query="DIR/*.jpg".'
+            f'{key} = null: give the pictures to mark: {key}=DIR, or a pattern in quotes: {key}="DIR/*.jpg".'
         )
-    root, files = _files(query)
+    root, files = _files(query, key)
     pictures = [f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES and not _is_mask(f)]
+    if not os.path.isfile(query):  # a file that is named is meant
+        beside: dict[str, set[str]] = {}
+        for file in pictures:
+            beside.setdefault(os.path.dirname(file), set()).add(Path(file).stem)
+        pictures = [f for f in pictures if not is_mask_name(f, beside[os.path.dirname(f)])]
     if not pictures:
         what = "matches" if files else ("holds" if Path(query).is_dir() else "matches")
         raise UserError(
-            f"query={printable(query)} {what} no pictures ({', '.join(IMAGE_SUFFIXES)}). Give a folder or a pattern."
+            f"{key}={printable(query)} {what} no pictures ({', '.join(IMAGE_SUFFIXES)}). Give a folder or a pattern."
         )
     names = sorted((os.path.relpath(f, root).replace(os.sep, "/") for f in pictures), key=natural_key)
     stems = Counter(os.path.splitext(name)[0].casefold() for name in names)
@@ -48,14 +55,14 @@ def find_queries(query: str | None) -> list[Query]:
     ]
 
 
-def _files(query: str) -> tuple[str, list[str]]:
+def _files(query: str, key: str) -> tuple[str, list[str]]:
     """The folder that names are below, and the files."""
     if os.path.isdir(query):
         return query, _below(query)
     if os.path.isfile(query):
         return os.path.dirname(query) or ".", [query]
     if not glob.has_magic(query):
-        raise UserError(f"query={printable(query)} does not exist. Give a folder, a picture or a pattern.")
+        raise UserError(f"{key}={printable(query)} does not exist. Give a folder, a picture or a pattern.")
     fixed = []
     for part in query.split("/")[:-1]:
         if glob.has_magic(part):
@@ -81,7 +88,12 @@ def _is_mask(path: str) -> bool:
 
 
 def truth_of(query: Query) -> Path | None:
-    """The mask of a picture that lies in a data set: ``GT/NAME.png`` beside ``Images/NAME.jpg``."""
-    folder = query.path.parent
-    path = folder.parent / MASKS / f"{query.path.stem}.png"
-    return path if folder.name == IMAGES and path.is_file() else None
+    """The mask of a picture that lies in a data set: ``GT/NAME.png`` (or NAME_mask.png, …) beside ``Images/NAME.jpg``."""
+    folder, stem = query.path.parent, query.path.stem
+    if folder.name != IMAGES:
+        return None
+    truths = folder.parent / MASKS
+    if (truths / f"{stem}.png").is_file():
+        return truths / f"{stem}.png"
+    name = masks_by_stem(list_folder(truths), {stem}).get(stem)
+    return None if name is None else truths / name

@@ -5,22 +5,35 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import cv2
 import numpy as np
 
 from cpanet.checkpoint.description import Description, describe
 from cpanet.data import transforms
+from cpanet.data.images import MAX_PIXELS
 from cpanet.data.transforms import canvas_shape
 from cpanet.errors import UserError
+from cpanet.metrics import count, iou, predicted
+from cpanet.predict.calibration import Calibration, calibrate
 from cpanet.predict.tiling import Blend, Tile, Tiling, is_tiled, support_windows, tiles
 
 if TYPE_CHECKING:
     from cpanet.predict.network import Network
 
 DEFAULT_SIZE = 200  # pixels, the paper's; of the training-free method, which has no training to take it from
+AUTO_THRESHOLD = 0.5  # of calibrated probabilities
 PathLike = Union[str, "os.PathLike[str]"]
+Threshold = Union[float, str]
+
+
+class Seen(NamedTuple):
+    """What the network saw of the supports: features (N, C, h, w) and masks (N, S, S) of N windows, and whose they are."""
+
+    features: np.ndarray
+    masks: np.ndarray
+    owners: np.ndarray
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -34,28 +47,32 @@ class Segmenter:
     ----------
     checkpoint: a run's directory (its best epoch), a ``.safetensors`` or a released ``.pth`` file; None: the training-free
         prototype comparison.
-    threshold: probability above which a pixel counts as defect.
+    threshold: probability above which a pixel counts as defect; ``"auto"``: 0.5 of probabilities that the supports
+        calibrate, see :mod:`cpanet.predict.calibration`.
     tiling: ``"auto"`` cuts pictures up that are more than twice as large as a tile, True all that are larger, False none.
     tile: side of a tile in pixels; None: that of the training pictures, else of the largest support.
     overlap: of neighbouring tiles, a fraction of their side.
     image_size: side in pixels of the square that the network sees; None: what it was trained with.
     batch_size: pictures or tiles that go through the network at a time.
     device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-    backbone, weights, seed: of the training-free comparison alone.
+    backbone, weights, seed, stage, support_mask: of the training-free comparison alone, see
+        :class:`cpanet.models.PrototypeBaseline`.
 
     Attributes
     ----------
-    ``prototype_``: what ``fit`` learnt, float32; ``n_supports_``: K; ``tile_``: side of a tile in pixels.
+    ``prototype_``: what ``fit`` learnt, float32; ``n_supports_``: K; ``tile_``: side of a tile in pixels;
+    ``calibration_``: what the supports say of probability 0.5.
 
     Pictures are uint8 RGB (H, W, 3) or grey (H, W), of any size, in a list or an array (N, …); masks are (H, W): bool,
-    0 and 1, or 0 and 255.
+    0 and 1, or 0 and 255; where all three occur 1 is defect and 255 is ignored. ``cpanet.data.read_image`` reads a picture
+    as the commands do.
     """
 
     def __init__(
         self,
         checkpoint: PathLike | None = None,
         *,
-        threshold: float = 0.5,
+        threshold: Threshold = "auto",
         tiling: Tiling = "auto",
         tile: int | None = None,
         overlap: float = 0.25,
@@ -65,6 +82,8 @@ class Segmenter:
         backbone: str = "vgg16_bn",
         weights: str = "auto",
         seed: int = 0,
+        stage: str = "f3",
+        support_mask: str = "area",
     ) -> None:
         self.checkpoint = checkpoint
         self.threshold = threshold
@@ -77,6 +96,8 @@ class Segmenter:
         self.backbone = backbone
         self.weights = weights
         self.seed = seed
+        self.stage = stage
+        self.support_mask = support_mask
         self._network: Network | None = None
         self._description: Description | None = None
 
@@ -124,7 +145,7 @@ class Segmenter:
 
     def load(self) -> Segmenter:
         """Load the network now rather than at the first ``fit``; returns self. Raises UserError where it cannot be had."""
-        self._net()
+        _ = self.network
         return self
 
     def fit(self, support_images: Sequence[np.ndarray], support_masks: Sequence[np.ndarray]) -> Segmenter:
@@ -133,28 +154,56 @@ class Segmenter:
         A support much larger than a tile is looked at in windows around its defect, at the tiles' scale.
         Raises ValueError for pictures or masks that are not what the class says, and for a mask without defect.
         """
+        if isinstance(self.threshold, str) and self.threshold != "auto":
+            raise ValueError(f"threshold={self.threshold!r}: give a probability or 'auto'")
         images = _pictures(support_images)
         masks = _masks(support_masks, images)
-        network = self._net()
+        network = self.network
         recorded = None if self.description is None else self.description.picture_side
         self.tile_ = self.tile or recorded or max(max(mask.shape) for mask in masks)
-        prepared = [
-            transforms.test(image[w.window], mask[w.window], self.size)
-            for image, mask in zip(images, masks)
-            for w in self._windows(mask)
-        ]
-        self.prototype_ = network.encode([image for image, _ in prepared], [mask for _, mask in prepared])
+        windows = [(number, w) for number, mask in enumerate(masks) for w in self._windows(mask)]
+        prepared = [transforms.test(images[n][w.window], masks[n][w.window], self.size) for n, w in windows]
+        seen = Seen(
+            network.features(canvas for canvas, _ in prepared),
+            np.stack([mask for _, mask in prepared]),
+            np.array([number for number, _ in windows]),
+        )
+        self.prototype_ = network.encode(seen.features, list(seen.masks))
+        self.calibration_ = calibrate(
+            list(network.compare(seen.features, self.prototype_)), list(seen.masks), len(images)
+        )
         self.n_supports_ = len(images)
+        self._seen = seen
         return self
 
+    @property
+    def threshold_(self) -> float:
+        """The probability above which a pixel counts as defect."""
+        return AUTO_THRESHOLD if isinstance(self.threshold, str) else self.threshold
+
+    def agreement(self) -> list[float]:
+        """How well each support is marked from the others: IoU at the supports' threshold; [] of a single support."""
+        self._check_fitted()
+        network, seen, found = self.network, self._seen, []
+        for number in range(self.n_supports_ if self.n_supports_ > 1 else 0):
+            own = seen.owners == number
+            prototype = network.encode(seen.features[~own], list(seen.masks[~own]))
+            counts = [
+                count(self._probability(difference) > self.threshold_, mask)
+                for difference, mask in zip(network.compare(seen.features[own], prototype), seen.masks[own])
+            ]
+            found.append(iou(sum(c.inter_fg for c in counts), sum(c.union_fg for c in counts)))
+        return found
+
     def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The defect in every picture: bool (H, W), where its probability exceeds ``threshold``."""
-        return [probability > self.threshold for probability in self.predict_proba(images)]
+        """The defect in every picture: bool (H, W), where its probability exceeds the threshold."""
+        return [probability > self.threshold_ for probability in self.predict_proba(images)]
 
     def predict_proba(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The probability of defect at every pixel of every picture: float32 (H, W) in 0–1.
 
-        (Of the training-free comparison: a logistic function of the cosine difference, 0.5 where both are equal.)
+        With ``threshold="auto"`` calibrated on the supports, otherwise as the network gives it. (Of the training-free
+        comparison: a logistic function of the cosine difference, 0.5 where both are equal, as steep as the supports say.)
         """
         self._check_fitted()
         pictures = _pictures(images)
@@ -162,18 +211,33 @@ class Segmenter:
         results: dict[int, np.ndarray] = {}
         differences = self._differences(pictures[i] for i in small)
         for i, difference in zip(small, differences):
-            results[i] = logistic(_at_size(difference, *pictures[i].shape[:2]))
+            results[i] = self._probability(_at_size(difference, *pictures[i].shape[:2]))
         for i, picture in enumerate(pictures):
             if i not in results:
                 results[i] = self._tiled(picture)
         return [results[i] for i in range(len(pictures))]
+
+    def evaluated(
+        self, support_images: Sequence[np.ndarray], support_masks: Sequence[np.ndarray], image: np.ndarray
+    ) -> np.ndarray:
+        """``image`` marked as an evaluation's episode is, bool (H, W): nothing is cut up, the network's own threshold.
+
+        Forgets what ``fit`` learnt.
+        """
+        tiling, self.tiling = self.tiling, False
+        try:
+            self.fit(support_images, support_masks)
+        finally:
+            self.tiling = tiling
+        (difference,) = self._differences(iter(_pictures([image])))
+        return predicted(difference, *image.shape[:2])
 
     def similarity(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Cosine of the prototype and the feature at every pixel, float32 (H, W) in −1–1; pictures are never tiled."""
         self._check_fitted()
         pictures = _pictures(images)
         canvases = (self._canvas(picture) for picture in pictures)
-        found = self._net().similarities(canvases, self.prototype_)
+        found = self.network.similarities(canvases, self.prototype_)
         size = (self.size, self.size)
         return [
             _at_size(cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR), *picture.shape[:2])
@@ -189,7 +253,9 @@ class Segmenter:
 
     # ------------------------------------------------------------------ parts
 
-    def _net(self) -> Network:
+    @property
+    def network(self) -> Network:
+        """What computes, loaded at the first use. Raises UserError where it cannot be had."""
         if self._network is None:
             from cpanet import runtime
 
@@ -197,15 +263,25 @@ class Segmenter:
                 raise UserError(f"image_size={self.size}: must be a multiple of 8, at least 32.")
             description = self.description
             runtime.prepare(self.device)
+            from cpanet.checkpoint.restore import training_free
             from cpanet.predict.network import Network
 
             if description is None:
-                self._network = Network.untrained(
-                    self.backbone, self.weights, self.seed, self.size, self.batch_size
-                )
+                chosen = (self.backbone, self.weights, self.seed, self.stage, self.support_mask)
+                self._network = Network(training_free(*chosen), self.size, self.batch_size)
             else:
                 self._network = Network.of(description, self.size, self.batch_size)
         return self._network
+
+    @property
+    def _is_trained(self) -> bool:
+        return self.description is not None and self.description.path is not None
+
+    def _probability(self, difference: np.ndarray) -> np.ndarray:
+        found = self.calibration_ if self.calibration_.is_found else Calibration()
+        if isinstance(self.threshold, str):
+            return found.probability(difference)
+        return Calibration(0.0, 1.0 if self._is_trained else found.scale).probability(difference)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "prototype_"):
@@ -226,14 +302,14 @@ class Segmenter:
         return transforms.test(picture, np.zeros(picture.shape[:2], np.uint8), self.size)[0]
 
     def _differences(self, pictures: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        return self._net().differences((self._canvas(picture) for picture in pictures), self.prototype_)
+        return self.network.differences((self._canvas(picture) for picture in pictures), self.prototype_)
 
     def _tiled(self, picture: np.ndarray) -> np.ndarray:
         height, width = picture.shape[:2]
         parts = self.tiles_of(height, width)
         blend = Blend(height, width, self.overlap)
         for tile, difference in zip(parts, self._differences(picture[t.window] for t in parts)):
-            blend.add(tile, logistic(_at_size(difference, tile.height, tile.width)))
+            blend.add(tile, self._probability(_at_size(difference, tile.height, tile.width)))
         return blend.mean()
 
 
@@ -243,11 +319,6 @@ def load(checkpoint: PathLike | None, **parameters: Any) -> Segmenter:
     ``parameters``: those of :class:`Segmenter`. Raises :class:`cpanet.errors.UserError` where the checkpoint cannot be read.
     """
     return Segmenter(checkpoint, **parameters).load()
-
-
-def logistic(difference: np.ndarray) -> np.ndarray:
-    """Probability of the foreground from the difference of the two logits, float32; exact at 0 and without overflow."""
-    return (0.5 * (1.0 + np.tanh(0.5 * difference))).astype(np.float32)
 
 
 def _at_size(canvas: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -272,6 +343,10 @@ def _pictures(images: Sequence[np.ndarray]) -> list[np.ndarray]:
             raise ValueError(
                 f"picture {number} is {image.dtype} {image.shape}; pictures are uint8, RGB (H, W, 3) or grey (H, W)"
             )
+        if image.shape[0] * image.shape[1] > MAX_PIXELS:
+            raise ValueError(
+                f"picture {number} is {image.shape[1]}×{image.shape[0]}; the limit is {MAX_PIXELS:,} pixels: cut it up"
+            )
         if min(image.shape[:2]) < 8:
             raise ValueError(
                 f"picture {number} is {image.shape[1]}×{image.shape[0]}; each side needs 8 pixels"
@@ -283,7 +358,7 @@ def _pictures(images: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _masks(masks: Sequence[np.ndarray], images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """uint8 (H, W) {0, 1} each, of the size of its picture."""
+    """uint8 (H, W) {0, 1, 255 = ignored} each, of the size of its picture."""
     if len(masks) != len(images):
         raise ValueError(f"{len(images)} pictures and {len(masks)} masks: every picture needs one")
     found = []
@@ -291,9 +366,10 @@ def _masks(masks: Sequence[np.ndarray], images: Sequence[np.ndarray]) -> list[np
         mask = np.asarray(mask)
         if mask.shape != image.shape[:2]:
             raise ValueError(f"mask {number} is {mask.shape}, its picture {image.shape[:2]}")
-        if mask.dtype != bool and not set(np.unique(mask).tolist()) <= {0, 1, 255}:
+        values = set(np.unique(mask).tolist())
+        if mask.dtype != bool and not values <= {0, 1, 255}:
             raise ValueError(f"mask {number} holds other values than 0 and 1, or 0 and 255")
         if not mask.any():
             raise ValueError(f"mask {number} marks no pixel: there is nothing to learn from it")
-        found.append((mask != 0).astype(np.uint8))
+        found.append(mask.astype(np.uint8) if {1, 255} <= values else (mask != 0).astype(np.uint8))
     return found

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpanet.data.check import MaskRule, Problem, binarise, printable, raise_problems, shorten
-from cpanet.data.folder import IMAGES, MASKS, Contents, list_folder, list_pairs
+from cpanet.data.check import MaskRule, MaskValues, Problem, binarise, printable, raise_problems, shorten
+from cpanet.data.folder import IMAGES, MASK_ENDS, MASKS, Contents, list_folder, list_pairs
 from cpanet.data.images import (
     IMAGE_SUFFIXES,
     Refused,
-    decode_grey,
+    ValueRange,
     decode_image,
+    decode_mask,
     read_header,
+    value_range_of,
 )
 from cpanet.errors import UserError
 
-MASK_ENDS = ("_mask", "-mask", ".mask", "_gt", "_GT")
 RULE = "Images/ and GT/ with the same names, or in one folder NAME.jpg with NAME.png or NAME_mask.png"
 
 
@@ -30,12 +31,17 @@ class SupportFile(NamedTuple):
 
 
 class Supports(NamedTuple):
-    """K supports: images uint8 RGB (H, W, 3), masks uint8 (H, W) {0, 1}; ``category``: the name of their class, if any."""
+    """K supports: images uint8 RGB (H, W, 3), masks uint8 (H, W) {0, 1, 255 = ignored}.
+
+    ``category``: the name of their class, if any; ``value_range``: the values that become 0 and 255 in pictures of more
+    than 8 bits, the queries too.
+    """
 
     names: list[str]
     images: list[np.ndarray]
     masks: list[np.ndarray]
     category: str | None
+    value_range: ValueRange = None
 
 
 def find_supports(support: str | None) -> tuple[list[SupportFile], str | None]:
@@ -115,15 +121,20 @@ def _masks_by_stem(files: list[str]) -> dict[str, str]:
     return {**same, **named}
 
 
-def read_supports(support: str | None, mask_threshold: int | None = None) -> Supports:
-    """All supports, decoded. Raises UserError with every problem of every file at once."""
+def read_supports(
+    support: str | None, mask_threshold: int | None = None, mask_values: Any = None
+) -> Supports:
+    """All supports, decoded, their masks by the rules of a data set.
+
+    Raises UserError with every problem of every file at once.
+    """
     files, category = find_supports(support)
-    rule = MaskRule(mask_threshold, lenient=False)
-    found = Supports([], [], [], category)
+    rule = MaskRule(mask_threshold, lenient=False, values=MaskValues.of(mask_values))
+    found = Supports([], [], [], category, value_range_of(file.image for file in files))
     problems: list[Problem] = []
     for file in files:
         try:
-            image, mask = read_pair(file, rule)
+            image, mask = read_pair(file, rule, found.value_range)
         except _At as at:
             problems.append(Problem(printable(at.path.name), at.refused.rule, at.refused.detail))
             continue
@@ -140,16 +151,18 @@ class _At(Exception):
         self.path, self.refused = path, refused
 
 
-def read_pair(file: SupportFile, rule: MaskRule) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 RGB (H, W, 3) and mask uint8 (H, W) {0, 1}; raises for the one of both that cannot be used."""
+def read_pair(
+    file: SupportFile, rule: MaskRule, value_range: ValueRange = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 RGB (H, W, 3) and mask uint8 (H, W) {0, 1, 255}; raises for the one of both that cannot be used."""
     path = file.image
     try:
         header = read_header(path)
-        image = decode_image(path.read_bytes())
+        image = decode_image(path.read_bytes(), value_range)
         path = file.mask
-        if read_header(path) != header:
+        if read_header(path).size != header.size:
             raise Refused("size mismatch", f"is not of its picture's size, {header.width}×{header.height}")
-        mask, _ = binarise(decode_grey(path.read_bytes()), rule)
+        mask, _ = binarise(decode_mask(path.read_bytes()), rule)
     except Refused as refused:
         raise _At(path, refused) from None
     except OSError as error:

@@ -2,19 +2,25 @@
 
 from cpanet.recipe.average import WeightAverage
 from cpanet.recipe.optimizer import (
-    build_optimizer,
+    SGD,
+    AdamW,
+    Optimizer,
     gradient_sum,
     optimizer_tensors,
     restore_optimizer,
     set_learning_rate,
 )
-from cpanet.recipe.schedule import learning_rate
+from cpanet.recipe.schedule import Cosine, Poly, Schedule
 
 __all__ = [
+    "SGD",
+    "AdamW",
+    "Cosine",
+    "Optimizer",
+    "Poly",
+    "Schedule",
     "WeightAverage",
-    "build_optimizer",
     "gradient_sum",
-    "learning_rate",
     "optimizer_tensors",
     "restore_optimizer",
     "set_learning_rate",

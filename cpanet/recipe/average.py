@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cpanet.runtime import jt
+from cpanet import runtime
 
 
 class WeightAverage:
@@ -41,7 +41,7 @@ class WeightAverage:
             yield
         finally:
             for name, parameter in self._live.items():
-                parameter.assign(jt.array(kept[name]))
+                parameter.assign(runtime.jt.array(kept[name]))
 
     def tensors(self) -> dict[str, np.ndarray]:
         """State for a checkpoint."""
@@ -51,4 +51,4 @@ class WeightAverage:
         """Put back what :meth:`tensors` returned."""
         self.steps = int(tensors["steps"][0])
         for name, average in self._average.items():
-            average.assign(jt.array(tensors[name]))
+            average.assign(runtime.jt.array(tensors[name]))

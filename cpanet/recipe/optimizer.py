@@ -1,23 +1,59 @@
 """SGD as the paper trains, AdamW as an alternative; Jittor's own, with their state as named arrays."""
 
-from __future__ import annotations
-
 import functools
 import operator
-from typing import Any
+from typing import Any, ClassVar, Optional
 
 import numpy as np
 
-from cpanet.runtime import jt
+from cpanet import runtime
+from cpanet.section import Component, Fraction, NonNegative, Positive, Text
 
 
-def build_optimizer(model: Any, config: Any) -> Any:
-    """The optimiser of ``config`` (a ``recipe.optimizer`` section) over the model's parameter groups."""
-    groups = model.parameter_groups(config.lr, config.head_lr_multiplier)
-    groups = [group for group in groups if group["params"]]
-    if config.name == "adamw":
-        return jt.optim.AdamW(groups, config.lr, weight_decay=config.weight_decay)
-    return jt.nn.SGD(groups, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+class Optimizer(Component):
+    """How weights follow their gradients. Derive from it to add your own; :meth:`over` is all that it needs.
+
+    lr: base learning rate, which the schedule changes. head_lr_multiplier: what the decoder's rate is multiplied by.
+    """
+
+    KEY: ClassVar[str] = "recipe.optimizer"
+
+    name: Optional[Text] = None  # in tables; None: the name of the class
+    lr: Positive
+    head_lr_multiplier: Positive = 1.0
+
+    def over(self, groups: list[dict[str, Any]]) -> Any:
+        """One of Jittor's optimisers over ``groups`` of parameters, each with its ``lr``.
+
+        Everything that it has to remember between steps is in lists of its groups, one entry a parameter.
+        """
+        raise NotImplementedError
+
+    def build(self, model: Any) -> Any:
+        """Jittor's optimiser over the parameter groups of ``model``."""
+        groups = model.parameter_groups(self.lr, self.head_lr_multiplier)
+        return self.over([group for group in groups if group["params"]])
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum."""
+
+    momentum: Fraction = 0.0
+    weight_decay: NonNegative = 0.0
+
+    def over(self, groups: list[dict[str, Any]]) -> Any:
+        return runtime.jt.nn.SGD(groups, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay; ``momentum`` is its first beta."""
+
+    momentum: Fraction = 0.9
+    weight_decay: NonNegative = 0.0
+
+    def over(self, groups: list[dict[str, Any]]) -> Any:
+        betas = (self.momentum, 0.999)
+        return runtime.jt.optim.AdamW(groups, self.lr, betas=betas, weight_decay=self.weight_decay)
 
 
 def gradient_sum(optimizer: Any) -> Any:
@@ -34,23 +70,25 @@ def set_learning_rate(optimizer: Any, rate: float) -> None:
         group["lr"] = rate * group["scale"]
 
 
-_STATE = ("values", "m")  # momentum buffers of SGD and squares of AdamW; first moments of AdamW
-
-
 def optimizer_tensors(optimizer: Any) -> dict[str, np.ndarray]:
     """All buffers, by group, kind and position, and the count of steps."""
-    tensors = {"n_step": np.array([optimizer.n_step], dtype=np.int64)}
-    for g, group in enumerate(optimizer.param_groups):
-        for kind in _STATE:
-            for i, value in enumerate(group.get(kind, ())):
-                tensors[f"{g}.{kind}.{i}"] = value.numpy()
-    return tensors
+    found = {name: value.numpy() for name, value in _state(optimizer).items()}
+    return {"n_step": np.array([optimizer.n_step], dtype=np.int64), **found}
 
 
 def restore_optimizer(optimizer: Any, tensors: dict[str, np.ndarray]) -> None:
     """Put back what :func:`optimizer_tensors` returned, for the same model and recipe."""
     optimizer.n_step = int(tensors["n_step"][0])
-    for g, group in enumerate(optimizer.param_groups):
-        for kind in _STATE:
-            for i, value in enumerate(group.get(kind, ())):
-                value.assign(jt.array(tensors[f"{g}.{kind}.{i}"]))
+    for name, value in _state(optimizer).items():
+        value.assign(runtime.jt.array(tensors[name]))
+
+
+def _state(optimizer: Any) -> dict[str, Any]:
+    """What an optimiser remembers, such as SGD's ``values``, AdamW's ``values`` and ``m``: one variable a parameter."""
+    return {
+        f"{g}.{kind}.{i}": value
+        for g, group in enumerate(optimizer.param_groups)
+        for kind, values in group.items()
+        if kind not in ("params", "grads") and isinstance(values, list)
+        for i, value in enumerate(values)
+    }

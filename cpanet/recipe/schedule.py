@@ -1,20 +1,47 @@
 """Learning rate as a function of the iteration."""
 
-from __future__ import annotations
-
 import math
+from typing import Annotated, ClassVar, Optional
+
+from pydantic import Field
+
+from cpanet.section import Component, Positive, Text
 
 
-def learning_rate(
-    base: float, iteration: int, total: int, name: str = "poly", power: float = 0.9, warmup: int = 0
-) -> float:
-    """Rate of ``iteration`` (from 0) of ``total``.
+class Schedule(Component):
+    """How the learning rate changes. Derive from it to add your own; :meth:`shape` is all that it needs.
 
-    ``poly``: base·(1 − it/total)^power, the paper's. ``cosine``: base·(1 + cos(π·it/total))/2. The first ``warmup``
-    iterations rise linearly to what the schedule gives there.
+    warmup_iterations: the first ones rise linearly to what the schedule gives there.
     """
-    progress = min(iteration / max(total, 1), 1.0)
-    factor = (1.0 - progress) ** power if name == "poly" else 0.5 * (1.0 + math.cos(math.pi * progress))
-    if iteration < warmup:
-        factor *= (iteration + 1) / warmup
-    return base * factor
+
+    KEY: ClassVar[str] = "recipe.schedule"
+
+    name: Optional[Text] = None  # in tables; None: the name of the class
+    warmup_iterations: Annotated[int, Field(ge=0)] = 0
+
+    def shape(self, progress: float) -> float:
+        """What the base rate is multiplied by; ``progress`` is 0 at the first iteration and 1 after the last."""
+        raise NotImplementedError
+
+    def factor(self, iteration: int, total: int) -> float:
+        """The same, by the ``iteration`` (from 0) of ``total``, warm-up included."""
+        factor = self.shape(min(iteration / max(total, 1), 1.0))
+        if iteration < self.warmup_iterations:
+            factor *= (iteration + 1) / self.warmup_iterations
+        return factor
+
+
+class Poly(Schedule):
+    """(1 − progress)^power, the paper's."""
+
+    power: Positive = 0.9
+
+    def shape(self, progress: float) -> float:
+        return float((1.0 - progress) ** self.power)
+
+
+class Cosine(Schedule):
+    """(1 + cos(π · progress)) / 2."""
+
+    def shape(self, progress: float) -> float:
+        return 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from cpanet.files import write_atomically
+from cpanet.files import replacing, write_atomically
 from cpanet.metrics import count
-
-TRUTH = (64, 220, 90)
-PREDICTION = (235, 60, 60)
+from cpanet.overlay import overlay
 
 
-class Panel(NamedTuple):
+class EpisodeFigure(NamedTuple):
     """One episode to show: images uint8 RGB (H, W, 3), masks bool (H, W), a caption; names say which episode it is."""
 
     support: np.ndarray
@@ -30,20 +30,7 @@ class Panel(NamedTuple):
     support_name: str = ""
 
 
-def overlay(
-    image: np.ndarray, filled: np.ndarray | None = None, outlined: np.ndarray | None = None
-) -> np.ndarray:
-    """``image`` with one mask tinted red and another outlined in green."""
-    picture = image.copy()
-    if filled is not None and filled.any():
-        picture[filled] = (0.5 * picture[filled] + 0.5 * np.array(PREDICTION)).astype(np.uint8)
-    if outlined is not None:
-        contours, _ = cv2.findContours(outlined.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, contours, -1, TRUTH, 1)
-    return picture
-
-
-def strip(panel: Panel, height: int = 200) -> np.ndarray:
+def strip(panel: EpisodeFigure, height: int = 200) -> np.ndarray:
     """Support with its mask, query with the truth, query with truth and prediction, side by side: uint8 (height, W, 3)."""
     parts = [
         overlay(panel.support, outlined=panel.support_mask),
@@ -55,32 +42,40 @@ def strip(panel: Panel, height: int = 200) -> np.ndarray:
     return np.concatenate([scaled[0], gap, scaled[1], gap, scaled[2]], axis=1)
 
 
-def captioned_strip(panel: Panel, height: int = 200, bar: int = 24) -> np.ndarray:
+def captioned_strip(panel: EpisodeFigure) -> np.ndarray:
     """:func:`strip` below a line that says what its three pictures show, and the episode's IoU."""
     counts = count(panel.prediction, panel.truth.astype(np.uint8))
-    iou = counts.inter_fg / max(counts.union_fg, 1)
-    words = f"support, mask green | query, truth green | prediction red, IoU {iou:.2f}"
-    letters = (cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
-    picture = strip(panel, height)
-    narrow = max(0, cv2.getTextSize(words, *letters)[0][0] + 8 - picture.shape[1])
-    picture = np.pad(picture, ((bar, 0), (0, narrow), (0, 0)), constant_values=255)
-    cv2.putText(picture, words, (4, bar - 8), letters[0], letters[1], (30, 30, 30), letters[2], cv2.LINE_AA)
-    return picture
+    words = f"support, mask green | query, truth green | prediction red, IoU {counts.iou_fg:.2f}"
+    return _below_words(words, strip(panel))
 
 
-def save_grid(path: Path, panels: Sequence[Panel]) -> None:
-    """A figure with a row an episode: support, query and truth, prediction."""
-    figure, axes = _subplots(len(panels), 1, (7.2, 2.3 * len(panels)))
-    for axis, panel in zip(axes, panels):
-        axis.imshow(strip(panel))
-        axis.set_title(
-            f"{panel.caption}   (support | query, truth green | prediction red)", fontsize=7, parse_math=False
-        )
-        axis.axis("off")
-    _save(figure, path)
+def _below_words(words: str, picture: np.ndarray, bar: int = 24) -> np.ndarray:
+    """``picture`` below a line of ``words`` on white, which is wide enough for both."""
+    words = " ".join(words.encode("utf-8", "replace").decode().split())
+    narrow = max(0, round(_letters().getlength(words)) + 8 - picture.shape[1])
+    image = Image.fromarray(np.pad(picture, ((bar, 0), (0, narrow), (0, 0)), constant_values=255))
+    ImageDraw.Draw(image).text((4, 4), words, (30, 30, 30), _letters())
+    return np.asarray(image)
 
 
-def save_episodes(folder: Path, panels: Sequence[Panel], side: int = 128) -> None:
+@cache
+def _letters() -> Any:
+    """matplotlib's own font, which is on every machine."""
+    import matplotlib
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 13)
+
+
+def save_grid(path: Path, panels: Sequence[EpisodeFigure]) -> None:
+    """A picture with a row an episode: support, query and truth, prediction."""
+    what = "(support | query, truth green | prediction red)"
+    rows = [_below_words(f"{panel.caption}   {what}", strip(panel)) for panel in panels]
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    write_atomically(path, cv2.imencode(".png", np.concatenate(rows)[..., ::-1])[1].tobytes())
+
+
+def save_episodes(folder: Path, panels: Sequence[EpisodeFigure], side: int = 128) -> None:
     """Small pictures by themselves, for reports that put runs side by side: ``01_query.png``, …, and ``index.json``.
 
     Photographs as they are, masks grey 0 or 255; ``side`` is the longer side. The index says which episodes they show
@@ -111,14 +106,22 @@ def _save_small(path: Path, picture: np.ndarray, side: int) -> None:
     write_atomically(path, cv2.imencode(".png", small)[1].tobytes())
 
 
-def save_curves(path: Path, steps: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Training loss over iterations (smoothed over a twentieth of the run) and scores at the evaluated epochs."""
-    figure, axes = _subplots(1, 2, (9.0, 3.2))
+def save_curves(path: Path, steps: Sequence[Sequence[Any]], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Training loss over iterations (smoothed over a twentieth of the run) and scores at the evaluated epochs.
+
+    ``steps``: iteration, main loss, auxiliary loss or None, of each.
+    """
+    from matplotlib.figure import Figure
+
+    # the object interface alone: no global state, no display needed; margins by hand, to draw it once and not twice
+    figure = Figure(figsize=(9.0, 3.2), dpi=120)
+    figure.subplots_adjust(left=0.07, right=0.985, bottom=0.16, top=0.97, wspace=0.18)
+    axes = figure.subplots(1, 2)
     if steps:
-        iterations = np.array([s.iteration for s in steps])
+        iterations = np.array([iteration for iteration, _, _ in steps])
         for label, values in (
-            ("main", [s.main for s in steps]),
-            ("auxiliary", [np.nan if s.auxiliary is None else s.auxiliary for s in steps]),
+            ("main", [main for _, main, _ in steps]),
+            ("auxiliary", [np.nan if auxiliary is None else auxiliary for _, _, auxiliary in steps]),
         ):
             smooth = _smooth(np.array(values, dtype=float), max(1, len(values) // 20))
             if np.isfinite(smooth).any():
@@ -136,7 +139,8 @@ def save_curves(path: Path, steps: Sequence[Any], rows: Sequence[Mapping[str, An
         )
     axes[1].set(xlabel="epoch", ylabel="IoU on unseen classes", ylim=(0, 1))
     axes[1].legend()
-    _save(figure, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -146,20 +150,3 @@ def _smooth(values: np.ndarray, window: int) -> np.ndarray:
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)
     return (sums[ends] - sums[starts]) / (ends - starts)
-
-
-def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list]:
-    # the object interface alone: no global state, no display needed
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=120, layout="tight")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    return figure, list(axes.flat)
-
-
-def _save(figure: Any, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)

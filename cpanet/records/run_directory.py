@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import platform
+import resource
+import shlex
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cpanet
+from cpanet.console import program
 from cpanet.files import CannotWrite, remove_leftovers, write_atomically
+from cpanet.records.result_file import write_result
 
 
 class RunDirectory:
@@ -66,8 +69,12 @@ class RunDirectory:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """``result.json``."""
-        text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self.path / "result.json", text.encode())
+        write_result(self.path, result)
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with the run, quoted for the shell."""
+        return f"{program()} {shlex.quote(f'resume={self.path}')}"
 
     def _write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if not rows:
@@ -112,6 +119,11 @@ def git_commit() -> str | None:
         return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _git(root: Path, *arguments: str) -> str:

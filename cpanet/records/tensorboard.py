@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX.proto.api_pb2 import Status
+from tensorboardX.proto.api_pb2 import DATA_TYPE_FLOAT64, DATA_TYPE_STRING, Experiment, Status
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
 from cpanet.records.events import Events
+
+# columns of the HParams tab: what every run has, so that no cell is empty
+METRICS = ("test/mIoU", "test/FB-IoU", "test/mIoU_best", "test/FB-IoU_best")
 
 
 class TensorBoard:
@@ -23,9 +26,16 @@ class TensorBoard:
     def hyperparameters(self, values: Mapping[str, Any], began: float) -> None:
         """This run's row of the HParams tab, from its start (``began``, seconds since 1970) on.
 
-        Without a list of columns: TensorBoard takes such a list from one of the runs, but draws it up itself where
-        there is none, with the values that occur, what differs between runs first.
+        With a list of columns, which is the same in all runs, as TensorBoard takes that of any of them. Left to itself
+        it makes a column of every curve, most of them empty: other folds test other classes.
         """
+        columns = Experiment(time_created_secs=began)
+        for name, value in values.items():
+            kind = DATA_TYPE_STRING if isinstance(value, str) else DATA_TYPE_FLOAT64
+            columns.hparam_infos.add(name=name, type=kind)
+        for tag in METRICS:
+            columns.metric_infos.add().name.tag = tag
+        self._add_hparams("experiment", experiment=columns)
         start = SessionStartInfo(start_time_secs=began)
         for name, value in values.items():
             setattr(start.hparams[name], "string_value" if isinstance(value, str) else "number_value", value)
@@ -47,6 +57,11 @@ class TensorBoard:
             self._writer.add_scalar(f"test/{name}_best", best[key], iteration)
         for name, value in scores["class_iou"].items():
             self._writer.add_scalar(f"test_class/{name}", value, iteration)
+
+    def baseline(self, iteration: int, scores: Mapping[str, Any]) -> None:
+        """Scores of the training-free baseline, again with every evaluation: level lines that runs have to rise above."""
+        self._writer.add_scalar("test/mIoU_baseline", scores["miou"], iteration)
+        self._writer.add_scalar("test/FB-IoU_baseline", scores["fb_iou"], iteration)
 
     def picture(self, tag: str, picture: np.ndarray, iteration: int) -> None:
         """An RGB picture, uint8 (H, W, 3)."""

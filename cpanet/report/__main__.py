@@ -6,20 +6,30 @@ import argparse
 import sys
 from pathlib import Path
 
+from cpanet.console import replace_unencodable
 from cpanet.errors import UserError
-from cpanet.report.collect import run_directories
+from cpanet.report.runs import run_directories
+from cpanet.report.table_spec import Overrides
 from cpanet.report.write import FILES, write_report
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 for what the user can put right."""
+    replace_unencodable()
     parser = argparse.ArgumentParser(prog="python -m cpanet.report", description=__doc__)
     parser.add_argument(
         "sweeps", nargs="+", type=Path, metavar="SWEEP_DIR", help="directory of a multirun, or of a run"
     )
     parser.add_argument("-o", "--output", type=Path, help="where to write (default: the first SWEEP_DIR)")
+    parser.add_argument(
+        "--reference",
+        action="append",
+        metavar="KEY=VALUE",
+        help="compare with the row of this value, such as method=prototype; may be given several times",
+    )
     chosen = parser.parse_args(arguments)
     try:
+        reference = _reference(chosen.reference)
         directories = list(dict.fromkeys(path.resolve() for path in chosen.sweeps))
         for path in directories:
             if not path.is_dir():
@@ -27,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
             if next(run_directories(path), None) is None:
                 raise UserError(f"{path}: there is no run in it. Give the directory of a multirun.")
         output = (chosen.output or directories[0]).resolve()
-        summary = write_report(directories, output)
+        summary = write_report(directories, output, reference)
     except OSError as error:
         print(
             f"error: {error.filename}: {error.strerror}. Choose another place with --output.", file=sys.stderr
@@ -39,6 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
     done = sum(run.completed for run in summary.runs)
     print(f"{len(summary.runs)} runs, {done} of them completed → {output}/{{{','.join(FILES)}}}")
     return 0
+
+
+def _reference(typed: list[str] | None) -> Overrides | None:
+    if typed is None:
+        return None
+    if unclear := [text for text in typed if "=" not in text]:
+        raise UserError(f"--reference {unclear[0]}: no value. Give KEY=VALUE, such as method=prototype.")
+    return {key: value for key, _, value in (text.partition("=") for text in typed)}
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from cpanet.report.collect import Run
+from cpanet.report.runs import Run
 
 WIDTH, HEIGHT = 560.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 12.0, 30.0
@@ -151,18 +152,12 @@ def _series(runs: Sequence[Run], column: str, scale: float) -> list[tuple[float,
     """(epoch, mean, lowest, highest) at every epoch that all seeds have reached."""
     by_run = []
     for run in runs:
-        rows = {}
-        for row in run.metrics:
-            epoch, value = row.get("epoch"), row.get(column)
-            if epoch is not None and value is not None and math.isfinite(epoch) and math.isfinite(value):
-                rows[epoch] = scale * value
-        if rows:
-            by_run.append(rows)
+        if {"epoch", column} <= set(run.metrics.columns):
+            rows = run.metrics[["epoch", column]].replace([math.inf, -math.inf], math.nan).dropna()
+            by_run.append(scale * rows.groupby("epoch")[column].last())
+    by_run = [values for values in by_run if len(values)]
     if not by_run:
         return []
-    common = sorted(set.intersection(*(set(rows) for rows in by_run)))
-    return [
-        (epoch, float(np.mean(values)), min(values), max(values))
-        for epoch in common
-        for values in [[rows[epoch] for rows in by_run]]
-    ]
+    together = pd.concat(by_run, axis=1, join="inner").sort_index()
+    found = zip(together.index, together.mean(axis=1), together.min(axis=1), together.max(axis=1))
+    return [(float(epoch), float(mean), float(low), float(high)) for epoch, mean, low, high in found]

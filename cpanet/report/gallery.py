@@ -16,7 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cpanet.report.collect import Run
+from cpanet import metrics
+from cpanet.overlay import outline, tint
+from cpanet.report.runs import Run
 
 MOST_EPISODES = 12
 MOST_PIXELS = 1024 * 1024
@@ -97,9 +99,8 @@ def _prediction(folder: Path, number: int, query: np.ndarray, truth: np.ndarray)
         return None
     if predicted.shape != truth.shape:
         return None
-    union = np.count_nonzero(predicted | truth)
-    iou = np.count_nonzero(predicted & truth) / union if union else 0.0
-    return _picture(_compared(query, truth, predicted), f"prediction, IoU {100 * iou:.0f} %")
+    counts = metrics.count(predicted, truth.astype(np.uint8))
+    return _picture(_compared(query, truth, predicted), f"prediction, IoU {100 * counts.iou_fg:.0f} %")
 
 
 def _shown(directory: Path) -> _Shown | None:
@@ -133,35 +134,16 @@ def _photograph(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return picture
 
 
-def _edge(mask: np.ndarray) -> np.ndarray:
-    """The mask's own border pixels."""
-    padded = np.pad(mask, 1)
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~inside
-
-
 def _outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """``picture`` with ``mask`` tinted and its border drawn."""
-    drawn = _tinted(picture, mask, HIT, 0.3)
-    drawn[_edge(mask)] = OUTLINE
-    return drawn
+    return outline(tint(picture, mask, HIT, 0.3), mask, OUTLINE)
 
 
 def _compared(picture: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """``picture`` with hits, false alarms and misses in their colours, and the border of the truth."""
-    drawn = _tinted(picture, truth & predicted, HIT, 0.6)
-    drawn = _tinted(drawn, predicted & ~truth, FALSE, 0.65)
-    drawn = _tinted(drawn, truth & ~predicted, MISSED, 0.6)
-    drawn[_edge(truth)] = OUTLINE
-    return drawn
-
-
-def _tinted(
-    picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], strength: float
-) -> np.ndarray:
-    drawn = picture.copy()
-    drawn[mask] = ((1 - strength) * picture[mask] + strength * np.array(colour)).astype(np.uint8)
-    return drawn
+    drawn = tint(picture, truth & predicted, HIT, 0.6)
+    drawn = tint(drawn, predicted & ~truth, FALSE, 0.65)
+    return outline(tint(drawn, truth & ~predicted, MISSED, 0.6), truth, OUTLINE)
 
 
 def _picture(pixels: np.ndarray, words: str) -> Picture:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from cpanet.report.arrange import VARIANT
-from cpanet.report.values import Value
+from cpanet import options
+from cpanet.report.pivot import METHOD, TRAINING_FREE, VARIANT
+from cpanet.report.values import ABSENT, MEAN, PATHS, Value, short_paths
 
-MEAN = "mean"
 AXES = {
     "ablation": "modules",
     "loss.k": "k",
@@ -18,11 +18,12 @@ AXES = {
     "recipe.optimizer": "optimiser",
     "recipe.optimizer.lr": "learning rate",
     "backbone.weights_used": "backbone weights",
+    "baseline.stage": "features",
     VARIANT: "behaviour",
 }
-BACKBONES = {"vgg16": "VGG-16", "vgg16_bn": "VGG-16 (BN)"}
+NO_MODULES = options.label("ablation", "none")
 DATA = {"fssd12": "FSSD-12"}
-MODULES = ("cpp", "sa", "ssa")
+MODULES = ("CPP", "SA", "SSA")
 
 
 def axis_label(axis: str) -> str:
@@ -30,27 +31,34 @@ def axis_label(axis: str) -> str:
     return AXES.get(axis, axis)
 
 
-def value_label(axis: str, value: Value, values: Sequence[Value] = ()) -> str:
-    """A value by itself, in a column of ``values``."""
+def value_label(
+    axis: str, value: Value, values: Sequence[Value] = (), labels: Mapping[Value, str] | None = None
+) -> str:
+    """A value by itself, in a column of ``values``; ``labels``: what runs call their choices."""
     if value == MEAN:
         return "mean"
     if isinstance(value, int) and any(isinstance(other, float) for other in values):
         return f"{value:.1f}"
-    if axis == "backbone":
-        return backbone_label(str(value))
+    if axis in PATHS:
+        return short_paths([value, *values])[value]
+    if axis in ("ablation", "backbone"):
+        declared = value in options.names(axis)
+        return options.label(axis, str(value)) if declared else (labels or {}).get(value, str(value))
     if axis == "data":
         return DATA.get(str(value), str(value))
-    if axis == "ablation":
-        return modules_label(str(value))
     return str(value)
 
 
-def phrase(axis: str, value: Value, values: Sequence[Value] = ()) -> str:
+def phrase(
+    axis: str, value: Value, values: Sequence[Value] = (), labels: Mapping[Value, str] | None = None
+) -> str:
     """A value that says what it is a value of: ``k = 0.2``, ``fold 0``, ``ResNet-50``."""
-    text = value_label(axis, value, values)
+    text = value_label(axis, value, values, labels)
     if value == MEAN:
         return f"mean over {axis_label(axis)}s"
-    if axis in ("ablation", "backbone", "data", VARIANT):
+    if axis == METHOD and value == TRAINING_FREE:
+        return "training-free"
+    if axis in ("ablation", "backbone", "data", METHOD, VARIANT):
         return text
     if axis in ("fold", "profile", "protocol", "recipe"):
         return f"{axis} {text}"
@@ -61,31 +69,9 @@ def phrase(axis: str, value: Value, values: Sequence[Value] = ()) -> str:
     return f"{axis_label(axis)} = {text}"
 
 
-def modules_label(name: str) -> str:
-    """``cpp_sa`` → ``CPP + SA``."""
-    if name == "full":
-        return "CPP + SA + SSA"
-    parts = name.split("_")
-    return (
-        " + ".join(p.upper() for p in parts)
-        if set(parts) <= set(MODULES)
-        else name.replace("none", "no modules")
-    )
-
-
-def module_marks(name: Value) -> tuple[str, ...] | None:
-    """✓ or – for CPP, SA and SSA; None where ``name`` is no combination of them."""
-    parts = MODULES if name == "full" else tuple(p for p in str(name).split("_") if p != "none")
-    if not set(parts) <= set(MODULES):
-        return None
-    return tuple("✓" if module in parts else "–" for module in MODULES)
-
-
-def backbone_label(name: str) -> str:
-    """``resnet50_deep`` → ``ResNet-50 (deep stem)``."""
-    if name in BACKBONES:
-        return BACKBONES[name]
-    if name.startswith("resnet"):
-        number, _, stem = name[len("resnet") :].partition("_")
-        return f"ResNet-{number}" + (" (deep stem)" if stem else "")
-    return name
+def module_marks(label: str) -> tuple[str, ...] | None:
+    """✓ or – for CPP, SA and SSA, nothing for a method without them; None where ``label`` is no combination of them."""
+    if label == ABSENT:
+        return ("",) * len(MODULES)
+    parts = set() if label == NO_MODULES else set(label.split(" + "))
+    return tuple("✓" if module in parts else "–" for module in MODULES) if parts <= set(MODULES) else None

@@ -16,9 +16,9 @@ import numpy as np
 import yaml
 
 from cpanet.report import charts, gallery
-from cpanet.report.collect import WHICH, Run
+from cpanet.report.runs import WHICH, Run
+from cpanet.report.sheets import EPOCHS, interval, remarks, sheets
 from cpanet.report.summary import Summary
-from cpanet.report.table import EPOCHS, Sheet, interval, remarks, sheets
 from cpanet.report.values import Key
 
 COLOURS = 8
@@ -49,7 +49,7 @@ class ClassTable(NamedTuple):
 
 def page(summary: Summary) -> str:
     """The whole document."""
-    rows = _rows(summary)
+    rows, found = _rows(summary), sheets(summary)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return _template().render(
         summary=summary,
@@ -57,7 +57,7 @@ def page(summary: Summary) -> str:
         numbers={row.key: row for row in rows},
         progress=_progress(summary),
         epochs=EPOCHS,
-        sheets=_by_epoch(sheets(summary)),
+        sheets={which: [s for s in found if s.which == which] for which in WHICH},
         remarks=remarks(summary),
         forests={which: _forest(summary, rows, which) for which in WHICH},
         charts=_charts(rows),
@@ -86,7 +86,7 @@ def _template() -> jinja2.Template:
 
 
 def _rows(summary: Summary) -> list[Row]:
-    cells = summary.arrangement.cells
+    cells = summary.pivot.cells
     return [
         Row(
             number,
@@ -100,17 +100,10 @@ def _rows(summary: Summary) -> list[Row]:
     ]
 
 
-def _by_epoch(found: Iterable[Sheet]) -> dict[str, list[Sheet]]:
-    grouped: dict[str, list[Sheet]] = {which: [] for which in WHICH}
-    for sheet in found:
-        grouped[sheet.which].append(sheet)
-    return grouped
-
-
 def _progress(summary: Summary) -> str:
     """``14 of 16 runs completed, 1 failed, 1 to come``."""
     runs = summary.runs
-    asked = max(sum(len(cell.seeds) for cell in summary.arrangement.cells.values()), len(runs))
+    asked = max(sum(len(cell.seeds) for cell in summary.pivot.cells.values()), len(runs))
     done, failed = sum(run.completed for run in runs), sum(run.failed for run in runs)
     text = f"{done} of {asked} runs completed"
     if failed:
@@ -126,7 +119,7 @@ def _progress(summary: Summary) -> str:
 def _forest(summary: Summary, rows: Sequence[Row], which: str) -> charts.Forest | None:
     found = {}
     for row in rows:
-        d = summary.entries[row.key, which].miou_difference
+        d = summary.entries[row.key, which].difference.get("miou")
         if d is not None:
             found[row.number] = (d.value, d.low, d.high, d.marked, interval(d))
     return charts.forest(found)

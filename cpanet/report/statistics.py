@@ -13,10 +13,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cpanet.report.collect import Episodes
-
 RESAMPLES = 2000
 LEVEL = 0.95
+
+
+class Episodes(NamedTuple):
+    """Test episodes of one evaluation, sorted by key: ``keys[i]`` (class, query, supports), counts int64 (E, 4)."""
+
+    keys: tuple[tuple[str, str, str], ...]
+    counts: np.ndarray
+
+
+# A row's runs: seed → episodes; several such blocks (folds) are averaged.
+Block = Mapping[int, Episodes]
 
 
 class Unpaired(ValueError):
@@ -50,21 +59,24 @@ class Spread(NamedTuple):
     degrees: int
 
 
-# A row's runs: seed → episodes; several such blocks (folds) are averaged.
-Block = Mapping[int, Episodes]
+class _Side(NamedTuple):
+    """One side of a comparison: its sign, a block a fold, the seeds that count, and the draws of them."""
+
+    sign: int
+    blocks: Sequence[Block]
+    seeds: list[int]
+    draws: np.ndarray  # indices (resamples, n − 1) into the seeds
 
 
 def mean_iou(episodes: Episodes) -> float:
     """mIoU, a fraction: the mean over classes of summed intersection over summed union."""
-    _, classes = _classes(episodes.keys)
-    return float(_scores(episodes.counts[None], np.ones((1, len(episodes.keys))), classes)[0, 0, 0])
+    return float(
+        _scores(episodes.counts[None], np.ones((1, len(episodes.keys))), _classes(episodes.keys))[0, 0, 0]
+    )
 
 
 def compare(
-    row: Sequence[Block],
-    reference: Sequence[Block],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    row: Sequence[Block], reference: Sequence[Block], resamples: int = RESAMPLES, seed: int = 0
 ) -> Differences:
     """Row minus reference, with 95 % intervals from a paired bootstrap.
 
@@ -80,31 +92,21 @@ def compare(
     """
     if len(row) != len(reference) or not row:
         raise Unpaired("not the same folds on both sides")
-    common = _common_seeds(row, reference)
-    pair = (common, common) if common else (_seeds(row), _seeds(reference))
-    draws = _seed_draws(np.random.default_rng(seed), pair, resamples, bool(common))
-    observed, total, episodes_only = np.zeros(2), np.zeros((resamples, 2)), np.zeros((resamples, 2))
-    by_seed = [np.zeros((len(seeds), 2)) for seeds in pair]
-    for number, (mine, theirs) in enumerate(zip(row, reference), 1):
-        weights = _episode_draws(_same_episodes(mine, theirs).keys, resamples, (seed, number))
-        for sign, side, block in ((1, 0, mine), (-1, 1, theirs)):
-            scores = _all_scores(block, pair[side], weights) * sign / len(row)
-            observed += scores[:, 0].mean(axis=0)
-            total += _pick(scores[:, 1:], draws[side])
-            episodes_only += scores[:, 1:].mean(axis=0)
-            by_seed[side] += scores[:, 0]
-    samples = [by_seed[0] + by_seed[1]] if common else by_seed
-    of_seeds = np.zeros(2) + sum(
-        np.var(s, axis=0, ddof=1) / len(s) if len(s) > 1 else np.zeros(2) for s in samples
-    )
-    degrees = sum(len(s) - 1 for s in samples)
+    rng = np.random.default_rng(seed)
+    mine, theirs = _seeds(row), _seeds(reference)
+    common = sorted(set(mine) & set(theirs))
+    if common:
+        draws = _seed_draws(rng, len(common), resamples)
+        sides = [_Side(1, row, common, draws), _Side(-1, reference, common, draws)]
+    else:
+        sides = [
+            _Side(sign, blocks, seeds, _seed_draws(rng, len(seeds), resamples))
+            for sign, blocks, seeds in ((1, row, mine), (-1, reference, theirs))
+        ]
+    found = _resampled(sides, bool(common), resamples, seed)
+    # no IoU differs by more than 1
     return Differences(
-        *(
-            _interval(
-                observed[m], total[:, m], float(np.var(episodes_only[:, m])), of_seeds[m], degrees
-            )._replace(seeds=len(common))
-            for m in range(2)
-        )
+        *(i._replace(low=max(-1.0, i.low), high=min(1.0, i.high), seeds=len(common)) for i in found)
     )
 
 
@@ -113,26 +115,11 @@ def estimate(row: Sequence[Block], resamples: int = RESAMPLES, seed: int = 0) ->
 
     Over test episodes, and over seeds where there are several. Raises :class:`Unpaired` where the seeds met other episodes.
     """
-    seeds = _seeds(row) if row else []
-    if not seeds:
-        raise Unpaired("no seed that finished on every fold")
-    (chosen, _) = _seed_draws(np.random.default_rng(seed), (seeds, seeds), resamples, paired=True)
-    observed, total, episodes_only = np.zeros(2), np.zeros((resamples, 2)), np.zeros((resamples, 2))
-    by_seed = np.zeros((len(seeds), 2))
-    for number, block in enumerate(row, 1):
-        weights = _episode_draws(_same_episodes(block, block).keys, resamples, (seed, number))
-        scores = _all_scores(block, seeds, weights) / len(row)
-        observed += scores[:, 0].mean(axis=0)
-        total += _pick(scores[:, 1:], chosen)
-        episodes_only += scores[:, 1:].mean(axis=0)
-        by_seed += scores[:, 0]
-    of_seeds = np.var(by_seed, axis=0, ddof=1) / len(seeds) if len(seeds) > 1 else np.zeros(2)
-    intervals = [
-        _interval(observed[m], total[:, m], float(np.var(episodes_only[:, m])), of_seeds[m], len(seeds) - 1)
-        for m in range(2)
-    ]
+    seeds = _seeds(row)
+    side = _Side(1, row, seeds, _seed_draws(np.random.default_rng(seed), len(seeds), resamples))
+    found = _resampled([side], True, resamples, seed)
     return Differences(
-        *(i._replace(low=max(0.0, i.low), high=min(1.0, i.high), seeds=len(seeds)) for i in intervals)
+        *(i._replace(low=max(0.0, i.low), high=min(1.0, i.high), seeds=len(seeds)) for i in found)
     )
 
 
@@ -145,7 +132,38 @@ def spread_over_seeds(groups: Sequence[Sequence[float]]) -> Spread | None:
     return Spread(math.sqrt(squares / degrees), degrees)
 
 
+@cache
+def t_quantile(degrees: int) -> float:
+    """Two-sided 95 % quantile of Student's t: with x = √ν·tan θ its density is cos^(ν−1) θ."""
+    angle = np.linspace(0, math.pi / 2, 100_001)
+    density = np.cos(angle) ** (degrees - 1)
+    total = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return float(math.sqrt(degrees) * np.tan(np.interp(LEVEL * total[-1], total, angle)))
+
+
 # ---------------------------------------------------------------------- resampling
+
+
+def _resampled(sides: Sequence[_Side], paired: bool, resamples: int, seed: int) -> list[Interval]:
+    """Intervals of mIoU and FB-IoU of the signed sum of ``sides``; ``paired``: a seed is one sample of all sides."""
+    observed, total, episodes_only = np.zeros(2), np.zeros((resamples, 2)), np.zeros((resamples, 2))
+    by_seed = [np.zeros((len(side.seeds), 2)) for side in sides]
+    for number, blocks in enumerate(zip(*(side.blocks for side in sides)), 1):
+        weights = _episode_draws(_same_episodes(blocks).keys, resamples, (seed, number))
+        for side, block, of_seed in zip(sides, blocks, by_seed):
+            scores = _all_scores(block, side.seeds, weights) * side.sign / len(side.blocks)
+            observed += scores[:, 0].mean(axis=0)
+            # (S, resamples, 2) → the mean over the drawn seeds, (resamples, 2)
+            total += scores[:, 1:][side.draws, np.arange(resamples)[:, None]].mean(axis=1)
+            episodes_only += scores[:, 1:].mean(axis=0)
+            of_seed += scores[:, 0]
+    samples = [np.sum(by_seed, axis=0)] if paired else by_seed
+    of_seeds = sum((np.var(s, axis=0, ddof=1) / len(s) for s in samples if len(s) > 1), np.zeros(2))
+    degrees = sum(len(s) - 1 for s in samples)
+    return [
+        _interval(observed[m], total[:, m], float(np.var(episodes_only[:, m])), of_seeds[m], degrees)
+        for m in range(2)
+    ]
 
 
 def _interval(
@@ -158,60 +176,31 @@ def _interval(
     # Satterthwaite; the episodes' part is taken as known
     effective = degrees * ((of_seeds + of_episodes) / of_seeds) ** 2
     half = t_quantile(int(min(1000, effective))) * float(np.std(draws))
-    low, high = max(-1.0, float(observed - half)), min(1.0, float(observed + half))  # no IoU differs by more
-    return Interval(float(observed), low, high, 0)
-
-
-@cache
-def t_quantile(degrees: int) -> float:
-    """Two-sided 95 % quantile of Student's t: with x = √ν·tan θ its density is cos^(ν−1) θ."""
-    angle = np.linspace(0, math.pi / 2, 100_001)
-    density = np.cos(angle) ** (degrees - 1)
-    total = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return float(math.sqrt(degrees) * np.tan(np.interp(LEVEL * total[-1], total, angle)))
+    return Interval(float(observed), float(observed - half), float(observed + half), 0)
 
 
 def _seeds(blocks: Sequence[Block]) -> list[int]:
-    return sorted(set.intersection(*(set(block) for block in blocks)))
-
-
-def _common_seeds(row: Sequence[Block], reference: Sequence[Block]) -> list[int]:
-    if not _seeds(row) or not _seeds(reference):
+    found = sorted(set.intersection(*(set(block) for block in blocks))) if blocks else []
+    if not found:
         raise Unpaired("no seed that finished on every fold")
-    return sorted(set(_seeds(row)) & set(_seeds(reference)))
+    return found
 
 
-def _seed_draws(
-    rng: np.random.Generator, pair: tuple[list[int], list[int]], resamples: int, paired: bool
-) -> list[np.ndarray]:
-    """For each side indices (resamples, n − 1) into its seeds."""
-
-    def draw(n: int) -> np.ndarray:
-        return rng.integers(n, size=(resamples, max(1, n - 1)))
-
-    first = draw(len(pair[0]))
-    return [first, first if paired else draw(len(pair[1]))]
+def _seed_draws(rng: np.random.Generator, seeds: int, resamples: int) -> np.ndarray:
+    return rng.integers(seeds, size=(resamples, max(1, seeds - 1)))
 
 
-def _pick(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """scores (S, resamples, 2), chosen (resamples, n) → mean over the chosen seeds (resamples, 2)."""
-    return scores[chosen, np.arange(scores.shape[1])[:, None]].mean(axis=1)
-
-
-def _same_episodes(mine: Block, theirs: Block) -> Episodes:
+def _same_episodes(blocks: Sequence[Block]) -> Episodes:
     """Any one of the evaluations, all of which must have met the same episodes."""
-    evaluations = [*mine.values(), *theirs.values()]
-    first = evaluations[0]
-    if any(other.keys != first.keys for other in evaluations[1:]):
+    first, *others = [episodes for block in blocks for episodes in block.values()]
+    if any(other.keys != first.keys for other in others):
         raise Unpaired("other test episodes")
     return first
 
 
-def _classes(keys: Sequence[tuple[str, str, str]]) -> tuple[list[str], np.ndarray]:
-    """Class names, and the class index of every episode."""
-    names = sorted({key[0] for key in keys})
-    index = {name: i for i, name in enumerate(names)}
-    return names, np.array([index[key[0]] for key in keys])
+def _classes(keys: Sequence[tuple[str, str, str]]) -> np.ndarray:
+    """The class of every episode, as an index."""
+    return np.unique([key[0] for key in keys], return_inverse=True)[1]
 
 
 @lru_cache(maxsize=8)
@@ -221,9 +210,9 @@ def _episode_draws(keys: tuple, resamples: int, seed: tuple[int, ...]) -> np.nda
     The rows of a table meet the same episodes, hence the cache; the result is shared: do not write to it.
     """
     rng = np.random.default_rng(seed)
-    names, classes = _classes(keys)
+    classes = _classes(keys)
     weights = np.ones((1 + resamples, len(classes)))
-    for c in range(len(names)):
+    for c in range(classes.max() + 1):
         members = np.flatnonzero(classes == c)
         even = np.full(len(members), 1 / len(members))
         weights[1:, members] = rng.multinomial(len(members), even, size=resamples)
@@ -233,8 +222,7 @@ def _episode_draws(keys: tuple, resamples: int, seed: tuple[int, ...]) -> np.nda
 
 def _all_scores(block: Block, seeds: Sequence[int], weights: np.ndarray) -> np.ndarray:
     """(S, 1 + resamples, 2): mIoU and FB-IoU of every seed under every weighting."""
-    _, classes = _classes(block[seeds[0]].keys)
-    return _scores(np.stack([block[seed].counts for seed in seeds]), weights, classes)
+    return _scores(np.stack([block[seed].counts for seed in seeds]), weights, _classes(block[seeds[0]].keys))
 
 
 def _scores(counts: np.ndarray, weights: np.ndarray, classes: np.ndarray) -> np.ndarray:

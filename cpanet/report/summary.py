@@ -6,36 +6,28 @@ Fractions become percent here; from here on nothing is computed any more.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from cpanet.report.arrange import FOUND, Arrangement, Cell, arrange
-from cpanet.report.collect import FLOOR, WHICH, Run, collect
-from cpanet.report.fingerprint import covered, fingerprint
-from cpanet.report.floor import has_episodes, seeds_with_floor
-from cpanet.report.labels import MEAN, axis_label, phrase
-from cpanet.report.layout import Source
-from cpanet.report.statistics import Block, Interval, Spread, Unpaired, compare, spread_over_seeds
-from cpanet.report.values import ABSENT, Key, Value, canonical, value_of
+from cpanet.config.equivalence import covered
+from cpanet.report.labels import axis_label, phrase
+from cpanet.report.pivot import Cell, Pivot, function_of, pivot
+from cpanet.report.runs import BASELINE, WHICH, Run, collect
+from cpanet.report.statistics import Block, Interval, Unpaired, compare, spread_over_seeds
+from cpanet.report.table_spec import Overrides, Source
+from cpanet.report.values import ABSENT, MEAN, Key, Value, canonical, value_of
 
+METRICS = {"miou": "mIoU", "fb_iou": "FB-IoU"}
 NOT_MIXED = ("data", "profile", "protocol", "recipe", "train", "evaluate", "device", "backbone.weights_used")
 SETTINGS = (
-    "data",
-    "fold",
-    "shot",
-    "backbone",
-    "ablation",
-    "loss.k",
-    "protocol",
-    "profile",
-    "recipe",
-    "data.image_size",
+    "data", "fold", "shot", "backbone", "ablation", "loss.k", "protocol", "profile", "recipe", "data.image_size",
     "train.epochs",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class Difference:
-    """To the reference, percent points."""
+    """To the reference or the baseline, percent points."""
 
     value: float
     low: float
@@ -59,33 +51,30 @@ class Difference:
 
 @dataclass(frozen=True)
 class Published:
-    """What a source has for a cell, percent, and how far the cell is from it."""
+    """What a source has for a cell, percent by metric, and how far the cell is from it."""
 
-    miou: float | None
-    fb_iou: float | None
-    miou_difference: float | None
-    fb_iou_difference: float | None
+    values: Mapping[str, float | None]
+    differences: Mapping[str, float | None]
     comparable: bool
 
 
 @dataclass(frozen=True)
-class Floor:
+class Baseline:
     """What the frozen features of a cell's runs give without training, and the cell's distance to it in mIoU."""
 
-    miou: Stat
-    fb_iou: Stat
+    score: Mapping[str, Stat]
     difference: Difference | None
     below: bool  # the cell's mean mIoU is lower
 
     @property
-    def scores(self) -> tuple[float, float]:
-        """What tells one floor from another; not the number of seeds, which grows while a sweep runs."""
-        return round(self.miou.mean, 6), round(self.fb_iou.mean, 6)
+    def identity(self) -> tuple[float, ...]:
+        """What tells one baseline from another; not the number of seeds, which grows while a sweep runs."""
+        return tuple(round(self.score[metric].mean, 6) for metric in METRICS)
 
 
 @dataclass
 class Entry:
-    """One cell (or the mean of several) at the best or the last epoch."""
+    """One cell (or the mean of several) at the best or the last epoch; scores and differences by metric."""
 
     key: Key
     which: str
@@ -93,12 +82,11 @@ class Entry:
     seeds: tuple[int, ...] = ()
     asked: int = 0  # seeds that belong to the cell
     pending: bool = False  # some have neither finished nor failed
-    miou: Stat | None = None
-    fb_iou: Stat | None = None
-    miou_difference: Difference | None = None
-    fb_iou_difference: Difference | None = None
-    relation: str = ""  # reference, same, unpaired: why there is no difference
-    floor: Floor | None = None
+    score: dict[str, Stat] = field(default_factory=dict)
+    difference: dict[str, Difference] = field(default_factory=dict)
+    relation: str = ""  # reference, unpaired: why there is no difference
+    same_as: tuple[Key, ...] = ()  # rows that compute the same function
+    baseline: Baseline | None = None
     published: dict[str, Published] = field(default_factory=dict)
     footnotes: tuple[int, ...] = ()
 
@@ -109,193 +97,125 @@ class Summary:
 
     title: str
     directories: list[Path]
-    arrangement: Arrangement
+    pivot: Pivot
     runs: list[Run]
     entries: dict[tuple[Key, str], Entry]
-    keys: list[Key]  # of the entries, in order, means included
     sources: list[Source]
     settings: str
     footnotes: list[str]
     notes: list[str]
     noise: str
 
-    def entry(self, row: Key, column: Key, which: str) -> Entry | None:
-        """The entry in a row and a column."""
-        arrangement = self.arrangement
-        where = dict(zip([*arrangement.rows, *arrangement.columns], [*row, *column]))
-        return self.entries.get((tuple(where[axis] for axis in arrangement.axes), which))
+    @property
+    def keys(self) -> list[Key]:
+        """Of the entries, in order, means included."""
+        return list(dict.fromkeys(key for key, _ in self.entries))
 
     def columns(self) -> list[Key]:
-        """Column keys, each group over which a mean is taken followed by the mean."""
-        return list(dict.fromkeys(self.arrangement.part(key, self.arrangement.columns) for key in self.keys))
+        """Column keys, means last; ``[()]`` where there are none."""
+        table = self.pivot
+        found = {key[len(table.rows) :] for key in self.keys}
+        order = {axis: {v: i for i, v in enumerate([*table.values[axis], MEAN])} for axis in table.columns}
+        means = table.columns.index(table.mean_over) if table.mean_over else None
+        return sorted(
+            found,
+            key=lambda key: (
+                means is not None and key[means] == MEAN,
+                [order[axis][v] for axis, v in zip(table.columns, key)],
+            ),
+        )
 
     def label(self, key: Key) -> str:
         """A cell in words."""
-        return label(self.arrangement, key)
+        return label(self.pivot, key)
 
 
-def summarise(directories: Sequence[Path]) -> Summary:
-    """Everything that the table of these sweep (or run) directories holds."""
+def summarise(directories: Sequence[Path], reference: Overrides | None = None) -> Summary:
+    """Everything that the table of these sweep (or run) directories holds.
+
+    ``reference``: the row to compare with, by some of its values, in place of the sweeps' own.
+    """
     directories = [Path(directory) for directory in directories]
     runs = collect(directories)
-    arrangement = arrange(runs, directories)
-    return _Builder(arrangement, runs).build(directories)
+    return _Builder(pivot(runs, directories, reference), runs).build(directories)
 
 
-def label(arrangement: Arrangement, key: Key) -> str:
+def label(table: Pivot, key: Key) -> str:
     """The values of the axes that vary, in words; the title where nothing varies."""
+    words = {
+        axis: phrase(axis, value, table.values[axis], table.labels.get(axis))
+        for axis, value in zip(table.axes, key)
+    }
     parts = [
-        phrase(axis, value, arrangement.values[axis])
-        for axis, value in zip(arrangement.axes, key)
-        if len(arrangement.values[axis]) > 1
+        words[axis] for axis, value in zip(table.axes, key) if len(table.values[axis]) > 1 and value != ABSENT
     ]
-    return " · ".join(parts) or " · ".join(phrase(a, v) for a, v in zip(arrangement.axes, key)) or "all runs"
+    return " · ".join(parts) or " · ".join(words.values()) or "all runs"
 
 
 class _Builder:
-    def __init__(self, arrangement: Arrangement, runs: list[Run]) -> None:
-        self.table = arrangement
+    """Collects remarks while it fills the entries of one table."""
+
+    def __init__(self, table: Pivot, runs: list[Run]) -> None:
+        self.table = table
         self.runs = runs
+        self.groups = table.groups()
         self.configs = [run.config for run in runs if run.config]
         self.footnotes: list[str] = []
-        self.notes = list(arrangement.notes)
+        self.notes = list(table.notes)
         self.mismatches: dict[str, list[str]] = {}
         self.unpaired: dict[str, list[str]] = {}
 
     def build(self, directories: list[Path]) -> Summary:
-        table = self.table
-        groups = self._groups()
         sources = self._sources()
+        functions = {key: tuple(cell.function for cell in cells) for key, cells in self.groups.items()}
         entries = {}
-        marks = {key: self._footnotes(cells) for key, cells in groups.items()}
-        for key, cells in groups.items():
+        for key, cells in self.groups.items():
+            marks = self._footnotes(cells)
+            same = [k for k, f in functions.items() if f == functions[key] and None not in f and k != key]
             for which in WHICH:
-                entry = self._entry(key, cells, which)
-                entry.footnotes = marks[key]
-                self._compare(entry, cells, groups)
-                entry.floor = self._floor(entry, cells)
+                entry = _entry(key, cells, which)
+                entry.footnotes, entry.same_as = marks, tuple(same)
+                self._compare(entry, cells)
+                entry.baseline = _baseline(entry, cells)
                 if which == "best":  # the publications report the best epoch
                     entry.published = self._published(entry, cells, sources)
                 entries[key, which] = entry
         self._remarks(sources)
         return Summary(
-            table.layout.title,
+            self.table.spec.title,
             directories,
-            table,
+            self.table,
             self.runs,
             entries,
-            list(groups),
             sources,
             self._settings(),
             self.footnotes,
             self.notes,
-            self._noise(),
+            _noise(self.table),
         )
-
-    def _groups(self) -> dict[Key, list[Cell]]:
-        """Cells by themselves, and the cells that a mean is taken over, in the table's order."""
-        table = self.table
-        groups: dict[Key, list[Cell]] = {}
-        if table.mean_over is None:
-            return {key: [cell] for key, cell in table.cells.items()}
-        position = table.axes.index(table.mean_over)
-        for row in table.row_keys():
-            means: dict[Key, list[Cell]] = {}
-            for column in table.column_keys():
-                cell = table.at(row, column)
-                if cell is not None:
-                    mean = (*cell.key[:position], MEAN, *cell.key[position + 1 :])
-                    means.setdefault(mean, []).append(cell)
-                    groups[cell.key] = [cell]
-            groups.update({key: cells for key, cells in means.items() if len(cells) > 1})
-        return groups
-
-    # ------------------------------------------------------------------ a cell
-
-    def _entry(self, key: Key, cells: Sequence[Cell], which: str) -> Entry:
-        seeds = sorted(set.intersection(*(set(cell.runs) for cell in cells)))
-        asked = len(set.union(*(cell.seeds for cell in cells)))
-        pending = any(cell.pending for cell in cells)
-        entry = Entry(key, which, self._status(cells, seeds, asked), tuple(seeds), asked, pending)
-        if seeds:
-            entry.miou = _stat(self._scores(cells, seeds, which, "miou"))
-            entry.fb_iou = _stat(self._scores(cells, seeds, which, "fb_iou"))
-        return entry
-
-    @staticmethod
-    def _scores(cells: Sequence[Cell], seeds: Sequence[int], which: str, metric: str) -> list[float]:
-        """A score a seed, percent, averaged over ``cells``."""
-        return [
-            100 * float(np.mean([getattr(cell.runs[seed].score(which), metric) for cell in cells]))
-            for seed in seeds
-        ]
-
-    @staticmethod
-    def _status(cells: Sequence[Cell], seeds: Sequence[int], asked: int) -> str:
-        if seeds:
-            return "done" if len(seeds) == asked else "partial"
-        for cell in cells:
-            ended = [
-                run for run in cell.failed if run.status != "interrupted"
-            ]  # that one goes on with resume=true
-            if ended and not cell.runs and not cell.pending:
-                return "failed"
-        return "pending"
 
     def _footnotes(self, cells: Sequence[Cell]) -> tuple[int, ...]:
         if len(cells) > 1:
             return ()
         where, marks = label(self.table, cells[0].key), []
         for text, seeds in _by_reason(cells[0].failed).items():
-            marks.append(f"{where}{_seeds_phrase(seeds)}: {text}")
+            of_seeds = f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}" if seeds else ""
+            marks.append(f"{where}{of_seeds}: {text}")
         for run in cells[0].repeated:
             marks.append(f"{where}, seed {run.seed} ran twice; {run.name} is not shown.")
         self.footnotes += marks
         return tuple(range(len(self.footnotes) - len(marks) + 1, len(self.footnotes) + 1))
 
-    # ------------------------------------------------------------------ differences
-
-    def _compare(self, entry: Entry, cells: Sequence[Cell], groups: dict[Key, list[Cell]]) -> None:
-        reference_key = self.table.reference_key(entry.key)
-        reference = groups.get(reference_key)
-        if reference_key == entry.key:
+    def _compare(self, entry: Entry, cells: Sequence[Cell]) -> None:
+        reference = self.table.reference_of(entry.key, self.groups)
+        if reference == entry.key:
             entry.relation = "reference"
-            return
-        if reference is None or entry.miou is None:
-            return
-        if self._same_function(cells, reference):
-            entry.relation = "same"
-        try:
-            found = compare(
-                [_block(cell, entry.which) for cell in cells],
-                [_block(cell, entry.which) for cell in reference],
-            )
-        except Unpaired as reason:
-            entry.relation = entry.relation or "unpaired"
-            self.unpaired.setdefault(str(reason), []).append(label(self.table, entry.key))
-            return
-        entry.miou_difference = _points(found.miou)
-        entry.fb_iou_difference = _points(found.fb_iou)
-
-    def _same_function(self, cells: Sequence[Cell], others: Sequence[Cell]) -> bool:
-        mine, theirs = [[_function(cell) for cell in group] for group in (cells, others)]
-        return None not in mine and mine == theirs
-
-    def _floor(self, entry: Entry, cells: Sequence[Cell]) -> Floor | None:
-        seeds = seeds_with_floor(cells, entry.seeds)
-        if not seeds or entry.miou is None:
-            return None
-        miou, fb_iou = (
-            _constant(_stat(self._scores(cells, seeds, FLOOR, metric))) for metric in ("miou", "fb_iou")
-        )
-        difference = None
-        if has_episodes(cells):
-            with suppress(Unpaired):
-                found = compare(
-                    [_block(cell, entry.which) for cell in cells], [_block(cell, FLOOR) for cell in cells]
-                )
-                difference = _points(found.miou)
-        return Floor(miou, fb_iou, difference, entry.miou.mean < miou.mean)
+        elif reference is not None and entry.score:
+            try:
+                entry.difference = _differences(cells, entry.which, self.groups[reference], entry.which)
+            except Unpaired as reason:
+                entry.relation = "unpaired"
+                self.unpaired.setdefault(str(reason), []).append(label(self.table, entry.key))
 
     # ------------------------------------------------------------------ published values
 
@@ -303,7 +223,7 @@ class _Builder:
         """Sources with a value for this table; about another backbone only where none is about this one."""
         found = [
             source
-            for source in self.table.layout.published
+            for source in self.table.spec.published
             if any(
                 self._fits(cell, value.match) for cell in self.table.cells.values() for value in source.values
             )
@@ -320,29 +240,25 @@ class _Builder:
         self, entry: Entry, cells: Sequence[Cell], sources: Iterable[Source]
     ) -> dict[str, Published]:
         found = {}
-        for source in sources:
-            value = next(
-                (v for v in source.values if all(self._fits(cell, v.match) for cell in cells)),
-                None,
-            )
-            if value is None or len(cells) > 1:
+        for source in sources if len(cells) == 1 else ():
+            value = next((v for v in source.values if self._fits(cells[0], v.match)), None)
+            if value is None:
                 continue
             differ = self._differing(cells[0], {**source.conditions, **value.match})
-            for sentence in differ:
-                self._remember(self.mismatches, source.source, sentence)
-            found[source.source] = Published(
-                value.miou,
-                value.fb_iou,
-                _minus(entry.miou, value.miou),
-                _minus(entry.fb_iou, value.fb_iou),
-                not differ,
-            )
+            remembered = self.mismatches.setdefault(source.source, [])
+            remembered += [sentence for sentence in differ if sentence not in remembered]
+            values = {metric: getattr(value, metric) for metric in METRICS}
+            differences = {
+                metric: entry.score[metric].mean - number if number is not None and entry.score else None
+                for metric, number in values.items()
+            }
+            found[source.source] = Published(values, differences, not differ)
         return found
 
-    def _fits(self, cell: Cell, match: dict) -> bool:
+    def _fits(self, cell: Cell, match: Overrides) -> bool:
         return all(self._value(cell, key) == canonical(value) for key, value in match.items())
 
-    def _differing(self, cell: Cell, conditions: dict) -> list[str]:
+    def _differing(self, cell: Cell, conditions: Overrides) -> list[str]:
         """Every condition that does not hold in ``cell``, as a phrase."""
         found = [
             f"{axis_label(key)} {value}, here {self._value(cell, key)}"
@@ -361,11 +277,6 @@ class _Builder:
         values = {value_of(config, key) for config in configs}
         return values.pop() if len(values) == 1 else ABSENT
 
-    @staticmethod
-    def _remember(where: dict[str, list[str]], key: str, sentence: str) -> None:
-        if sentence not in where.setdefault(key, []):
-            where[key].append(sentence)
-
     # ------------------------------------------------------------------ remarks
 
     def _settings(self) -> str:
@@ -374,7 +285,7 @@ class _Builder:
         for key in SETTINGS:
             values = {value_of(config, key) for config in self.configs}
             if len(values) == 1 and key not in self.table.axes:
-                parts.append(phrase(key, values.pop()))
+                parts.append(phrase(key, values.pop(), labels=self.table.labels.get(key)))
         counts = {run.fact("dataset", "test_episodes") for run in self.runs} - {None}
         if len(counts) == 1:
             parts.append(f"{counts.pop()} test episodes")
@@ -383,8 +294,7 @@ class _Builder:
     def _remarks(self, sources: Sequence[Source]) -> None:
         table = self.table
         for source in sources:
-            differ = self.mismatches.get(source.source)
-            if differ:
+            if differ := self.mismatches.get(source.source):
                 self.notes.append(
                     f"† Not comparable with {source.source}: published with {'; '.join(differ)}. "
                     "The differences marked † say nothing about either."
@@ -394,67 +304,73 @@ class _Builder:
             names = " and ".join(axis_label(axis) for axis in mixed)
             self.notes.append(f"Rows or columns differ in {names}: compare within, not across.")
         for reason, labels in self.unpaired.items():
-            where = ", ".join(dict.fromkeys(labels))
-            self.notes.append(f"No interval to the reference ({reason}): {where}.")
-        for fact, name in (
-            (("device",), "devices"),
-            (("git_commit",), "commits"),
-            (("versions", "jittor"), "Jittors"),
-        ):
-            found = sorted(
-                {_short(run.fact(*fact)) for run in self.runs if run.completed and run.fact(*fact)}
-            )
+            self.notes.append(f"No interval to the reference ({reason}): {', '.join(dict.fromkeys(labels))}.")
+        facts = {("device",): "devices", ("git_commit",): "commits", ("versions", "jittor"): "Jittors"}
+        for fact, name in facts.items():
+            found = {_short(run.fact(*fact)) for run in self.runs if run.completed and run.fact(*fact)}
             if len(found) > 1:
-                self.notes.append(f"Runs come from different {name}: {', '.join(found)}.")
-        for note in dict.fromkeys(f"{run.name}: {note}" for run in self.runs for note in run.notes):
-            self.notes.append(note)
+                self.notes.append(f"Runs come from different {name}: {', '.join(sorted(found))}.")
+        self.notes += dict.fromkeys(f"{run.name}: {note}" for run in self.runs for note in run.notes)
         for run in table.unplaced:
             self.footnotes.append(f"{run.name}: {_shortened(run.reason or 'no configuration recorded')}")
 
-    def _noise(self) -> str:
-        """The noise floor in a sentence or two."""
-        by_function: dict[str, dict[int, float]] = {}
-        rows: dict[str, list[str]] = {}
-        for cell in self.table.cells.values():
-            for seed, run in cell.runs.items():
-                function = (
-                    f"{fingerprint(run.config, seed=False)} {[run.fact(*path) for path in FOUND.values()]}"
-                )
-                assert run.best is not None
-                by_function.setdefault(function, {})[seed] = 100 * run.best.miou
-                self._remember(rows, function, label(self.table, cell.key))
-        sentences = []
-        for function, labels in rows.items():
-            scores = list(by_function[function].values())
-            if len(labels) > 1:
-                sentence = f"{' and '.join(labels)} compute the same function"
-                spread = spread_over_seeds([scores])
-                if spread:
-                    sentence += (
-                        f"; from seed to seed its best mIoU spreads by sd {spread.sd:.2f} points "
-                        f"({min(scores):.2f} to {max(scores):.2f}, {len(scores)} seeds)"
-                    )
-                sentences.append(sentence + ".")
-        pooled = spread_over_seeds([list(scores.values()) for scores in by_function.values()])
-        if pooled:
-            sentences.append(_pooled(pooled))
-        elif by_function:
-            sentences.append("One seed a row: the noise from training is not known; give seed=0,1,2.")
-        return " ".join(sentences)
+
+# ---------------------------------------------------------------------- a cell
 
 
-def _pooled(spread: Spread) -> str:
-    return (
-        f"Pooled over all rows the sd over seeds is {spread.sd:.2f} points of best mIoU ({spread.degrees} degrees of "
-        f"freedom): single runs of one configuration differ by up to {1.96 * 2**0.5 * spread.sd:.1f} points in 95 of 100 "
-        "pairs."
-    )
+def _entry(key: Key, cells: Sequence[Cell], which: str) -> Entry:
+    seeds = sorted(set.intersection(*(set(cell.runs) for cell in cells)))
+    asked = len(set.union(*(cell.seeds for cell in cells)))
+    pending = any(cell.pending for cell in cells)
+    status = "pending"
+    if seeds:
+        status = "done" if len(seeds) == asked else "partial"
+    elif any(cell.failed and not cell.runs and not cell.pending and not _goes_on(cell) for cell in cells):
+        status = "failed"
+    return Entry(key, which, status, tuple(seeds), asked, pending, _score(cells, seeds, which))
 
 
-def _function(cell: Cell) -> str | None:
-    """Fingerprint of what a cell's runs compute, seeds aside; None without runs."""
-    found = {fingerprint(run.config, seed=False) for run in cell.runs.values()}
-    return found.pop() if len(found) == 1 else None
+def _goes_on(cell: Cell) -> bool:
+    """Whether all that ended was interrupted: ``resume=true`` goes on with it."""
+    return all(run.status == "interrupted" for run in cell.failed)
+
+
+def _score(cells: Sequence[Cell], seeds: Sequence[int], which: str) -> dict[str, Stat]:
+    """By metric the statistics over ``seeds`` of the mean over ``cells``; nothing without seeds."""
+    if not seeds:
+        return {}
+    return {
+        metric: _stat(
+            [
+                100 * float(np.mean([getattr(cell.runs[seed].score(which), metric) for cell in cells]))
+                for seed in seeds
+            ]
+        )
+        for metric in METRICS
+    }
+
+
+def _baseline(entry: Entry, cells: Sequence[Cell]) -> Baseline | None:
+    seeds = [seed for seed in entry.seeds if all(cell.runs[seed].baseline is not None for cell in cells)]
+    if not seeds:
+        return None
+    # only random features depend on the seed
+    score = {
+        metric: replace(stat, sd=None) if stat.sd is not None and stat.sd < 1e-9 else stat
+        for metric, stat in _score(cells, seeds, BASELINE).items()
+    }
+    difference = None
+    with suppress(Unpaired):
+        difference = _differences(cells, entry.which, cells, BASELINE)["miou"]
+    return Baseline(score, difference, entry.score["miou"].mean < score["miou"].mean)
+
+
+def _differences(
+    cells: Sequence[Cell], which: str, reference: Sequence[Cell], other: str
+) -> dict[str, Difference]:
+    """By metric ``cells`` at ``which`` minus ``reference`` at ``other``. Raises :class:`Unpaired`."""
+    found = compare([_block(cell, which) for cell in cells], [_block(cell, other) for cell in reference])
+    return {metric: _points(interval) for metric, interval in found._asdict().items()}
 
 
 def _block(cell: Cell, which: str) -> Block:
@@ -469,19 +385,47 @@ def _stat(values: Sequence[float]) -> Stat:
     return Stat(float(np.mean(values)), sd, len(values))
 
 
-def _constant(stat: Stat) -> Stat:
-    """Without a deviation where there is none by nature: only random features depend on the seed."""
-    return replace(stat, sd=None) if stat.sd is not None and stat.sd < 1e-9 else stat
+def _points(found: Interval) -> Difference:
+    return Difference(100 * found.difference, 100 * found.low, 100 * found.high, found.excludes_zero)
 
 
-def _points(interval: Interval) -> Difference:
-    return Difference(
-        100 * interval.difference, 100 * interval.low, 100 * interval.high, interval.excludes_zero
+# ---------------------------------------------------------------------- words
+
+
+def _noise(table: Pivot) -> str:
+    """How much single runs of one function differ, in a sentence or two."""
+    frame = pd.DataFrame(
+        [
+            (function_of(run), label(table, cell.key), seed, 100 * run.best.miou)
+            for cell in table.cells.values()
+            for seed, run in cell.runs.items()
+            if run.best is not None
+        ],
+        columns=["function", "row", "seed", "miou"],
     )
-
-
-def _minus(stat: Stat | None, published: float | None) -> float | None:
-    return None if stat is None or published is None else stat.mean - published
+    sentences = []
+    scores = []
+    for _, runs in frame.groupby("function", sort=False):
+        of_seeds = runs.drop_duplicates("seed", keep="last")["miou"]
+        scores.append(of_seeds.tolist())
+        rows = runs["row"].unique()
+        if len(rows) > 1:
+            spread = spread_over_seeds(scores[-1:])
+            words = spread and (
+                f"; from seed to seed its best mIoU spreads by sd {spread.sd:.2f} points "
+                f"({of_seeds.min():.2f} to {of_seeds.max():.2f}, {len(of_seeds)} seeds)"
+            )
+            sentences.append(f"{' and '.join(rows)} compute the same function{words or ''}.")
+    pooled = spread_over_seeds(scores)
+    if pooled:
+        sentences.append(
+            f"Pooled over all rows the sd over seeds is {pooled.sd:.2f} points of best mIoU ({pooled.degrees} degrees of "
+            f"freedom): single runs of one configuration differ by up to {1.96 * 2**0.5 * pooled.sd:.1f} points in 95 of "
+            "100 pairs."
+        )
+    elif scores:
+        sentences.append("One seed a row: the noise from training is not known; give seed=0,1,2.")
+    return " ".join(sentences)
 
 
 def _by_reason(failed: Iterable[Run]) -> dict[str, list[int]]:
@@ -494,17 +438,10 @@ def _by_reason(failed: Iterable[Run]) -> dict[str, list[int]]:
     return found
 
 
-def _seeds_phrase(seeds: Sequence[int]) -> str:
-    if not seeds:
-        return ""
-    return f", seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
-
-
 def _shortened(reason: str, longest: int = 300) -> str:
     return reason if len(reason) <= longest else reason[: longest - 1] + "…"
 
 
 def _short(value: object) -> str:
     """Commits by their first digits; ``+`` (changed since) stays."""
-    text = str(value)
-    return re.sub(r"^([0-9a-f]{10})[0-9a-f]{30}(\+?)$", r"\1\2", text)
+    return re.sub(r"^([0-9a-f]{10})[0-9a-f]{30}(\+?)$", r"\1\2", str(value))

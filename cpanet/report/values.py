@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
 Value = Union[str, int, float]
 Key = tuple[Value, ...]  # of a cell: a value for every axis
 
 ABSENT = "–"
+MEAN = "mean"
 ALIASES = {"loss_k": "loss.k"}  # a group of numbers: the key that it sets
+PATHS = ("backbone.weights", "checkpoint", "data.root")
+NO_PATHS = ("auto", "random", "", ABSENT)
+
+
+def key_of(name: str) -> str:
+    """The key that ``name`` sets: itself, but for groups of numbers."""
+    return ALIASES.get(name, name)
 
 
 def value_of(config: Mapping[str, Any], key: str) -> Value:
     """The value of a group (its name) or a dotted key in a resolved configuration, in one spelling."""
     found: Any = config
-    for part in ALIASES.get(key, key).replace("/", ".").split("."):
+    for part in key_of(key).replace("/", ".").split("."):
         if not isinstance(found, Mapping) or part not in found:
             return ABSENT
         found = found[part]
     if isinstance(found, Mapping):
-        found = found.get("name", ABSENT)
+        found = found.get("name") or str(found.get("_target_", ABSENT)).rpartition(".")[2]
     return canonical(found)
 
 
@@ -44,3 +53,34 @@ def canonical(value: Any) -> Value:
 def matches(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> bool:
     """Whether a resolved configuration has all these values."""
     return all(value_of(config, key) == canonical(value) for key, value in overrides.items())
+
+
+def absolute(key: str, value: Any, folder: str) -> Any:
+    """``value``; of a key that holds a path: as an absolute path, where it was typed relative to ``folder``."""
+    if key not in PATHS or not isinstance(value, str) or not folder or value in NO_PATHS:
+        return value
+    return os.path.normpath(os.path.join(folder, os.path.expanduser(value.strip("'\""))))
+
+
+def located(config: dict[str, Any], folder: str) -> dict[str, Any]:
+    """``config`` of a command typed in ``folder`` with absolute paths, so that a file has one name."""
+    changed = dict(config)
+    for key in PATHS:
+        section, _, name = key.partition(".")
+        found = config.get(section)
+        if name and isinstance(found, Mapping) and name in found:
+            changed[section] = {**changed[section], name: absolute(key, found[name], folder)}
+        elif not name and isinstance(found, str):
+            changed[section] = absolute(key, found, folder)
+    return changed
+
+
+def short_paths(paths: Iterable[Value]) -> dict[Value, str]:
+    """Paths by as many of their last parts as tell them apart: a table names no folder of a machine."""
+    found: Sequence[Value] = list(dict.fromkeys(paths))
+    parts = {path: str(path).split("/") for path in found}
+    for length in range(1, max((len(p) for p in parts.values()), default=1) + 1):
+        names = {path: "/".join(p[-length:]) for path, p in parts.items()}
+        if len(set(names.values())) == len(found):
+            return names
+    return {path: str(path) for path in found}

@@ -7,26 +7,36 @@ import hashlib
 import os
 import struct
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
+from cpanet.files import replacing
+
 HEADER = 64  # bytes at the start of an ELF file of 64 bits
-COMPILE_SECONDS = 120.0  # usually one
 
 
 def small_library(source: Path, folder: Path, compiler: str) -> ctypes.CDLL | None:
     """``source``, one file of C++, compiled into ``folder`` (the first time) and loaded; None where that fails."""
     key = hashlib.sha256(source.read_bytes() + compiler.encode()).hexdigest()[:12]
     library = folder / f"{source.stem}-{key}.so"
+    flags = ("-O1", "-shared", "-fPIC", "-pthread", "-std=c++14")
     try:
-        if not library.is_file() or not is_whole(library):
-            partial = library.with_name(f".{library.name}.{os.getpid()}")
-            flags = ("-O1", "-shared", "-fPIC", "-pthread", "-std=c++14")
-            command = [compiler, *flags, str(source), "-o", str(partial)]
-            subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_SECONDS)
-            os.replace(partial, library)
+        compile_library([compiler, *flags, str(source)], library, seconds=120)  # usually one
         return ctypes.CDLL(str(library))
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def compile_library(command: Sequence[str], library: Path, *linked: str, seconds: float) -> None:
+    """Run ``command -o library linked…`` unless ``library`` is there and whole; ``replacing`` keeps readers from half of it.
+
+    Raises OSError and subprocess.SubprocessError.
+    """
+    if not library.is_file() or not is_whole(library):
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(library) as partial:
+            words = [*command, "-o", str(partial), *linked]
+            subprocess.run(words, check=True, capture_output=True, text=True, timeout=seconds)
 
 
 def is_whole(file: Path) -> bool:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from cpanet.runtime.toolchain import write_atomically
+from cpanet.runtime.toolchain import keep_script
 
 NO_FILES: Mapping[str, tuple[str, int]] = {}
 
@@ -27,7 +27,7 @@ def make_folder(
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)
     for name, (text, mode) in files.items():
-        write_atomically(partial / name, text, mode)
+        keep_script(partial / name, text, mode)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder

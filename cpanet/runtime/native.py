@@ -13,24 +13,29 @@ from pathlib import Path
 
 from cpanet.runtime import start, toolchain
 from cpanet.runtime.home import own_folder
-from cpanet.runtime.libraries import is_whole
+from cpanet.runtime.libraries import compile_library
 
-COMPILE_SECONDS = 600  # usually some ten
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden")
 
 
 @lru_cache(maxsize=8)
-def load_kernels(sources: tuple[Path, ...], headers: tuple[Path, ...] = ()) -> bool:
+def load_kernels(
+    sources: tuple[Path, ...], headers: tuple[Path, ...] = (), onednn: Path | None = None
+) -> bool:
     """Compiles ``sources`` into one shared library (seconds, the first time) and loads it for the whole process.
 
+    ``onednn``: folder with the ``include`` and ``lib`` of oneDNN, for sources that use it.
     False, with one warning, where they cannot be compiled or loaded: the caller then does without.
     """
     compiler = toolchain.find_compiler(os.environ)
     folder = own_folder(start.prepare().cache_home.parents[1])
-    library = folder / f"kernels-{_key(compiler, (*sources, *headers))}.so"
+    libraries = [] if onednn is None else ["-I", f"{onednn}/include", "-L", f"{onednn}/lib", "-lmkldnn"]
+    if onednn is not None:
+        libraries.append(f"-Wl,-rpath,{onednn}/lib")
+    library = folder / f"kernels-{_key(compiler, (*sources, *headers), libraries)}.so"
     try:
-        if not library.is_file() or not is_whole(library):
-            _compile(compiler, sources, library)
+        command = [compiler, *FLAGS, *map(str, sources)]
+        compile_library(command, library, *libraries, seconds=600)  # usually some ten
         # global: an operator that Jittor compiles and loads later calls the functions by name
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     except (OSError, subprocess.SubprocessError) as error:
@@ -44,23 +49,18 @@ def load_kernels(sources: tuple[Path, ...], headers: tuple[Path, ...] = ()) -> b
     return True
 
 
-def _compile(compiler: str, sources: Sequence[Path], library: Path) -> None:
-    library.parent.mkdir(parents=True, exist_ok=True)
-    partial = library.with_name(f".{library.name}.{os.getpid()}")
-    command = [compiler, *FLAGS, *map(str, sources), "-o", str(partial)]
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)
-    os.replace(partial, library)
-
-
-def _key(compiler: str, files: Iterable[Path]) -> str:
+def _key(compiler: str, files: Iterable[Path], libraries: Sequence[str]) -> str:
     """Of what decides the library: sources, flags, compiler, and the CPU, since a home may be shared by machines."""
-    digest = hashlib.sha256(" ".join((compiler, toolchain.tool_version(compiler), *FLAGS, _cpu())).encode())
+    digest = hashlib.sha256(
+        " ".join((compiler, toolchain.tool_version(compiler), *FLAGS, *libraries, cpu())).encode()
+    )
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """Model and instruction sets of this machine's processor, as Linux names them; empty where it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from cpanet.files import replacing
 from cpanet.runtime.links import make_folder
 
 LIBRARY_WHEEL = "onednn-cpu-gomp"
@@ -57,7 +58,7 @@ def present(cache: Path, wheels: Wheels | None) -> Path | None:
     ``cache`` is ``<jittor home>/.cache/jittor``. A working oneDNN that somebody else put there (Jittor's own
     download) is used as it is; a broken one is moved aside, never deleted. Call it under the import lock.
     """
-    place = cache / "mkl" / EXPECTED_NAME
+    place = release(cache)
     library = place / "lib" / "libmkldnn.so"
     ours = place.is_symlink()
     if not ours and library.is_file() and (place / "include" / "dnnl.hpp").is_file():
@@ -73,6 +74,11 @@ def present(cache: Path, wheels: Wheels | None) -> Path | None:
         place.rename(place.with_name(f"broken-{EXPECTED_NAME}-{os.getpid()}"))
     _replace_link(place, tree)
     return library.resolve()
+
+
+def release(cache: Path) -> Path:
+    """The folder with ``include`` and ``lib`` that :func:`present` made."""
+    return cache / "mkl" / EXPECTED_NAME
 
 
 def _link_tree(folder: Path, wheels: Wheels) -> Path:
@@ -92,7 +98,5 @@ def _replace_link(link: Path, target: Path) -> None:
     """Points ``link`` to ``target`` in one step."""
     if link.is_symlink() and os.readlink(link) == str(target):
         return
-    partial = link.with_name(f".{link.name}.{os.getpid()}")
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(target)
-    os.replace(partial, link)
+    with replacing(link) as partial:
+        partial.symlink_to(target)

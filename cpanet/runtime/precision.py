@@ -1,22 +1,89 @@
 """Arithmetic of convolutions and matrix products: how many bits of a float32 they look at.
 
 Weights, activations and gradients are stored as float32 at every precision; the names say what the products are
-taken in. A CPU has float32 alone. On CUDA Jittor's ``use_tensorcore`` chooses cuBLAS's compute type (``cublas_matmul_op``:
+taken in.
+
+On a CPU bfloat16 is for convolutions (``cpanet/ops/bfloat16.py``), where the processor has AMX or AVX512-BF16. ``auto``
+takes it there once ``python -m cpanet.doctor`` has found it right and faster (:func:`remember_doctor`), else float32.
+
+On CUDA Jittor's ``use_tensorcore`` chooses cuBLAS's compute type (``cublas_matmul_op``:
 1 TF32, 2 bfloat16, 3 float16) and lets cuDNN convert to half precision where it is not 0 (``cudnn_conv_op.cc``). cuDNN takes
-TF32 by itself unless ``NVIDIA_TF32_OVERRIDE=0`` is set before it is loaded. A mended Jittor (``cuda/mends.py``) gives
+TF32 by itself unless ``NVIDIA_TF32_OVERRIDE=0`` is set before it is loaded. A patched Jittor (``cuda/patches.py``) gives
 cuDNN float32 at 0, TF32 at 1 and at 2, because bfloat16 is nothing that it converts to, and lets it convert at 3.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 
 from cpanet.errors import UserError
+from cpanet.files import write_atomically
+from cpanet.runtime.home import user_cache
 
 LEVELS = {"fp32": 0, "tf32": 1, "bf16": 2, "fp16": 3}
 PRECISIONS = ("auto", *LEVELS)
-OFFERED = {"cpu": ("fp32",), "cuda": tuple(LEVELS)}
-DEFAULT = {"cpu": "fp32", "cuda": "tf32"}
+EMULATE = "CPANET_BF16"  # =emulate: operands rounded to bfloat16 and multiplied in float32, on any CPU, slowly: for tests
+BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    """The first processor of ``/proc/cpuinfo``, its clock aside; empty where there is no such file."""
+    try:
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return ""
+    return "\n".join(
+        line for line in first.splitlines() if not line.startswith(("cpu MHz", "bogomips", "apicid"))
+    )
+
+
+def bfloat16_on_cpu(environ: Mapping[str, str] | None = None, processor: str | None = None) -> str | None:
+    """``native`` where the processor multiplies bfloat16, ``rounded`` where ``CPANET_BF16=emulate`` is set; else None."""
+    environ = os.environ if environ is None else environ
+    words = (_processor() if processor is None else processor).split()
+    if environ.get(EMULATE) == "emulate":
+        return "rounded"
+    return "native" if any(flag in words for flag in BFLOAT16_FLAGS) else None
+
+
+def offered(device: str) -> tuple[str, ...]:
+    """The precisions that ``device`` (``cpu`` or ``cuda``) has here."""
+    if device == "cuda":
+        return tuple(LEVELS)
+    return ("fp32", "bf16") if bfloat16_on_cpu() else ("fp32",)
+
+
+def default(device: str) -> str:
+    """What ``auto`` stands for: TF32 on CUDA; on a CPU bfloat16 where the doctor found it right and faster, else float32."""
+    if device == "cuda":
+        return "tf32"
+    return "bf16" if bfloat16_on_cpu() == "native" and doctor_prefers_bfloat16() else "fp32"
+
+
+def _findings() -> Path:
+    return user_cache() / f"bf16-{hashlib.sha256(_processor().encode()).hexdigest()[:12]}.json"
+
+
+def remember_doctor(passed: bool, speed: float) -> None:
+    """Keep the doctor's findings on this processor: whether bfloat16 passed all checks, and its speed over float32's."""
+    found = {"passed": passed, "speed": round(speed, 3)}
+    _findings().parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(_findings(), json.dumps(found).encode())
+
+
+def doctor_prefers_bfloat16() -> bool:
+    """Whether :func:`remember_doctor` kept that bfloat16 is right and faster on this processor."""
+    try:
+        found = json.loads(_findings().read_text())
+        return found["passed"] is True and float(found["speed"]) > 1.0
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def resolve(precision: str, device: str) -> str:
@@ -24,10 +91,15 @@ def resolve(precision: str, device: str) -> str:
     if precision not in PRECISIONS:
         raise UserError(f"Unknown precision: {precision!r}. Choose one of {', '.join(PRECISIONS)}.")
     if precision == "auto":
-        return DEFAULT[device]
-    if precision not in OFFERED[device]:
+        return default(device)
+    if precision not in offered(device):
+        why = (
+            " (its processor has neither AMX nor AVX512-BF16)"
+            if (device, precision) == ("cpu", "bf16")
+            else ""
+        )
         raise UserError(
-            f"precision={precision} cannot be had on device={device}, which offers {', '.join(OFFERED[device])}. "
+            f"precision={precision} cannot be had on device={device}{why}, which offers {', '.join(offered(device))}. "
             "Use precision=auto."
         )
     return precision
@@ -49,4 +121,4 @@ def environment(precision: str) -> dict[str, str]:
 
 def bound(environ: Mapping[str, str]) -> str:
     """What CUDA's libraries run at in a process that was left without a choice: float32 alone, or the default."""
-    return "fp32" if environ.get("NVIDIA_TF32_OVERRIDE") == "0" else DEFAULT["cuda"]
+    return "fp32" if environ.get("NVIDIA_TF32_OVERRIDE") == "0" else default("cuda")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Callable
 
@@ -44,36 +45,23 @@ def calm_compilation(jittor_utils: Any, verbose: bool, announce: Callable[[], No
     ``announce`` tells the processes that wait.
     """
 
+    @cache
     def say() -> None:
         print(CALM_LINE, file=sys.stderr, flush=True)
         announce()
 
-    said = _Once(say)
     if not verbose:
         jittor_utils.LOG.log_silent = 1
         original = jittor_utils.DelayProgress
-        jittor_utils.DelayProgress = lambda message, count: _CalmProgress(said)
+        jittor_utils.DelayProgress = lambda message, count: _CalmProgress(say)
     if not any(Path(jittor_utils.cache_path).glob("**/jittor_core*.so")):
-        said()
+        say()
     try:
         yield
     finally:
         if not verbose:
             jittor_utils.DelayProgress = original
-        _stop_compile_pool(jittor_utils)
-
-
-class _Once:
-    """Calls ``action`` the first time only."""
-
-    def __init__(self, action: Callable[[], None]) -> None:
-        self.action = action
-        self.done = False
-
-    def __call__(self) -> None:
-        if not self.done:
-            self.done = True
-            self.action()
+        stop_compile_pool(jittor_utils)
 
 
 class _CalmProgress:
@@ -88,7 +76,7 @@ class _CalmProgress:
             self.say()
 
 
-def _stop_compile_pool(jittor_utils: Any) -> None:
+def stop_compile_pool(jittor_utils: Any) -> None:
     """Ends the compiler processes that Jittor otherwise keeps, up to 16 copies of this one, until exit."""
     if getattr(jittor_utils, "pool_size", 0) and hasattr(jittor_utils, "p"):
         import atexit

@@ -19,10 +19,10 @@ import cpanet
 from cpanet.errors import UserError
 from cpanet.runtime import locks, onednn, quiet, toolchain
 from cpanet.runtime import precision as precisions
-from cpanet.runtime.cuda import GIB, CudaReport, assemble, mends, probe_cuda
+from cpanet.runtime.cache_repair import repair
+from cpanet.runtime.cuda import GIB, CudaReport, assemble, patches, probe_cuda
 from cpanet.runtime.environment import jittor_environment, wants_onednn
 from cpanet.runtime.home import cache_folder, choose_home, own_folder, user_home
-from cpanet.runtime.repair import repair
 from cpanet.runtime.subnormals import flush_subnormals
 from cpanet.runtime.threads import set_threads
 
@@ -156,7 +156,7 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
         onednn=library if wants_onednn(os.environ) else None,
         cache_home=cache,
         gpu=report.gpu if chosen == "cuda" else None,
-        precision=wanted if chosen == "cuda" else precisions.DEFAULT["cpu"],
+        precision=wanted if (chosen == "cuda") == report.usable else "fp32",
         mended=package is not None,
     )
 
@@ -168,7 +168,7 @@ def _for_cuda(report: CudaReport, folder: Path) -> tuple[Path | None, Path | Non
         return None, None
     if not toolkit.assembled:
         return toolkit.nvcc, None
-    return assemble(toolkit, folder), mends.present(folder)
+    return assemble(toolkit, folder), patches.present(folder)
 
 
 def _settle_on_cuda(jittor: Any, report: CudaReport) -> None:
@@ -205,7 +205,7 @@ def _import_jittor(
     np.finfo(np.float32), np.finfo(np.float64)
     flush_subnormals()
     try:
-        with _home_at(home), _imported_from(package), quiet.side_effects_undone():
+        with _importing(home, package), quiet.side_effects_undone():
             utils = importlib.import_module("jittor_utils")
             lock = importlib.import_module("jittor_utils.lock")
             locks.limit_waits(lock)
@@ -231,30 +231,21 @@ def _import_jittor(
 
 
 @contextmanager
-def _imported_from(package: Path | None) -> Iterator[None]:
-    """``package`` comes first among the folders that Python imports from; modules of what is imported find each other."""
-    if package is not None:
-        sys.path.insert(0, str(package))
-    try:
-        yield
-    finally:
-        if package is not None:
-            sys.path.remove(str(package))
-
-
-@contextmanager
-def _home_at(home: Path) -> Iterator[None]:
-    """``HOME`` is Jittor's home for the moment of the import.
+def _importing(home: Path, package: Path | None) -> Iterator[None]:
+    """For the moment of the import: ``HOME`` is Jittor's home, and Python looks into ``package``, where given, first.
 
     Jittor writes ``~/.cache/jittor/config.json`` even where ``JITTOR_HOME`` points elsewhere (failing where ~
     is read-only), and remembers there the last ``JITTOR_HOME`` for programs that do not set it.
     """
     before = os.environ.get("HOME")
     os.environ["HOME"] = str(home)
+    sys.path[:0] = [] if package is None else [str(package)]
     try:
         yield
     finally:
         _restore("HOME", before)
+        if package is not None:
+            sys.path.remove(str(package))  # and no more: Jittor adds folders of its own
 
 
 def _restore(variable: str, value: str | None) -> None:

@@ -38,6 +38,17 @@ def _quota(path: Path) -> float | None:
 
 def set_threads(count: int) -> None:
     """Sets OpenMP's thread count in the running process (the calling thread's kernels)."""
+    library = _openmp()
+    if library is not None:
+        library.omp_set_num_threads(int(count))
+
+
+def current_threads() -> int:
+    """OpenMP's thread count in the running process: what the calling thread's kernels use."""
+    library = _openmp()
+    return available_cpus() if library is None else int(library.omp_get_max_threads())
+
+
+def _openmp() -> ctypes.CDLL | None:
     name = ctypes.util.find_library("gomp")
-    if name is not None:
-        ctypes.CDLL(name).omp_set_num_threads(int(count))
+    return None if name is None else ctypes.CDLL(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shlex
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from cpanet import files
 from cpanet.errors import UserError
 
 PYTHON = f"python3.{sys.version_info.minor}"
@@ -77,7 +77,7 @@ def python_config(headers: Path, folder: Path, candidates: Sequence[Path] | None
         "  *) exit 2 ;;\n"
         "esac\n"
     )
-    write_atomically(script, text, mode=0o755)
+    keep_script(script, text, mode=0o755)
     return script
 
 
@@ -89,19 +89,16 @@ def python_at_home(home: Path, folder: Path, python: str) -> Path:
     """
     script = folder / f"{PYTHON}-at-home-{hashlib.sha256(python.encode()).hexdigest()[:8]}"
     text = f'#!/bin/sh\nHOME={shlex.quote(str(home))} exec {shlex.quote(python)} "$@"\n'
-    write_atomically(script, text, mode=0o755)
+    keep_script(script, text, mode=0o755)
     return script
 
 
-def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+def keep_script(path: Path, text: str, mode: int = 0o644) -> None:
     """Writes ``text`` to ``path`` so that no reader ever sees half of it; leaves an equal file alone."""
     if path.is_file() and path.read_text() == text and path.stat().st_mode & 0o777 == mode:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    partial.chmod(mode)
-    os.replace(partial, path)
+    files.write_atomically(path, text.encode(), mode)
 
 
 @cache

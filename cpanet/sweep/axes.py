@@ -8,8 +8,8 @@ from typing import Any, Callable, Union
 from hydra.core.override_parser.types import Override, QuotedString
 
 from cpanet.errors import UserError
-from cpanet.report import layout
-from cpanet.report.layout import Layout
+from cpanet.report import table_spec
+from cpanet.report.table_spec import TableSpec
 
 Scalar = Union[bool, int, float, str, None]
 Values = list[Scalar]
@@ -17,13 +17,13 @@ NOT_AXES = ("sweep", "resume")
 FULL_MODEL: dict[str, Scalar] = {"ablation": "full", "loss.k": 0.4, "loss_k": 0.4, "protocol": "corrected"}
 
 
-def read_declaration(declared: Any) -> Layout | None:
+def read_declaration(declared: Any) -> TableSpec | None:
     """The content of a file of ``sweeps/``, None where none was asked for."""
-    return layout.parse(declared, f"sweeps/{declared.get('name', '')}.yaml") if declared else None
+    return table_spec.parse(declared, f"sweeps/{declared.get('name', '')}.yaml") if declared else None
 
 
 def declared_axes(
-    declaration: Layout, typed: Sequence[Override], key_of: Callable[[str], str]
+    declaration: TableSpec, typed: Sequence[Override], key_of: Callable[[str], str]
 ) -> dict[str, Values]:
     """The declaration's axes, seeds last, that the command line does not set.
 
@@ -42,7 +42,9 @@ def as_sweep(values: Sequence[Scalar]) -> str:
     return ",".join(words[v] if v is None or isinstance(v, bool) else str(v) for v in values)
 
 
-def table_of(declaration: Layout | None, typed: Sequence[Override], key_of: Callable[[str], str]) -> Layout:
+def table_of(
+    declaration: TableSpec | None, typed: Sequence[Override], key_of: Callable[[str], str]
+) -> TableSpec:
     """The layout of the table of this command: declared, or by what varies.
 
     Of a declared table the axes hold the values that were asked for; what varies beside them becomes columns.
@@ -67,7 +69,7 @@ def table_of(declaration: Layout | None, typed: Sequence[Override], key_of: Call
     )
 
 
-def _by_what_varies(axes: dict[str, Values], seeds: list[int] | None) -> Layout:
+def _by_what_varies(axes: dict[str, Values], seeds: list[int] | None) -> TableSpec:
     keys = list(axes)
     columns = ["fold"] if "fold" in keys and len(keys) > 1 else keys[-1:] if len(keys) > 1 else []
     reference: dict[str, Scalar] = {
@@ -75,7 +77,7 @@ def _by_what_varies(axes: dict[str, Values], seeds: list[int] | None) -> Layout:
         for key, values in axes.items()
         if values
     }
-    return Layout(
+    return TableSpec(
         name="multirun",
         title=" × ".join(keys) or "seed",
         axes=axes,

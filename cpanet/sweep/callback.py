@@ -19,21 +19,22 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
 from cpanet import runtime
+from cpanet.cli.auto import announce
+from cpanet.cli.callback import RESULTS, is_typed, or_exit
+from cpanet.cli.locks import lock_directory, unlock_directory
+from cpanet.cli.naming import create_run_dir, latest, make_run_dir, quoted
+from cpanet.cli.numbers import number_key
+from cpanet.cli.preflight import check
 from cpanet.config import Config, validate
-from cpanet.config.against_data import check_folder
-from cpanet.config.callback import is_typed, or_exit, quoted
-from cpanet.config.choices import announce
-from cpanet.config.loader import number_key
-from cpanet.config.naming import claim, latest
-from cpanet.config.recorded import differences
-from cpanet.data.catalog import find_layout
+from cpanet.config.resume import differences
 from cpanet.errors import UserError
 from cpanet.files import write_atomically
-from cpanet.report import layout
-from cpanet.report.layout import Layout
-from cpanet.report.write import write_report
-from cpanet.sweep import axes, ends, lost, plan
+from cpanet.report import table_spec
+from cpanet.report.table_spec import TableSpec
+from cpanet.sweep import axes, lost_jobs, plan, results
 from cpanet.sweep.progress import Watch
+from cpanet.tasks import USE_EPISODES
+from cpanet.tasks.inputs import check_folder
 
 # not the callback's own: callbacks are pickled and sent with the jobs
 _running: list[Path] = []  # the directory of the sweep
@@ -62,18 +63,21 @@ class Sweep(Callback):
         _name_jobs(config, overrides)
         jobs = _compose_jobs(config, overrides)
         _refuse_tasks(jobs)
-        announce(config, Console())
+        announce(config)
         directory = _directory(config)
+        lock_directory(directory)
         planned = _plan(config, jobs)
         _check_origin(directory, jobs)
         with read_write(config), open_dict(config):
             config.hydra.sweep.dir = str(directory)
-            if not is_typed(config, "hydra.sweep.dir"):
-                config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(directory))}")
+            # absolute, also where it was typed: a job may have another current directory
+            there = f"hydra.sweep.dir={quoted(str(directory))}"
+            config.hydra.overrides.hydra.append(there)
+        _loader().move_jobs(str(directory), there)
         table = axes.table_of(
             declaration, [*_parse(_params(config)), *typed] if declaration is None else typed, _key_of
         )
-        write_atomically(directory / layout.FILE, layout.dump(table).encode())
+        write_atomically(directory / table_spec.FILE, table_spec.dump(table).encode())
         plan.write(directory, planned)
         _say_plan(config, directory, planned)
         _running[:] = [directory]
@@ -89,9 +93,11 @@ class Sweep(Callback):
 
 def end_with_lost_jobs() -> None:
     """What Hydra leaves out when the launcher fails with its jobs: their records, the tables, and the last words."""
+    from cpanet.report.write import write_report  # pandas: not at the start of every command
+
     while _running:
         directory = _running[0]
-        lost.record_begun(
+        lost_jobs.record_begun(
             directory, _names(directory) or [path.parent.name for path in directory.glob("*/run.log")]
         )
         write_report([directory], directory)
@@ -101,9 +107,10 @@ def end_with_lost_jobs() -> None:
 def _end(directory: Path) -> bool:
     """Say how a sweep ended; whether jobs failed."""
     _running.clear()
+    unlock_directory(directory)
     while _watches:
         _watches.pop().close()
-    found = ends.tally(directory, _names(directory))
+    found = results.tally(directory, _names(directory))
     Console().print(
         f"{found.completed + found.duplicates} of {found.jobs} jobs completed → {directory}",
         highlight=False,
@@ -127,7 +134,7 @@ def _outlive_lost_jobs(config: DictConfig) -> None:
     jobs = importlib.import_module("submitit.core.core").Job
     error = importlib.import_module("submitit.core.utils").UncompletedJobError
     original = getattr(jobs.results, "__wrapped__", jobs.results)  # of an earlier sweep of this process
-    jobs.results = lost.waiting_for_all(
+    jobs.results = lost_jobs.waiting_for_all(
         original, error, lambda overrides: _loader().load_sweep_config(config, overrides)
     )
 
@@ -171,7 +178,7 @@ def _set_params(config: DictConfig, declared: Mapping[str, Sequence[axes.Scalar]
         config.hydra.sweeper.params = {**params, **own}
 
 
-def _with_all_folds(declaration: Layout, typed: Sequence[Override]) -> Layout:
+def _with_all_folds(declaration: TableSpec, typed: Sequence[Override]) -> TableSpec:
     """``fold: [all]`` as the folds of the data set of this command."""
     if declaration.axes.get("fold") != ["all"]:
         return declaration
@@ -179,9 +186,7 @@ def _with_all_folds(declaration: Layout, typed: Sequence[Override]) -> Layout:
         o.input_line for o in typed if not o.is_sweep_override() and o.key_or_group not in axes.NOT_AXES
     ]
     config = _loader().load_configuration("config", constant, RunMode.RUN)
-    data = config.data
-    root = Path(data.root) if data.root else Path()
-    folds = list(range(len(find_layout(data.name, root, data.folds).folds)))
+    folds = list(range(len(validate(config).data.layout().folds)))
     return declaration.model_copy(update={"axes": {**declaration.axes, "fold": folds}})
 
 
@@ -214,8 +219,9 @@ def _compose_jobs(config: DictConfig, overrides: Sequence[Override]) -> list[Com
         job = _loader().load_sweep_config(config, line)
         name = str(OmegaConf.select(job, "hydra.sweep.subdir"))
         try:
-            checked = validate(job)
-            check_folder(checked)
+            checked = check(job)
+            if checked.task in USE_EPISODES:
+                check_folder(checked)
         except UserError as error:
             refusal = refusal or error
             composed.append((name, line, None))
@@ -281,10 +287,14 @@ def _directory(config: DictConfig) -> Path:
     """A new directory, or the one that this command goes on with."""
     wanted = Path(config.hydra.sweep.dir).absolute()
     if is_typed(config, "hydra.sweep.dir"):
-        wanted.mkdir(parents=True, exist_ok=True)
+        make_run_dir(wanted)
+        if any((wanted / name).exists() for name in RESULTS):
+            raise UserError(
+                f"hydra.sweep.dir={wanted}: holds a single run. Give the sweep another directory, or none."
+            )
         return wanted
     if not config.resume:
-        return claim(wanted)
+        return create_run_dir(wanted)
     if config.resume is not True:
         raise UserError(
             f"resume={config.resume}: a sweep takes resume=true, or its directory: hydra.sweep.dir=DIR."
@@ -294,14 +304,14 @@ def _directory(config: DictConfig) -> Path:
         Console().print(
             f"nothing to go on with: there is no {wanted}; starting it", soft_wrap=True, markup=False
         )
-        return claim(wanted)
+        return create_run_dir(wanted)
     return found
 
 
 def _check_origin(directory: Path, jobs: Sequence[Composed]) -> None:
     """What the directory holds must come from the same configurations. Nothing has been written yet."""
     for name, _, checked in jobs:
-        before = (ends.read(directory / name) or {}).get("config")
+        before = (results.read(directory / name) or {}).get("config")
         conflicts = differences(before, checked.model_dump()) if checked is not None and before else []
         if conflicts:
             raise UserError(

@@ -11,9 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from cpanet.cli.locks import DirectoryInUse, locked
 from cpanet.errors import UserError
-from cpanet.report.write import write_report
-from cpanet.sweep import ends, plan, progress
+from cpanet.records.result_file import FILE
+from cpanet.sweep import plan, progress, results
 
 Experiment = Callable[[DictConfig, Path, bool], float]
 log = logging.getLogger(__name__)
@@ -53,15 +54,25 @@ class _Job:
         planned = self.plan.job(self.name)
         if planned is not None and planned.duplicate_of is not None:
             return self._refer(planned.duplicate_of)
-        done = ends.read(self.directory)
+        try:
+            with locked(self.directory):
+                return self._run(experiment)
+        except DirectoryInUse as error:  # whoever writes there records its end
+            self.progress.failed(str(error))
+            return float("nan")
+
+    def _run(self, experiment: Experiment) -> float:
+        done = results.read(self.directory)
         if done is not None and done.get("status") == "completed":
-            self.progress.skipped(ends.score(done))
-            return ends.score(done)
+            self.progress.skipped(results.score(done))
+            return results.score(done)
         self.progress.started()
         try:
-            (self.directory / ends.FILE).unlink(missing_ok=True)  # until it ends again, it is unfinished
+            (self.directory / FILE).unlink(missing_ok=True)  # until it ends again, it is unfinished
             score = experiment(self.config, self.directory, True)
         except KeyboardInterrupt:
+            from cpanet.report.write import write_report  # pandas: not at the start of every command
+
             write_report([self.sweep], self.sweep)  # Hydra tells nobody of this end
             raise
         except Exception as error:
@@ -73,21 +84,21 @@ class _Job:
 
     def _refer(self, original: str) -> float:
         """Leave a pointer to the job that computes the same."""
-        ends.write(
+        results.write(
             self.directory,
             {
                 "status": "duplicate",
                 "duplicate_of": os.path.relpath(self.sweep / original, self.directory),
-                "config": ends.plain(self.config),
+                "config": results.plain(self.config),
             },
         )
         self.progress.duplicate(original)
-        return ends.score(ends.read(self.sweep / original))
+        return results.score(results.read(self.sweep / original))
 
     def _record(self, error: Exception) -> None:
-        result = ends.read(self.directory) or {"status": "failed", "config": ends.plain(self.config)}
+        result = results.read(self.directory) or {"status": "failed", "config": results.plain(self.config)}
         reason = result.get("reason") or reason_of(error)
-        ends.write(self.directory, {**result, "reason": reason})
+        results.write(self.directory, {**result, "reason": reason})
         self.progress.failed(str(reason))
 
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cpanet.config.equivalence import fingerprint
 from cpanet.files import write_atomically
-from cpanet.report.fingerprint import fingerprint
 
 FILE = "jobs.json"
 

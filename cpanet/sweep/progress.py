@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from cpanet.sweep import ends
+from cpanet.sweep import results
 from cpanet.sweep.plan import Plan
 
 LOOK_EVERY = 2.0  # seconds
@@ -41,7 +41,7 @@ class Progress:
         self._console.print(escape(line), style=style)
 
     def _state(self) -> str:
-        found = ends.tally(self._sweep, [job.directory for job in self._plan.jobs])
+        found = results.tally(self._sweep, [job.directory for job in self._plan.jobs])
         parts = [f"{found.completed + found.duplicates} done", f"{len(found.failed)} failed"]
         left = sum(job.duplicate_of is None for job in self._plan.jobs) - found.completed - len(found.failed)
         if self._plan.jobs:
@@ -57,7 +57,7 @@ class Watch:
 
     def __init__(self, sweep: Path, plan: Plan) -> None:
         self._sweep, self._plan = sweep, plan
-        self._before = {job.directory for job in plan.jobs if ends.read(sweep / job.directory)}
+        self._before = {job.directory for job in plan.jobs if results.read(sweep / job.directory)}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
@@ -71,13 +71,13 @@ class Watch:
         while not last:
             last = self._ended.wait(LOOK_EVERY)
             for number, job in enumerate(self._plan.jobs):
-                result = ends.read(self._sweep / job.directory)
+                result = results.read(self._sweep / job.directory)
                 if result is None or job.directory in self._before:
                     continue
                 self._before.add(job.directory)
                 line = Progress(self._sweep, self._plan, number, job.directory)
                 if result.get("status") == "completed":
-                    line.completed(ends.score(result))
+                    line.completed(results.score(result))
                 elif result.get("status") == "duplicate":
                     line.duplicate(Path(str(result.get("duplicate_of"))).name)
                 else:

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cpanet.records.pictures import overlay
+from cpanet.overlay import overlay
 
 SIDE, GAP, BAR, COLUMNS = 150, 6, 26, 2
 

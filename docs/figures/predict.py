@@ -8,8 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cpanet.overlay import TRUTH, outline
+
 GAP, COLUMNS = 6, 6
-TRUE = (90, 220, 64)  # BGR
 
 
 def annotated(folder: Path) -> list[np.ndarray]:
@@ -17,8 +18,7 @@ def annotated(folder: Path) -> list[np.ndarray]:
     pictures = []
     for path in sorted(folder.glob("*_mask.png")):
         image = cv2.imread(str(folder / path.name.replace("_mask", "")))
-        outlines, _ = cv2.findContours(cv2.imread(str(path), 0), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        pictures.append(cv2.drawContours(image, outlines, -1, TRUE, 1))
+        pictures.append(outline(image, cv2.imread(str(path), 0) > 0, TRUTH[::-1]))
     return pictures
 
 

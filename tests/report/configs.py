@@ -6,6 +6,7 @@ import copy
 import functools
 from typing import Any
 
+from cpanet import options
 from tests.hydra_app import compose
 
 
@@ -28,5 +29,4 @@ def resolved(**changes: Any) -> dict[str, Any]:
 
 def ablation(name: str) -> dict[str, Any]:
     """The ``ablation`` section of that name."""
-    parts = ("cpp", "sa", "ssa") if name == "full" else tuple(name.split("_"))
-    return {"name": name, **{part: part in parts for part in ("cpp", "sa", "ssa")}}
+    return options.read("ablation", name)

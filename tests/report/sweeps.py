@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cpanet.report import layout
+from cpanet.report import table_spec
 from tests.report.configs import ablation
 from tests.report.synthetic import write_failure, write_run
 
@@ -42,7 +42,7 @@ def modules(
     changes: dict | None = None,
     **parts: Any,
 ) -> Path:
-    """The eight combinations of the modules, or some of them, with their layout."""
+    """The eight combinations of the modules, or some of them, with their table_spec."""
     top.mkdir(parents=True, exist_ok=True)
     for name in names:
         for seed in seeds:
@@ -63,7 +63,7 @@ def modules(
         "published": PUBLISHED,
         **parts,
     }
-    (top / layout.FILE).write_text(layout.dump(layout.parse(declared, "test")), encoding="utf-8")
+    (top / table_spec.FILE).write_text(table_spec.dump(table_spec.parse(declared, "test")), encoding="utf-8")
     return top
 
 

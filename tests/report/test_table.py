@@ -9,9 +9,10 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 
+from cpanet.report.formats import comma_separated, latex, markdown
 from cpanet.report.summary import summarise
-from cpanet.report.table import comma_separated, latex, markdown
 from cpanet.report.write import FILES, write_report
 from tests.report import sweeps
 from tests.report.configs import ablation
@@ -22,12 +23,20 @@ def best(summary, *key):
     return summary.entries[key, "best"]
 
 
-def table_rows(text, title, floor=False):
-    """Cells of the Markdown table under ``title``: the rows of runs, or those of the floor."""
+def has_header(text, *headers):
+    """Whether a Markdown table in ``text`` begins with these headers."""
+    return any(
+        [c.strip() for c in line.split("|")][1 : len(headers) + 1] == list(headers)
+        for line in text.splitlines()
+    )
+
+
+def table_rows(text, title, baseline=False):
+    """Cells of the Markdown table under ``title``: the rows of runs, or those of the baseline."""
     part = text.split(f"## {title}", 1)[1].split("\n## ")[0]
     lines = [line for line in part.splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
-    return [row for row in rows if row[0].endswith("floor") == floor]
+    return [row for row in rows if row[0].endswith("baseline") == baseline]
 
 
 class TestRows:
@@ -36,8 +45,8 @@ class TestRows:
         summary = summarise([top])
         assert [key for key, _ in summary.entries] == [("cpp",), ("cpp",), ("full",), ("full",)]
         scores = [sweeps.score(top / f"ablation=cpp,seed={seed}") for seed in (0, 1, 2)]
-        assert best(summary, "cpp").miou.mean == pytest.approx(np.mean(scores))
-        assert best(summary, "cpp").miou.sd == pytest.approx(np.std(scores, ddof=1))
+        assert best(summary, "cpp").score["miou"].mean == pytest.approx(np.mean(scores))
+        assert best(summary, "cpp").score["miou"].sd == pytest.approx(np.std(scores, ddof=1))
         assert best(summary, "cpp").seeds == (0, 1, 2)
 
     def test_the_publications_layout(self, tmp_path):
@@ -55,7 +64,7 @@ class TestRows:
 
     def test_an_ad_hoc_multirun_is_a_grid_of_what_varies(self, tmp_path):
         text = markdown(summarise([sweeps.ablation_by_k(tmp_path / "s")]))
-        assert "| CPP | SA | SSA | k = 0.0 | k = 0.2 | k = 0.4 |" in text
+        assert has_header(text, "CPP", "SA", "SSA", "k = 0.0", "k = 0.2", "k = 0.4")
         rows = table_rows(text, "mIoU, best epoch")
         assert len(rows) == 3
         assert all(re.match(r"\d\d\.\d\d \(1\)", cell) for row in rows for cell in row[3:])
@@ -63,25 +72,26 @@ class TestRows:
     def test_folds_by_shots_with_the_mean_over_folds(self, tmp_path):
         top = sweeps.folds(tmp_path / "s")
         summary = summarise([top])
-        assert "| shots | fold 0 | fold 1 | fold 2 | mean over folds |" in markdown(summary)
+        assert has_header(markdown(summary), "shots", "fold 0", "fold 1", "fold 2", "mean over folds")
         per_seed = [
             np.mean([sweeps.score(top / f"fold={fold},shot=5,seed={seed}") for fold in (0, 1, 2)])
             for seed in (0, 1)
         ]
-        entry = summary.entry((5,), ("mean",), "best")
-        assert entry.miou.mean == pytest.approx(np.mean(per_seed))
-        assert entry.miou.sd == pytest.approx(np.std(per_seed, ddof=1))
+        entry = summary.entries[(5, "mean"), "best"]
+        assert entry.score["miou"].mean == pytest.approx(np.mean(per_seed))
+        assert entry.score["miou"].sd == pytest.approx(np.std(per_seed, ddof=1))
 
     def test_a_sweep_over_folds_of_a_published_table_has_them_as_columns(self, tmp_path):
         top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,))
         for name in ("cpp", "full"):
             write_run(top / f"{name},fold=1", 0.4, {"ablation": ablation(name), "fold": 1})
-        assert "| CPP | SA | SSA | fold 0 | fold 1 | mean over folds |" in markdown(summarise([top]))
+        text = markdown(summarise([top]))
+        assert has_header(text, "CPP", "SA", "SSA", "fold 0", "fold 1", "mean over folds")
 
     def test_a_mean_over_folds_waits_for_all_folds(self, tmp_path):
         top = sweeps.folds(tmp_path / "s", seeds=(0,))
         shutil.rmtree(top / "fold=1,shot=5,seed=0")
-        assert summarise([top]).entry((5,), ("mean",), "best").miou is None
+        assert summarise([top]).entries[(5, "mean"), "best"].score == {}
 
     @pytest.mark.parametrize(
         ("changes", "heading"),
@@ -101,7 +111,7 @@ class TestRows:
         assert len(summary.keys) == 4
         text = markdown(summary).replace("\\_", "_")
         assert f"differ in {heading}: compare within, not across" in text
-        assert f"| {heading} |" in text
+        assert re.search(rf"\| {re.escape(heading)} +\|", text)
         assert all(len(entry.seeds) == 2 for entry in summary.entries.values())
 
     def test_other_data_under_the_same_name_are_another_row(self, tmp_path):
@@ -124,7 +134,7 @@ class TestRows:
     def test_a_numbers_column_is_in_order_whoever_was_first(self, tmp_path):
         for k in (1.0, 0.2, 0.0, 10.0):
             write_run(tmp_path / "s" / f"loss.k={k}", 0.5, {"loss.k": k}, [f"loss.k={k}"])
-        assert summarise([tmp_path / "s"]).arrangement.values["loss.k"] == [0, 0.2, 1, 10]
+        assert summarise([tmp_path / "s"]).pivot.values["loss.k"] == [0, 0.2, 1, 10]
 
     def test_variants_are_told_apart_by_all_they_set(self, tmp_path):
         variants = [
@@ -145,7 +155,7 @@ class TestRows:
         write_run(top / "b", 0.4, {"protocol.backbone_mode": "train"})
         summary = summarise([top])
         assert summary.keys == [("corrected",), ("drift",)]
-        assert best(summary, "drift").miou_difference.value < 0
+        assert best(summary, "drift").difference["miou"].value < 0
 
 
 class TestWhatIsNotThere:
@@ -193,20 +203,22 @@ class TestWhatIsNotThere:
         (top / "broken" / "result.json").write_text("{")
         assert "broken: result.json: damaged" in markdown(summarise([top]))
 
-    def test_a_damaged_layout_falls_back_to_what_varies(self, tmp_path):
+    def test_a_damaged_specification_falls_back_to_what_varies(self, tmp_path):
         top = sweeps.modules(tmp_path / "s", ("cpp", "full"))
         (top / "sweep.yaml").write_text("rows: 3")
         text = markdown(summarise([top]))
         assert len(table_rows(text, "Best epoch")) == 2
-        assert "not a sweep's layout" in text
+        assert "not a sweep's table" in text
 
 
 class TestDifferences:
     def test_of_every_row_to_the_reference(self, tmp_path):
         summary = summarise([sweeps.modules(tmp_path / "s", seeds=(0, 1, 2))])
         assert best(summary, "full").relation == "reference"
-        found = best(summary, "none").miou_difference
-        assert found.value == pytest.approx(best(summary, "none").miou.mean - best(summary, "full").miou.mean)
+        found = best(summary, "none").difference["miou"]
+        assert found.value == pytest.approx(
+            best(summary, "none").score["miou"].mean - best(summary, "full").score["miou"].mean
+        )
         assert found.low < found.value < found.high < 0
         assert found.marked
         text = table_rows(markdown(summary), "Best epoch")[0][6]
@@ -214,8 +226,8 @@ class TestDifferences:
 
     def test_best_and_last_have_their_own(self, tmp_path):
         summary = summarise([sweeps.modules(tmp_path / "s", ("cpp", "full"))])
-        assert best(summary, "cpp").miou_difference != summary.entries[("cpp",), "last"].miou_difference
-        assert best(summary, "cpp").miou != summary.entries[("cpp",), "last"].miou
+        assert best(summary, "cpp").difference["miou"] != summary.entries[("cpp",), "last"].difference["miou"]
+        assert best(summary, "cpp").score["miou"] != summary.entries[("cpp",), "last"].score["miou"]
 
     def test_other_test_episodes_are_refused_in_words(self, tmp_path):
         top = tmp_path / "s"
@@ -225,8 +237,8 @@ class TestDifferences:
                     changes = {"ablation": ablation(name), "fold": fold}
                     write_run(top / f"{name}{fold}", 0.5, changes, [f"ablation={name}", f"fold={fold}"])
         summary = summarise([top])
-        assert summary.entry(("cpp",), (0,), "best").miou_difference is not None
-        assert summary.entry(("cpp",), (1,), "best").miou_difference is None
+        assert summary.entries[("cpp", 0), "best"].difference
+        assert summary.entries[("cpp", 1), "best"].difference == {}
 
     def test_unpaired_rows_say_why(self, tmp_path):
         top = tmp_path / "s"
@@ -247,7 +259,7 @@ class TestDifferences:
 
 
 class TestSameFunction:
-    def test_is_marked_and_its_spread_is_the_noise_floor(self, tmp_path):
+    def test_is_marked_and_its_spread_is_the_noise_of_training(self, tmp_path):
         top = sweeps.ablation_by_k(tmp_path / "s")
         for k in (0.0, 0.2, 0.4):
             write_run(top / f"cpp{k}", 0.42, {"ablation": ablation("cpp"), "loss.k": k, "seed": 1})
@@ -270,31 +282,69 @@ class TestSameFunction:
         )
         summary = summarise([top])
         found = {key: entry for (key, which), entry in summary.entries.items() if which == "best"}
-        same = [entry.miou.mean for key, entry in found.items() if key in (("cpp_ssa", 0.4), ("full", 0))]
+        same = [
+            entry.score["miou"].mean for key, entry in found.items() if key in (("cpp_ssa", 0.4), ("full", 0))
+        ]
         assert len(same) == 2
         assert same[0] == same[1]
 
+    def test_every_row_of_the_function_is_marked_and_no_other(self, tmp_path):
+        text = markdown(summarise([sweeps.ablation_by_k(tmp_path / "s")]))
+        cpp, sa, ssa = table_rows(text, "mIoU, best epoch")
+        assert all(cell.endswith("≡") for cell in (*cpp[3:], *ssa[3:]))
+        assert "≡" not in " ".join(sa)
 
-class TestFloor:
+
+class TestPaths:
+    def test_a_relative_and_an_absolute_spelling_are_one_row(self, tmp_path):
+        top = sweeps.modules(
+            tmp_path / "s", (), axes={"backbone.weights": ["w/a.pth", "w/b.pth"]}, rows=["backbone.weights"],
+            seeds=[0], reference={}, published=[],
+        )  # fmt: skip
+        (top / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"cwd": str(tmp_path)}}}))
+        for name, typed in (("a", "w/a.pth"), ("b", str(tmp_path / "w" / "b.pth"))):
+            run = write_run(top / name, 0.5, {"backbone.weights": typed})
+            kept = {"hydra": {"runtime": {"cwd": str(tmp_path)}}}
+            (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(kept))
+        rows = table_rows(markdown(summarise([top])), "Best epoch")
+        assert [row[:2] for row in rows] == [["a.pth", "1"], ["b.pth", "1"]]
+
+
+class TestTrainingFreeRows:
+    def test_a_trained_row_is_compared_with_one_of_them(self, tmp_path):
+        top = tmp_path / "s"
+        for name in ("cpp", "full"):
+            write_run(top / name, 0.5, {"ablation": ablation(name)})
+        free = write_run(top / "free", 0.3, {"method": "prototype"}, floor=None)
+        summary = summarise([top], {"method": "prototype"})
+        rows = table_rows(markdown(summary), "Best epoch" if not summary.pivot.columns else "Every")
+        assert sum("reference" in row for row in rows) == 1
+        entry = next(e for e in summary.entries.values() if "cpp" in e.key and e.which == "best")
+        assert entry.difference["miou"].value == pytest.approx(sweeps.score(top / "cpp") - sweeps.score(free))
+        assert entry.difference["miou"].marked
+
+
+class TestBaseline:
     def test_one_row_where_all_share_it(self, tmp_path):
         top = sweeps.modules(tmp_path / "s")
         text = markdown(summarise([top]))
         measured = sweeps.score(top / "ablation=full,seed=0", "floor")
         for title in ("Best epoch", "Last epoch"):
-            (row,) = table_rows(text, title, floor=True)
-            assert row[:5] == ["floor", "", "", "2", f"{measured:.2f}"]
+            (row,) = table_rows(text, title, baseline=True)
+            assert row[:5] == ["training-free baseline", "", "", "2", f"{measured:.2f}"]
 
-    def test_a_row_for_every_floor_that_says_whose_it_is(self, tmp_path):
+    def test_a_row_for_every_baseline_that_says_whose_it_is(self, tmp_path):
         top = tmp_path / "s"
         for backbone, level in (("vgg16", 0.2), ("resnet50", 0.4)):
             for name in ("cpp", "full"):
                 changes = {"backbone.name": backbone, "ablation": ablation(name)}
                 write_run(top / f"{backbone},{name}", 0.5, changes, floor=level)
         summary = summarise([top])
-        rows = table_rows(
-            markdown(summary), "Best epoch" if not summary.arrangement.columns else "Every", True
-        )
-        assert {row[0] for row in rows} == {"ResNet-50, floor", "VGG-16, floor"}
+        rows = table_rows(markdown(summary), "Best epoch" if not summary.pivot.columns else "Every", True)
+        assert {row[0] for row in rows} == {
+            "ResNet-50, training-free baseline",
+            "VGG-16, training-free baseline",
+        }
 
     def test_under_the_columns_that_it_belongs_to(self, tmp_path):
         top = tmp_path / "s"
@@ -303,7 +353,7 @@ class TestFloor:
             for shot in (1, 5):
                 changes = {"fold": fold, "shot": shot}
                 write_run(top / f"{fold},{shot}", 0.5, changes, floor=0.2 + 0.1 * fold)
-        rows = table_rows(markdown(summarise([top])), "mIoU, best epoch", floor=True)
+        rows = table_rows(markdown(summarise([top])), "mIoU, best epoch", baseline=True)
         expected = [sweeps.score(top / f"{fold},1", "floor") for fold in (0, 1)]
         assert len(rows) == 1
         assert [float(cell.split()[0]) for cell in rows[0][1:]] == pytest.approx(
@@ -319,20 +369,20 @@ class TestFloor:
         assert "▼" not in " ".join(above)
         assert r"$\blacktriangledown$" in latex(summarise([top]))
         lines = list(csv.DictReader(io.StringIO(comma_separated(summarise([top])))))
-        assert [line["below_floor"] for line in lines if line["epoch"] == "last"] == ["1", "0"]
+        assert [line["below_baseline"] for line in lines if line["epoch"] == "last"] == ["1", "0"]
 
     def test_the_interval_above_it_is_paired(self, tmp_path):
         write_run(tmp_path / "s" / "one", 0.5)
         (entry,) = [e for e in summarise([tmp_path / "s"]).entries.values() if e.which == "last"]
-        difference = entry.floor.difference
-        assert difference.value == pytest.approx(entry.miou.mean - entry.floor.miou.mean)
+        difference = entry.baseline.difference
+        assert difference.value == pytest.approx(entry.score["miou"].mean - entry.baseline.score["miou"].mean)
         assert difference.low < difference.value < difference.high
         assert difference.marked
-        assert not entry.floor.below
+        assert not entry.baseline.below
 
     def test_runs_that_have_not_evaluated_it_have_none(self, tmp_path):
         write_run(tmp_path / "s" / "one", 0.5, floor=None)
-        assert "loor" not in markdown(summarise([tmp_path / "s"])).split("Noise floor")[0]
+        assert "aseline" not in markdown(summarise([tmp_path / "s"])).split("Noise of training")[0]
 
 
 class TestPublished:
@@ -398,7 +448,7 @@ class TestFormats:
         assert [row["epoch"] for row in rows] == ["best"] * 8 + ["last"] * 8
         full = rows[7]
         assert full["ablation"] == "full"
-        assert float(full["miou_mean"]) == pytest.approx(best(summary, "full").miou.mean, abs=1e-4)
+        assert float(full["miou_mean"]) == pytest.approx(best(summary, "full").score["miou"].mean, abs=1e-4)
         assert full["CPANet-Jittor, VGG-16: miou"] == "54.04"
         assert full["seeds"] == "0 1"
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from cpanet.models.numerics import BatchNorm
-from cpanet.models.resample import enlarge
+from cpanet.models.layers import BatchNorm
+from cpanet.models.parts import Backbone
+from cpanet.models.upsample import upsample
 from cpanet.ops import Conv
 from cpanet.runtime import jt
 
 nn = jt.nn
 
 BLOCKS = {50: (3, 4, 6), 101: (3, 4, 23), 152: (3, 8, 36)}
+# torchvision's stem → position in layer0
+PLAIN_STEM = {"conv1": 0, "bn1": 1}
+DEEP_STEM = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}
 
 
 class Bottleneck(jt.nn.Module):
@@ -39,13 +43,17 @@ class Bottleneck(jt.nn.Module):
         return nn.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-class ResNet(jt.nn.Module):
+class ResNet(Backbone):
     """layer0…layer3; layer3 keeps layer2's resolution with dilation 2, layer4 is not used by CPANet and not built."""
 
     channels = 1024 + 512
     channels_f3 = 1024
 
-    def __init__(self, depth: int, deep_stem: bool) -> None:
+    def __init__(self, depth: int = 50, deep_stem: bool = False) -> None:
+        if depth not in BLOCKS:
+            raise ValueError(f"depth = {depth}: must be one of {', '.join(map(str, BLOCKS))}")
+        self.name = f"resnet{depth}" + ("_deep" if deep_stem else "")
+        self._stem = DEEP_STEM if deep_stem else PLAIN_STEM
         if deep_stem:
             stem = [*_conv_bn_relu(3, 64, 3, 2), *_conv_bn_relu(64, 64, 3, 1), *_conv_bn_relu(64, 128, 3, 1)]
         else:
@@ -60,7 +68,14 @@ class ResNet(jt.nn.Module):
         """images (N, 3, H, W) normalised RGB → [layer3 ‖ layer2] (N, 1536, ⌈H/8⌉, ⌈W/8⌉)."""
         f2 = self.layer2(self.layer1(self.layer0(images)))
         f3 = self.layer3(f2)
-        return jt.concat([f3, enlarge(f2, tuple(f3.shape[2:]))], dim=1)
+        return jt.concat([f3, upsample(f2, tuple(f3.shape[2:]))], dim=1)
+
+    def own_name(self, name: str) -> str | None:
+        """torchvision's name → the name here; None for the classifier, ``layer4`` and counters of batches."""
+        if name.endswith("num_batches_tracked") or name.startswith(("fc.", "layer4.")):
+            return None
+        first, _, rest = name.partition(".")
+        return f"layer0.{self._stem[first]}.{rest}" if first in self._stem else name
 
 
 def _conv_bn_relu(inputs: int, outputs: int, kernel: int, stride: int) -> list:

@@ -1,10 +1,9 @@
-"""CUDA: whether it can be used here (``judge``), and what Jittor needs to be given for it (``tree``, ``mends``)."""
+"""CUDA: the probe of this machine (``probe``), and what Jittor needs for CUDA 13 (``toolkit_links``, ``patches``)."""
 
-from cpanet.runtime.cuda import mends
-from cpanet.runtime.cuda.driver import Driver, Gpu, read_driver
-from cpanet.runtime.cuda.judge import GIB, CudaReport, judge, probe_cuda
+from cpanet.runtime.cuda import patches
+from cpanet.runtime.cuda.probe import GIB, CudaReport, Driver, Gpu, judge, probe_cuda, read_driver
 from cpanet.runtime.cuda.toolkit import Toolkit, ToolkitPlaces, find_toolkit
-from cpanet.runtime.cuda.tree import assemble
+from cpanet.runtime.cuda.toolkit_links import assemble
 
 __all__ = [
     "GIB",
@@ -16,7 +15,7 @@ __all__ = [
     "assemble",
     "find_toolkit",
     "judge",
-    "mends",
+    "patches",
     "probe_cuda",
     "read_driver",
 ]

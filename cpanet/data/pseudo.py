@@ -1,0 +1,251 @@
+"""Training episodes that only their support can settle: pseudo-classes, and changes that query and support share.
+
+With few training classes a network learns to mark whatever looks like a defect, and stops looking at the support. A
+*pseudo-class* is a style drawn once an episode and painted into its query and its supports at random places: the masks
+are those places, and the real defects in the pictures count as background. Everything random comes from the episode's own
+generator, after what the training transform has drawn, so that batches depend on neither workers nor on a run's restarts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from cpanet.data.transforms import IGNORE, MEAN, STD
+
+FAMILIES = ("blob", "line", "spots")
+FILLS = ("offset", "noise", "stripes", "patch")
+SMALLEST, LARGEST = 0.03, 0.28  # extent of a painted region, as a part of the image's side
+TRIES = 8  # at a place where something of the region is on the picture
+
+Images = Sequence[np.ndarray]  # float32 (3, S, S), normalised
+Labels = Sequence[np.ndarray]  # uint8 (S, S), 0, 1 and 255 = padding
+
+
+@dataclass(frozen=True)
+class EpisodeChanges:
+    """How often a training episode is changed, each a probability; the defaults change nothing.
+
+    invert: query and supports are inverted in brightness together. photometric: contrast, gamma and brightness change in
+    all of them alike. pseudo: the episode becomes a pseudo-class. distractor: a pseudo-class has a second style beside it,
+    which is background. negative: the supports show another class, and the query's target is empty.
+    """
+
+    invert: float = 0.0
+    photometric: float = 0.0
+    pseudo: float = 0.0
+    distractor: float = 0.0
+    negative: float = 0.0
+
+    @property
+    def any(self) -> bool:
+        return any((self.invert, self.photometric, self.pseudo, self.negative))
+
+
+PLAIN = EpisodeChanges()
+
+
+@dataclass(frozen=True)
+class Style:
+    """What a pseudo-class looks like; lengths are parts of the image's side, amplitudes grey levels."""
+
+    family: str
+    fill: str
+    sign: float
+    size: float
+    softness: float
+    amplitude: float
+    angle: float
+    wavelength: float
+    count: int
+
+
+def draw_style(rng: np.random.Generator) -> Style:
+    """A style; size and amplitude are drawn evenly on a logarithmic scale."""
+    return Style(
+        family=FAMILIES[int(rng.integers(len(FAMILIES)))],
+        fill=FILLS[int(rng.integers(len(FILLS)))],
+        sign=1.0 if rng.random() < 0.5 else -1.0,
+        size=float(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST)))),
+        softness=float(rng.uniform(0.0, 0.012)),
+        amplitude=float(np.exp(rng.uniform(np.log(18.0), np.log(90.0)))),
+        angle=float(rng.uniform(0.0, np.pi)),
+        wavelength=float(rng.uniform(0.02, 0.08)),
+        count=int(rng.integers(1, 4)),
+    )
+
+
+def draw_region(style: Style, rng: np.random.Generator, size: int) -> np.ndarray:
+    """One place of a style, as opacity float32 (S, S) in [0, 1]: what is above one half is its mask."""
+    canvas = np.zeros((size, size), np.uint8)
+    extent = style.size * size
+    painters: dict[str, Callable[[], None]] = {
+        "blob": lambda: _blobs(canvas, style, extent, rng),
+        "line": lambda: _lines(canvas, style, extent, rng),
+        "spots": lambda: _spots(canvas, style, extent, rng),
+    }
+    painters[style.family]()
+    opacity = canvas.astype(np.float32)
+    if style.softness * size >= 0.3:
+        opacity = cv2.GaussianBlur(opacity, (0, 0), style.softness * size)
+        opacity /= max(float(opacity.max()), 1e-6)
+    return opacity
+
+
+def _blobs(canvas: np.ndarray, style: Style, extent: float, rng: np.random.Generator) -> None:
+    """Ellipses with an uneven outline."""
+    for _ in range(style.count):
+        centre = rng.uniform(0.05, 0.95, 2) * len(canvas)
+        axes = 0.5 * extent * rng.uniform(0.6, 1.3, 2)
+        turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        radius = 1.0 + 0.25 * np.convolve(np.tile(rng.standard_normal(24), 2), np.ones(3) / 3)[12:36]
+        points = np.stack([np.cos(turn) * axes[0], np.sin(turn) * axes[1]], axis=1) * radius[:, None]
+        _polygon(canvas, centre + points @ _rotation(rng.uniform(0, np.pi)))
+
+
+def _lines(canvas: np.ndarray, style: Style, extent: float, rng: np.random.Generator) -> None:
+    """Strokes that bend a little, longer than thick, near the style's direction."""
+    thickness = max(1, round(0.12 * extent))
+    for _ in range(style.count):
+        angle = style.angle + rng.normal(0.0, 0.2)
+        length = extent * rng.uniform(1.5, 3.5)
+        along = np.linspace(-0.5, 0.5, 9) * length
+        across = np.cumsum(rng.standard_normal(9)) * 0.03 * length
+        points = np.stack([along, across - across.mean()], axis=1) @ _rotation(angle)
+        points += rng.uniform(0.15, 0.85, 2) * len(canvas)
+        cv2.polylines(canvas, [np.rint(points).astype(np.int32)], False, 1, thickness)
+
+
+def _spots(canvas: np.ndarray, style: Style, extent: float, rng: np.random.Generator) -> None:
+    """A group of small spots."""
+    for _ in range(style.count):
+        centre = rng.uniform(0.1, 0.9, 2) * len(canvas)
+        for _ in range(int(rng.integers(3, 12))):
+            place = centre + rng.standard_normal(2) * 0.5 * extent
+            radius = max(1, round(0.08 * extent * rng.uniform(0.6, 1.6)))
+            cv2.circle(canvas, (round(place[0]), round(place[1])), radius, 1, -1)
+
+
+def _polygon(canvas: np.ndarray, points: np.ndarray) -> None:
+    cv2.fillPoly(canvas, [np.rint(points).astype(np.int32)], 1)
+
+
+def _rotation(angle: float) -> np.ndarray:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, sin], [-sin, cos]])
+
+
+def paint(
+    image: np.ndarray, opacity: np.ndarray, style: Style, other: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """``image`` float32 (S, S, 3) in grey levels 0–255 with a style painted in; ``other`` is what ``patch`` takes from."""
+    size = len(image)
+    if style.fill == "patch":
+        top, left = (int(rng.integers(side - size + 1)) if side > size else 0 for side in other.shape[:2])
+        piece = cv2.resize(other[top : top + size, left : left + size].astype(np.float32), (size, size))
+        shift = image.mean() + 0.5 * style.sign * style.amplitude - piece.mean()
+        painted = image + opacity[:, :, None] * (piece + shift - image)
+    else:
+        painted = image + (opacity * _texture(style, size, rng) * style.amplitude)[:, :, None]
+    return np.clip(painted, 0.0, 255.0)
+
+
+def _texture(style: Style, size: int, rng: np.random.Generator) -> np.ndarray:
+    """What is added where the opacity is 1, in units of the amplitude: float32 (S, S)."""
+    if style.fill == "offset":
+        return np.full((size, size), style.sign, np.float32)
+    if style.fill == "noise":
+        noise = rng.standard_normal((size, size)).astype(np.float32)
+        noise = cv2.GaussianBlur(noise, (0, 0), max(0.3, style.wavelength * size * 0.2))
+        return noise / max(float(noise.std()), 1e-6) + 0.5 * style.sign
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    wave = (x * np.cos(style.angle) + y * np.sin(style.angle)) * (2 * np.pi / (style.wavelength * size))
+    return np.sin(wave + rng.uniform(0, 2 * np.pi)).astype(np.float32) + 0.5 * style.sign
+
+
+# ------------------------------------------------------------------------------------------------ whole episodes
+
+
+def other_class(
+    changes: EpisodeChanges, indices: Sequence[int], labels: Sequence[int], pool: Sequence[int], rng
+) -> list[int] | None:
+    """Supports of another training class in place of the episode's own; None where the episode stays as it is.
+
+    ``indices``: query, then supports; ``labels``: the class of every image; ``pool``: the training images.
+    """
+    if not changes.negative or rng.random() >= changes.negative:
+        return None
+    classes = sorted({labels[i] for i in pool} - {labels[indices[0]]})
+    if not classes:
+        return None
+    chosen = classes[int(rng.integers(len(classes)))]
+    members = [i for i in pool if labels[i] == chosen]
+    return [
+        int(i) for i in rng.choice(members, size=len(indices) - 1, replace=len(members) < len(indices) - 1)
+    ]
+
+
+def change_episode(
+    changes: EpisodeChanges,
+    images: Images,
+    labels: Labels,
+    pictures: Sequence[np.ndarray],
+    pool: Sequence[int],
+    rng: np.random.Generator,
+) -> None:
+    """Change one prepared episode in place: ``images`` and ``labels``, query first, of a batch.
+
+    ``pictures`` are the data set's decoded images uint8 (H, W, 3), of which those in ``pool`` may be painted from.
+    Padding stays padding.
+    """
+    invert, photometric, pseudo, distractor = rng.random(4) < (
+        changes.invert,
+        changes.photometric,
+        changes.pseudo,
+        changes.distractor,
+    )
+    if not (pseudo or photometric or invert):
+        return
+    grey = [image.transpose(1, 2, 0) * STD + MEAN for image in images]
+    if pseudo:
+        _pseudo_class(grey, labels, pictures[pool[int(rng.integers(len(pool)))]], rng, bool(distractor))
+    if photometric:
+        contrast, gamma, brightness = (
+            rng.uniform(0.7, 1.3),
+            np.exp(rng.uniform(-0.4, 0.4)),
+            rng.uniform(-20, 20),
+        )
+        grey = [_photometric(picture, contrast, gamma, brightness) for picture in grey]
+    if invert:
+        grey = [255.0 - picture for picture in grey]
+    for image, label, picture in zip(images, labels, grey):
+        inside = label != IGNORE
+        image[:, inside] = ((picture - MEAN) / STD).transpose(2, 0, 1)[:, inside]
+
+
+def _pseudo_class(
+    grey: list[np.ndarray], labels: Labels, other: np.ndarray, rng: np.random.Generator, distractor: bool
+) -> None:
+    """Paint one style into all pictures of an episode; its places become the masks."""
+    style = draw_style(rng)
+    second = draw_style(rng) if distractor else None
+    for n, label in enumerate(labels):
+        inside = label != IGNORE
+        if second is not None:
+            grey[n] = paint(grey[n], draw_region(second, rng, len(label)), second, other, rng)
+        for _ in range(TRIES):
+            opacity = draw_region(style, rng, len(label))
+            if np.any((opacity > 0.5) & inside):
+                break
+        grey[n] = paint(grey[n], opacity, style, other, rng)
+        label[inside] = (opacity > 0.5)[inside]
+
+
+def _photometric(picture: np.ndarray, contrast: float, gamma: float, brightness: float) -> np.ndarray:
+    """Contrast about the picture's mean, then gamma, then brightness; grey levels 0–255."""
+    mean = picture.mean()
+    changed = np.clip(mean + contrast * (picture - mean), 0.0, 255.0)
+    return np.clip(255.0 * (changed / 255.0) ** gamma + brightness, 0.0, 255.0)

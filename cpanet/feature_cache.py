@@ -1,0 +1,138 @@
+"""What the frozen backbone makes of images: each test image goes through it once, and in a sweep each training image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Callable, NamedTuple
+
+import numpy as np
+
+from cpanet.data import Batch, DefectDataset, Episode, transforms
+from cpanet.runtime import jt
+
+
+class ImageFeatures:
+    """Features and masks of ``indices`` in the test transform at ``size``, kept in host memory.
+
+    One image of 200×200 takes 0.5 MB with VGG-16 and 3.8 MB with a ResNet.
+    """
+
+    def __init__(
+        self, model: Any, dataset: DefectDataset, indices: Iterable[int], size: int, chunk: int = 8
+    ) -> None:
+        self.size, self.unpooled = size, bool(model.unpooled)
+        self._row = {int(index): row for row, index in enumerate(indices)}
+        model.eval()
+        prepared = [transforms.test(dataset.images[i], dataset.masks[i], size) for i in self._row]
+        self._masks = np.stack([mask for _, mask in prepared])
+        parts = []
+        for start in range(0, len(prepared), chunk):
+            images = np.stack([image for image, _ in prepared[start : start + chunk]])
+            filled = np.concatenate([images, np.repeat(images[-1:], chunk - len(images), axis=0)])
+            parts.append(model.features(jt.array(filled)).numpy()[: len(images)])
+        self._features = np.concatenate(parts)
+
+    def numpy(self) -> np.ndarray:
+        """Features (N, C, h, w) in the order of ``indices``."""
+        return self._features
+
+    def without_defect(self) -> list[int]:
+        """Indices of the images whose mask has no defect pixel left at this size."""
+        return [index for index, row in self._row.items() if not np.any(self._masks[row] == 1)]
+
+    def episodes(self, episodes: Sequence[Episode]) -> tuple[Any, Any, Any]:
+        """Query features (B, C, h, w), support features (B, K, C, h, w), support masks (B, K, S, S) on the device."""
+        query = [self._row[e.query] for e in episodes]
+        supports = np.array([[self._row[s] for s in e.supports] for e in episodes])
+        return (
+            jt.array(self._features[query]),
+            jt.array(self._features[supports]),
+            jt.array(self._masks[supports]),
+        )
+
+
+class FeatureBatch(NamedTuple):
+    """A training batch behind the backbone: query (B, C, h, w) and support features (B, K, C, h, w) float32, masks
+    uint8 {0, 1, 255 = ignored} (B, S, S) and (B, K, S, S)."""
+
+    query: np.ndarray
+    query_mask: np.ndarray
+    support: np.ndarray
+    support_mask: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self)
+
+
+def an_eighth_of_memory() -> int:
+    """Bytes; what the runs of a sweep may keep for each other."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
+
+
+class SharedFeatures:
+    """What the runs of one process share of a frozen backbone: features of test images, training batches, projections.
+
+    The rows of a table meet, seed by seed and fold by fold, the same images, and the backbone is frozen: what it makes of
+    them is computed by the first of these runs. Keys and origins are all that the numbers depend on. Everything is kept in
+    host memory; training batches up to ``limit`` bytes (by default an eighth of the machine's), those beyond are computed
+    anew in every run.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = an_eighth_of_memory() if limit is None else limit
+        self._images: dict[Hashable, ImageFeatures] = {}
+        self._projection: tuple[Hashable, Any] | None = None
+        self._batches: dict[Hashable, FeatureBatch] = {}
+        self._bytes = 0
+
+    def images(
+        self, key: Hashable, model: Any, dataset: DefectDataset, indices: Iterable[int], size: int
+    ) -> ImageFeatures:
+        """Features of ``indices``, computed if need be; the last two keys are kept.
+
+        Two of them: those of a network and of the baseline beside it can be of different stages.
+        """
+        if key not in self._images:
+            while len(self._images) > 1:  # let go of the old ones before the new ones are made
+                del self._images[next(iter(self._images))]
+            self._images[key] = ImageFeatures(model, dataset, indices, size)
+        return self._images[key]
+
+    def projection(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What ``make()`` returned when it was last called for ``key``; the last key is kept."""
+        if self._projection is None or self._projection[0] != key:
+            self._projection = None
+            self._projection = key, make()
+        return self._projection[1]
+
+    def complete(self, origin: Hashable, epochs: int, batches: int) -> bool:
+        """Whether every training batch of such a run is there; ``origin``: what batches depend on but their position."""
+        return all((origin, e, b) in self._batches for e in range(epochs) for b in range(batches))
+
+    def training_batches(
+        self,
+        model: Any,
+        origin: Hashable,
+        epoch: int,
+        start: int,
+        stop: int,
+        source: Callable[[int], Iterator[Batch]],
+    ) -> Iterator[FeatureBatch]:
+        """Batches ``start`` to ``stop`` of an epoch; ``source(position)`` gives their images from a position on."""
+        position = start
+        while position < stop and (kept := self._batches.get((origin, epoch, position))) is not None:
+            yield kept
+            position += 1
+        if position == stop:
+            return
+        for batch in islice(source(position), stop - position):
+            query, support = model.episode_features(jt.array(batch.query), jt.array(batch.support))
+            made = FeatureBatch(query.numpy(), batch.query_mask, support.numpy(), batch.support_mask)
+            if self._bytes + made.nbytes <= self._limit and (origin, epoch, position) not in self._batches:
+                self._batches[origin, epoch, position] = made
+                self._bytes += made.nbytes
+            yield made
+            position += 1

@@ -1,0 +1,152 @@
+"""A summary as Markdown, LaTeX and CSV, set by pandas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from cpanet.report.labels import value_label
+from cpanet.report.runs import WHICH
+from cpanet.report.sheets import Sheet, Text, remarks, sheets
+from cpanet.report.summary import METRICS, Difference, Entry, Summary
+from cpanet.report.values import ABSENT, PATHS
+
+
+def _frame(sheet: Sheet, header: Callable[[str], str], cell: Callable[[Text, bool], str]) -> pd.DataFrame:
+    """A sheet's rows and its baselines as strings; ``cell`` is told whether the text is a label."""
+    rows = [
+        [cell(text, i < sheet.labels) for i, text in enumerate(row)]
+        for row in [*sheet.rows, *sheet.baselines]
+    ]
+    return pd.DataFrame(rows, columns=[header(text) for text in sheet.headers], dtype=object)
+
+
+# ---------------------------------------------------------------------- Markdown
+
+
+def markdown(summary: Summary) -> str:
+    """``table.md``."""
+    parts = [f"# {_md(summary.title)}", _md(summary.settings)]
+    for sheet in sheets(summary):
+        align = ["left"] * sheet.labels + ["right"] * (len(sheet.headers) - sheet.labels)
+        table = _frame(sheet, _md, _md_cell).to_markdown(
+            index=False, colalign=align if sheet.rows else None, disable_numparse=True
+        )
+        parts += [f"## {_md(sheet.title)}", table]
+    parts += [f"- {_md(line)}" for line in remarks(summary)]
+    parts += [f"[{i}] {_md(text)}" for i, text in enumerate(summary.footnotes, 1)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _md(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(text.split()))
+
+
+def _md_cell(cell: Text, label: bool) -> str:
+    """Labels may hold anything; numbers are our own, and stay readable as they are."""
+    text = _md(cell.text) if label else cell.text.replace("*", r"\*")
+    return text + "".join(f" [{number}]" for number in cell.footnotes)
+
+
+# ---------------------------------------------------------------------- LaTeX
+
+_TEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", "−": r"$-$", "✓": r"\checkmark{}", "–": "--", "…": r"\dots{}", "†": r"\textdagger{}",
+    "≡": r"$\equiv$", "Δ": r"$\Delta$", "·": r"$\cdot$", "×": r"$\times$", "→": r"$\rightarrow$", "*": r"$^{*}$",
+    "▼": r"$\blacktriangledown$", "≥": r"$\geq$", "≤": r"$\leq$", '"': "''",
+}  # fmt: skip
+
+
+def latex(summary: Summary) -> str:
+    """``table.tex``: booktabs; needs ``\\usepackage{booktabs,amssymb}``."""
+    title, settings = tex(summary.title), tex(summary.settings)
+    parts = [f"% {title}. {settings}", r"% \usepackage{booktabs,amssymb}"]
+    notes = [tex(line) for line in remarks(summary)]
+    notes += [f"$^{{{i}}}$ {tex(text)}" for i, text in enumerate(summary.footnotes, 1)]
+    for sheet in sheets(summary):
+        align = "c" * sheet.labels + "r" * (len(sheet.headers) - sheet.labels)
+        table = _frame(sheet, tex, _tex_cell)
+        if sheet.baselines:  # a rule above them
+            table.iloc[len(sheet.rows), 0] = "\\midrule\n" + table.iloc[len(sheet.rows), 0]
+        parts += [
+            "\\begin{table}\n\\centering\n"
+            f"\\caption{{{title}. {tex(sheet.title)}. {settings}.}}\n"
+            + table.style.hide(axis="index").to_latex(column_format=align, hrules=True)
+            + "\n".join(["", *(rf"\par\footnotesize {note}" for note in notes), r"\end{table}"])
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def tex(text: str) -> str:
+    """``text`` with nothing left that TeX would act on, in one line and without control characters."""
+    line = " ".join(text.split())
+    return "".join(_TEX.get(character, character) for character in line if character.isprintable())
+
+
+def _tex_cell(cell: Text, label: bool) -> str:
+    return tex(cell.text) + (f"$^{{{','.join(map(str, cell.footnotes))}}}$" if cell.footnotes else "")
+
+
+# ---------------------------------------------------------------------- CSV
+
+
+def comma_separated(summary: Summary) -> str:
+    """``table.csv``: a row a cell and epoch, plain numbers in percent."""
+    table = frame(summary).rename(columns=_inert)
+    return table.apply(lambda column: column.map(_plain)).to_csv(index=False, lineterminator="\n")
+
+
+def frame(summary: Summary) -> pd.DataFrame:
+    """The table as numbers in percent: a row a cell and epoch, the best epoch's first."""
+    rows = [_record(summary, summary.entries[key, which]) for which in WHICH for key in summary.keys]
+    columns = list(_record(summary, Entry((ABSENT,) * len(summary.pivot.axes), "", "")))
+    return pd.DataFrame(rows, columns=columns, dtype=object)
+
+
+def _record(summary: Summary, entry: Entry) -> dict[str, Any]:
+    values = summary.pivot.values
+    row: dict[str, Any] = {"epoch": entry.which}
+    for axis, value in zip(summary.pivot.axes, entry.key):
+        row[axis] = value_label(axis, value, values[axis]) if axis in PATHS else str(value)
+    row.update(status=entry.status, seeds=" ".join(map(str, entry.seeds)))
+    for metric in METRICS:
+        stat, difference = entry.score.get(metric), entry.difference.get(metric)
+        row.update({f"{metric}_mean": stat and stat.mean, f"{metric}_sd": stat and stat.sd})
+        row.update(_interval(f"{metric}_", difference))
+        row[f"{metric}_excludes_zero"] = difference and int(difference.marked)
+    baseline = entry.baseline
+    row["baseline_miou"] = baseline and baseline.score["miou"].mean
+    row.update(_interval("baseline_", baseline.difference if baseline else None))
+    row["below_baseline"] = baseline and int(baseline.below)
+    row["relation"] = entry.relation
+    row["same_as"] = "; ".join(map(summary.label, entry.same_as))
+    for source in summary.sources:
+        published = entry.published.get(source.source)
+        for metric in METRICS:
+            row[f"{source.source}: {metric}"] = published and str(published.values[metric] or "")
+        row[f"{source.source}: comparable"] = published and int(published.comparable)
+    row["remarks"] = "; ".join(summary.footnotes[i - 1] for i in entry.footnotes)
+    return row
+
+
+def _interval(prefix: str, difference: Difference | None) -> dict[str, float | None]:
+    found = (difference.value, difference.low, difference.high) if difference else (None, None, None)
+    return {prefix + name: value for name, value in zip(("difference", "low", "high"), found)}
+
+
+def _plain(value: Any) -> Any:
+    """Four decimals, nothing for what is not there, and no text that a spreadsheet takes for a formula."""
+    if value is None or isinstance(value, str):
+        return _inert(value or "")
+    return f"{value:.4f}" if isinstance(value, float) else value
+
+
+def _inert(text: str) -> str:
+    """Text that a spreadsheet will not take for a formula."""
+    number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and text and not number else text

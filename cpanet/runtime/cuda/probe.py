@@ -1,0 +1,191 @@
+"""Whether CUDA can be used here, and if not, why: found out without importing Jittor.
+
+Three steps that can be tested apart: ``read_driver`` asks the driver, ``find_toolkit`` looks at folders,
+``judge`` is the rule. ``probe_cuda`` does all three on this machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Callable
+
+from cpanet.errors import UserError
+from cpanet.runtime import toolchain
+from cpanet.runtime.cuda.toolkit import REMEDY, Toolkit, ToolkitPlaces, find_toolkit
+
+GIB = 1024**3
+MIN_MEMORY = 2 * GIB  # contexts, cuBLAS and cuDNN alone take about one (jittor/compile_extern.py)
+# Toolkits that Jittor 1.3.11 builds against, with the compute capabilities that both compile for: 11 and 12 as it is (it
+# caps the architecture at 9.0 and emits no PTX), 13 patched (``patches.yaml``).
+CAPABILITIES = {11: (35, 90), 12: (50, 90), 13: (75, 121)}
+CUDNN = {11: 8, 12: 8, 13: 9}
+FAILURES = {
+    100: "no device",
+    803: "driver and libraries do not match",
+    804: "the driver lacks forward compatibility",
+}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One device: name, compute capability as 90 for 9.0, memory in bytes."""
+
+    name: str
+    capability: int
+    memory: int
+
+    @property
+    def compute_capability(self) -> str:
+        """As NVIDIA writes it: "9.0"."""
+        return f"{self.capability // 10}.{self.capability % 10}"
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What the driver says: the newest CUDA it serves as (12, 4), and its devices."""
+
+    version: tuple[int, int]
+    gpus: tuple[Gpu, ...]
+
+
+def dotted(version: tuple[int, ...] | None) -> str:
+    """(13, 0) as "13.0"; nothing for None."""
+    return ".".join(map(str, version or ()))
+
+
+def read_driver(load: Callable[[str], Any] = ctypes.CDLL) -> Driver | str:
+    """Asks the NVIDIA driver for its version and devices; a string is the reason why there is none to use."""
+    try:
+        cuda = load("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver (libcuda.so.1 cannot be loaded)"
+    code = cuda.cuInit(0)
+    if code != 0:
+        meaning = FAILURES.get(code, "")
+        return f"the NVIDIA driver does not start (cuInit returned {code}{f', {meaning}' if meaning else ''})"
+    number, count = ctypes.c_int(), ctypes.c_int()
+    if cuda.cuDriverGetVersion(ctypes.byref(number)) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return "the NVIDIA driver does not answer"
+    if count.value == 0:
+        return "the NVIDIA driver sees no GPU (is CUDA_VISIBLE_DEVICES set?)"
+    gpus = tuple(_read_gpu(cuda, index) for index in range(count.value))
+    return Driver((number.value // 1000, number.value % 1000 // 10), gpus)
+
+
+def _read_gpu(cuda: Any, index: int) -> Gpu:
+    device, major, minor, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(256)
+    cuda.cuDeviceGet(ctypes.byref(device), index)
+    cuda.cuDeviceGetName(name, len(name), device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)  # …_MINOR
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    return Gpu(name.value.decode(errors="replace"), major.value * 10 + minor.value, memory.value)
+
+
+@dataclass(frozen=True)
+class CudaReport:
+    """The verdict: usable or the one reason why not, with everything that was found on the way."""
+
+    usable: bool
+    reason: str
+    driver: Driver | None = None
+    toolkit: Toolkit | None = None
+
+    @property
+    def gpu(self) -> str | None:
+        return self.driver.gpus[0].name if self.driver is not None and self.driver.gpus else None
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """For records: GPU with its compute capability, the CUDA that the driver serves, toolkit, cuDNN."""
+        found = {}
+        if self.driver is not None:
+            gpu = self.driver.gpus[0]
+            found["gpu"] = f"{gpu.name}, {gpu.compute_capability}, {gpu.memory / GIB:.0f} GiB"
+            found["driver's CUDA"] = dotted(self.driver.version)
+        if self.toolkit is not None:
+            found["cuda"] = dotted(self.toolkit.version)
+            found["cudnn"] = dotted(self.toolkit.cudnn_version) or "none"
+        return found
+
+
+@lru_cache(maxsize=1)
+def probe_cuda() -> CudaReport:
+    """Verifies driver, device, compiler, CUDA runtime and cuDNN here. Cached; never imports Jittor."""
+    driver = read_driver()
+    # Without a driver nothing on disk can help, and asking compilers for their versions takes time.
+    toolkit = driver if isinstance(driver, str) else find_toolkit(ToolkitPlaces.of_machine(os.environ))
+    found = isinstance(toolkit, Toolkit)  # else nobody asks for the host's compiler
+    return judge(driver, toolkit, _host_compiler() if found else None)
+
+
+def _host_compiler() -> int | None:
+    """Major version of g++, or None where there is none, which is told elsewhere."""
+    try:
+        version = toolchain.tool_version(toolchain.find_compiler(os.environ))
+    except UserError:
+        return None
+    return int(version.split(".")[0]) if version[0].isdigit() else None
+
+
+def judge(driver: Driver | str, toolkit: Toolkit | str, gcc: int | None = None) -> CudaReport:
+    """Whether Jittor can run on this driver with this toolkit and g++ ``gcc``; the reason is one line."""
+    if isinstance(driver, str) or isinstance(toolkit, str):
+        reason = driver if isinstance(driver, str) else str(toolkit)
+    else:
+        reason = _refusal(driver, toolkit, gcc)
+    known_driver = driver if isinstance(driver, Driver) else None
+    known_toolkit = toolkit if isinstance(toolkit, Toolkit) else None
+    return CudaReport(reason == "", reason, known_driver, known_toolkit)
+
+
+def _refusal(driver: Driver, toolkit: Toolkit, gcc: int | None) -> str:
+    """Why this pair will not do, or an empty string."""
+    major = toolkit.version[0]
+    release = dotted(toolkit.version[:2])
+    gpu = driver.gpus[0]
+    if major not in CAPABILITIES:
+        return (
+            f"CUDA {release} ({toolkit.nvcc}) is not one that Jittor builds against (11, 12 or 13); {REMEDY}"
+        )
+    if major > driver.version[0]:
+        return (
+            f"the driver is too old: it serves CUDA up to {dotted(driver.version)}, "
+            f"the toolkit is CUDA {release}"
+        )
+    low, high = CAPABILITIES[major]
+    if not low <= gpu.capability <= high:
+        return f"{gpu.name} (compute capability {gpu.compute_capability}) is none that CUDA {release} and Jittor compile for"
+    if gpu.memory < MIN_MEMORY:
+        return f"{gpu.name} has {gpu.memory / GIB:.1f} GiB of memory; {MIN_MEMORY / GIB:.0f} are needed"
+    return _incomplete(toolkit, release) or _mismatch(toolkit, release, gcc)
+
+
+def _incomplete(toolkit: Toolkit, release: str) -> str:
+    """What the toolkit lacks, or an empty string."""
+    other = [name for name in toolkit.missing if name not in ("CUDA runtime", "cuDNN 9")]
+    if toolkit.cudart is None:
+        return f"no CUDA runtime library (libcudart.so) beside {toolkit.nvcc}"
+    if toolkit.cudnn is None:
+        return f"no cuDNN {CUDNN[toolkit.version[0]]} (libcudnn.so) beside {toolkit.nvcc} or in the system folders"
+    if other:
+        return f"CUDA {release} ({toolkit.nvcc}) lacks {', '.join(other)}; {REMEDY}"
+    if toolkit.cudnn_version is None:
+        return "no cuDNN headers (cudnn_version.h) beside the toolkit or in the system folders"
+    return ""
+
+
+def _mismatch(toolkit: Toolkit, release: str, gcc: int | None) -> str:
+    """Which of the toolkit's parts do not fit each other, or an empty string."""
+    wanted = CUDNN[toolkit.version[0]]
+    if toolkit.cudnn_version is not None and toolkit.cudnn_version[0] != wanted:
+        return f"cuDNN {toolkit.cudnn_version[0]} is not one that Jittor builds against with CUDA {release} ({wanted})"
+    if toolkit.headers is not None and toolkit.headers != toolkit.version[:2]:
+        return f"the headers are of CUDA {dotted(toolkit.headers)}, the compiler of {release}; {REMEDY}"
+    if gcc is not None and toolkit.newest_gcc is not None and gcc > toolkit.newest_gcc:
+        return f"g++ {gcc} is newer than CUDA {release} takes ({toolkit.newest_gcc}); name an older one in cc_path"
+    return ""

@@ -1,0 +1,120 @@
+"""``python run.py task=explore checkpoint=…``: start the network, lay out the page, serve it until Ctrl-C."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cpanet import runtime
+from cpanet.config.schema import ExploreConfig
+from cpanet.console import log
+from cpanet.data import DefectDataset
+from cpanet.errors import UserError
+from cpanet.explore.episodes import episodes_file, read_episodes
+from cpanet.explore.session import Query, Session, Support
+from cpanet.predict import Segmenter
+from cpanet.runtime.gradio_import import import_gradio
+from cpanet.tasks.inputs import check_checkpoint
+
+FIRST_PORT, PORTS = 7860, 100
+
+
+def preflight(config: ExploreConfig) -> None:
+    """Raises UserError where a checkpoint is needed and not given."""
+    check_checkpoint(config)
+
+
+def run(config: ExploreConfig, directory: Path, resume: bool = False) -> float:
+    """Serve the page; everything that it writes is below ``directory``, which is a temporary one."""
+    runtime.prepare(config.device, config.log.verbose, precision=config.precision)
+    app, address = start(config, directory)
+    log(f"the page is at {address}, until Ctrl-C")
+    try:
+        while not threading.Event().wait(3600):
+            pass
+    except KeyboardInterrupt:  # the usual end
+        log("closed")
+    finally:
+        app.close(verbose=False)
+    return float("nan")
+
+
+def start(config: ExploreConfig, directory: Path) -> tuple[Any, str]:
+    """The page's server, in threads of its own, and its address. Raises UserError where Gradio or the port is missing."""
+    import_gradio(directory / "uploads")
+    from cpanet.explore.page import launch, layout
+
+    section = config.explore
+    port = free_port(section.host, section.port)
+    app = layout(open_session(config), directory / "masks", title(config))
+    return app, launch(app, section.host, port, section.max_upload_mb, section.browser)
+
+
+def open_session(config: ExploreConfig) -> Session:
+    """Network, data set and episodes; the page does without the last two where they are not there."""
+    segmenter = Segmenter(
+        config.checkpoint,
+        image_size=config.data.image_size,
+        device=config.device,
+        backbone=config.backbone.name,
+        weights=config.backbone.weights,
+        seed=config.seed,
+        stage=config.baseline.stage,
+        support_mask=config.protocol.support_mask,
+        batch_size=1,  # one shape, whatever the number of queries: nothing is compiled while somebody waits
+    ).load()
+    file = episodes_file(config.checkpoint)
+    episodes = read_episodes(file) if file is not None else {}
+    episodes.pop("floor", None)  # another network's
+    description = segmenter.description
+    epoch = description.path.stem if description is not None and description.path is not None else ""
+    session = Session(segmenter, find_dataset(config), config.fold, episodes, epoch)
+    warm_up(session)
+    return session
+
+
+def warm_up(session: Session) -> None:
+    """Compile what a prediction needs, once in a lifetime, before somebody waits for it."""
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    session.segment([Support(picture, picture[..., 0] > 127)], [Query("first", picture)])
+
+
+def find_dataset(config: ExploreConfig) -> DefectDataset | None:
+    """The data set of the run, or None, with the reason said."""
+    try:
+        return config.data.read(min_images=2)
+    except UserError as error:
+        log(f"without the data set: {error}", "yellow")
+        return None
+
+
+def title(config: ExploreConfig) -> str:
+    """What the page is about, in a line."""
+    if config.checkpoint is None:
+        return f"Prototype comparison without training, {config.backbone.name}"
+    path = Path(config.checkpoint)
+    name = (
+        path.name
+        if path.is_dir() or path.parent.name != "checkpoints"
+        else f"{path.parent.parent.name} ({path.stem})"
+    )
+    return f"{name}: {config.backbone.name}, {config.ablation.name}"
+
+
+def free_port(host: str, port: int | None) -> int:
+    """``port``, or the first free one from FIRST_PORT on. Raises UserError where it cannot be had."""
+    for candidate in [port] if port is not None else range(FIRST_PORT, FIRST_PORT + PORTS):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, candidate))
+                return candidate
+            except OSError as error:
+                reason = error.strerror
+    raise UserError(
+        f"explore.host={host} explore.port={port}: {reason}. Choose another one, or leave explore.port out."
+    )

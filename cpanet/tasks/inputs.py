@@ -1,0 +1,86 @@
+"""What tasks check of their inputs before anything is written: data sets, weights, checkpoints. Starts no Jittor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cpanet.checkpoint.files import check_file
+from cpanet.config.schema import Common, UseConfig
+from cpanet.data.catalog import Layout
+from cpanet.data.folder import Contents, list_pairs
+from cpanet.data.memory import dataset_of
+from cpanet.errors import UserError
+
+
+def check_folder(config: Common) -> None:
+    """Look into the data set's folder, names only. Raises UserError where fold or shot do not fit it."""
+    if config.data.root is None or config.data.synthetic:
+        return
+    root = Path(config.data.root)
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise UserError(f"data.root = {root}: {what}. Give the folder that holds the class folders.")
+    layout = config.data.layout()
+    problems = fold_problems(config.fold, layout)
+    sizes = {
+        name: size for name, size in _sizes_on_disk(root, layout).items() if size
+    }  # 0: the reader's matter
+    problems += shot_problems(config.shot, sizes)
+    if problems:
+        raise UserError("\n  ".join(problems))
+
+
+def read_images(config: Common) -> None:
+    """Decode the data set of a run that is about to start, which then finds it in memory.
+
+    Raises UserError with everything that is wrong with it.
+    """
+    if not config.data.synthetic:  # which has no files that could be damaged
+        dataset_of(config.data, config.shot)
+
+
+def check_weights(config: Common) -> None:
+    """Raises UserError for a file of backbone weights that is not there or damaged."""
+    if config.backbone.weights not in ("auto", "random"):
+        check_file(Path(config.backbone.weights).expanduser())
+
+
+def check_checkpoint(config: UseConfig) -> None:
+    """Raises UserError where a checkpoint is needed and not given, or backbone weights are needed and damaged."""
+    if config.checkpoint is None and config.method != "prototype":
+        raise UserError(
+            f"checkpoint = null: task={config.task} needs one: checkpoint=RUN_DIR or a .safetensors or .pth file; "
+            "or method=prototype, which needs no training."
+        )
+    if config.checkpoint is None or config.method != "cpanet":  # a checkpoint holds the backbone's weights
+        check_weights(config)
+
+
+def fold_problems(fold: Any, layout: Layout) -> list[str]:
+    """A sentence where the data set has no such fold."""
+    if type(fold) is not int or 0 <= fold < len(layout.folds):
+        return []
+    return [
+        f"fold = {fold}: data set {layout.name} has folds {', '.join(map(str, range(len(layout.folds))))}"
+    ]
+
+
+def shot_problems(shot: Any, sizes: dict[str, int]) -> list[str]:
+    """A sentence where a class has too few images for ``shot`` supports and a query; ``sizes``: images by class."""
+    if type(shot) is not int or not sizes or shot < min(sizes.values()):
+        return []
+    name = min(sizes, key=lambda key: sizes[key])
+    return [
+        f"shot = {shot}: class {name} has {sizes[name]} images, one of which is the query;"
+        f" at most {sizes[name] - 1} can be supports"
+    ]
+
+
+def _sizes_on_disk(root: Path, layout: Layout) -> dict[str, int]:
+    """Images with a mask, by class."""
+    sizes = {}
+    for index, name in enumerate(layout.classes):
+        folder = name if (root / name).is_dir() else layout.aliases.get(name, name)
+        sizes[name] = len(list_pairs(root, index, name, folder, Contents()))
+    return sizes

@@ -1,0 +1,80 @@
+"""The training batches of a run, behind the backbone where runs of one process share them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from cpanet.config import Config
+from cpanet.data import Batch, DefectDataset, EpisodeLoader
+from cpanet.data.pseudo import EpisodeChanges
+from cpanet.feature_cache import FeatureBatch, SharedFeatures
+
+
+class TrainingBatches:
+    """Episodes of the training classes, a batch an iteration; the same for every number of workers and every start.
+
+    A context manager: workers run inside. ``weights`` identifies the backbone's weights; ``shared`` keeps what the
+    backbone makes of the images (None: nothing is kept, and batches are images).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: DefectDataset,
+        model: Any,
+        weights: Hashable,
+        epochs: int,
+        shared: SharedFeatures | None,
+    ) -> None:
+        self._config, self._model, self._shared = config, model, shared
+        available = len(dataset.split(config.fold).train_indices) // config.train.batch_size
+        self.per_epoch = min(available, config.train.iterations_per_epoch or available)
+        changes = config.recipe.episodes.model_dump(exclude={"name"})
+        self._origin = (  # what batches behind the backbone depend on, besides epoch and position
+            config.seed,
+            config.backbone.name,
+            weights,
+            dataset.fingerprint,
+            config.fold,
+            config.shot,
+            config.train.batch_size,
+            config.data.image_size,
+            config.recipe.sampling,
+            config.data.leave_out,
+            tuple(changes.values()),
+            model.unpooled,
+        )
+        # where all are kept there is nothing left for workers to do
+        kept = shared is not None and shared.complete(self._origin, epochs, self.per_epoch)
+        self._loader = EpisodeLoader(
+            dataset,
+            config.fold,
+            config.shot,
+            config.seed,
+            config.train.batch_size,
+            config.data.image_size,
+            workers=0 if kept else config.data.workers,
+            sampling=config.recipe.sampling,
+            changes=EpisodeChanges(**changes),
+        )
+
+    def __enter__(self) -> TrainingBatches:
+        self._loader.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._loader.__exit__(*error)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch | FeatureBatch]:
+        """The batches of an epoch, from the ``start``-th on."""
+        if self._shared is None:
+            return islice(self._loader.epoch(epoch, start), self.per_epoch - start)
+        images = partial(self._loader.epoch, epoch)
+        return self._shared.training_batches(self._model, self._origin, epoch, start, self.per_epoch, images)
+
+    def images(self, iteration: int) -> Batch:
+        """The batch of one iteration, made again as images."""
+        return next(self._loader.epoch(*divmod(iteration, self.per_epoch)))

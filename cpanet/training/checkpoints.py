@@ -1,0 +1,130 @@
+"""What is trained, and its files: ``last``, the one before it, and ``best``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
+from cpanet.checkpoint.weights import MODEL_PREFIX, assign, model_tensors
+from cpanet.config.resume import differences
+from cpanet.console import log
+from cpanet.errors import UserError
+from cpanet.recipe import WeightAverage, optimizer_tensors, restore_optimizer
+from cpanet.records.run_directory import RunDirectory
+from cpanet.training.state import TrainingState
+
+
+class Damaged(UserError):
+    """A checkpoint that cannot be read."""
+
+
+class OtherRun(UserError):
+    """A checkpoint of another configuration or of other data."""
+
+
+class Learner(NamedTuple):
+    """A model, its optimiser (None: nothing is trained) and the average of its weights (None: the recipe has none)."""
+
+    model: Any
+    optimizer: Any
+    average: WeightAverage | None
+
+    @contextmanager
+    def scored_weights(self) -> Iterator[Any]:
+        """The model with the weights that are scored, drawn and kept as the best: the averaged ones where there are."""
+        if self.average is None:
+            yield self.model
+            return
+        with self.average.swapped_in():
+            yield self.model
+
+
+class Checkpoints:
+    """Writes and reads the files that a run goes on from.
+
+    ``description``: what describes the run in them, at least its ``config`` and the fingerprint of its ``dataset``.
+    """
+
+    def __init__(self, records: RunDirectory, learner: Learner, description: Mapping[str, Any]) -> None:
+        self._records, self._learner, self._description = records, learner, dict(description)
+
+    def save(self, state: TrainingState) -> None:
+        """``last.safetensors``: weights, optimiser, average, and ``state``. The one before is kept."""
+        model, optimizer, average = self._learner
+        if optimizer is None:
+            return
+        tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
+        tensors.update({f"optimizer.{n}": t for n, t in optimizer_tensors(optimizer).items()})
+        if average is not None:
+            tensors.update({f"average.{n}": t for n, t in average.tensors().items()})
+        if self._records.last.exists():
+            self._records.last.replace(self._records.previous)
+        write_checkpoint(self._records.last, tensors, {**self._description, "progression": asdict(state)})
+
+    def save_best(self) -> None:
+        """``best.safetensors``: the weights that are scored."""
+        with self._learner.scored_weights() as model:
+            tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
+        write_checkpoint(self._records.best, tensors, self._description)
+
+    def restore(self) -> TrainingState | None:
+        """Put back the last checkpoint, or the one before where that is damaged; None without any.
+
+        Raises UserError where it belongs to another configuration or to other data, and where none can be read.
+        """
+        found = [path for path in (self._records.last, self._records.previous) if path.exists()]
+        for path in found:
+            try:
+                state = self._restore(path)
+            except Damaged as error:
+                log(str(error), "yellow")
+                continue
+            log(f"going on from {path.name}: epoch {state.epoch + 1}, iteration {state.iteration}")
+            return state
+        if found:
+            folder = self._records.checkpoints
+            raise UserError(
+                f"no checkpoint in {folder} can be read. Remove that folder to start at the beginning."
+            )
+        return None
+
+    def _restore(self, path: Path) -> TrainingState:
+        try:
+            tensors, saved = read_checkpoint(path)
+            state = TrainingState(**saved["progression"])
+            self._check_origin(path, saved["config"], saved["dataset"])
+        except OtherRun:
+            raise
+        except (UserError, KeyError, TypeError) as error:  # the latter: a header with other content
+            raise Damaged(
+                str(error) if isinstance(error, UserError) else f"{path}: damaged header."
+            ) from error
+
+        def part(prefix: str) -> dict[str, np.ndarray]:
+            return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+
+        model, optimizer, average = self._learner
+        assign(model, part(MODEL_PREFIX), str(path))
+        restore_optimizer(optimizer, part("optimizer."))
+        if average is not None:
+            average.restore(part("average."))
+        return state
+
+    def _check_origin(self, path: Path, config: dict[str, Any], dataset: str) -> None:
+        conflicts = differences(config, self._description["config"])
+        if conflicts:
+            raise OtherRun(
+                f"{path} belongs to another configuration: {'; '.join(conflicts)}. "
+                "Start it again in a directory of its own."
+            )
+        if dataset != self._description["dataset"]:
+            where = self._description["config"]["data"]["root"] or "the data set"
+            raise OtherRun(
+                f"{path} was trained on other images: {where} has changed since. Restore them, or start anew."
+            )

@@ -1,0 +1,112 @@
+"""Convolutions in bfloat16 on a CPU: oneDNN's kernels against NumPy, with operands rounded as a processor with AMX does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cpanet.doctor import reference
+from cpanet.runtime import jt, prepare
+from tests.shared import REPO
+
+GEOMETRIES = [  # kernel, stride, padding, dilation
+    (3, 1, 1, 1),
+    (1, 1, 0, 1),
+    (2, 2, 0, 1),
+    (3, 2, 1, 1),
+    (3, 1, 2, 2),
+]
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu():
+    if prepare().device == "cuda":
+        pytest.skip("a CPU is needed")
+
+
+def to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """To the nearest number of 8 significant bits, halves to even."""
+    mantissa, exponent = np.frexp(x.astype(np.float64))
+    return np.ldexp(np.round(mantissa * 256) / 256, exponent).astype(np.float32)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def gradients(y, *inputs, cotangent: np.ndarray):
+    return [g.numpy() for g in jt.grad((y * jt.array(cotangent)).sum(), list(inputs))]
+
+
+@pytest.mark.parametrize(("k", "stride", "padding", "dilation"), GEOMETRIES)
+@pytest.mark.parametrize("kind", ["rounded", pytest.param("float32", marks=pytest.mark.slow)])
+def test_result_and_gradients_are_those_of_rounded_operands(kind, k, stride, padding, dilation):
+    from cpanet.ops import bfloat16
+
+    x, w = normal(2, 16, 13, 10), normal(24, 16, k, k, seed=1)
+    geometry = (stride, stride, padding, padding, dilation, dilation)
+    rounded = to_bfloat16 if kind == "rounded" else (lambda a: a)
+    a, b = jt.array(x), jt.array(w)
+    y = bfloat16.conv2d(a, b, geometry, kind)
+    r = normal(*y.shape, seed=2)
+    settings = {"stride": stride, "padding": padding, "dilation": dilation}
+    expected, pullback = reference.conv2d(rounded(x), rounded(w), **settings)
+    found = [y.numpy(), *gradients(y, a, b, cotangent=r)]
+    for actual, wanted in zip(found, [expected, *pullback(rounded(r))]):
+        assert np.abs(actual - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def test_relu_and_dropout_of_the_fused_convolution():
+    from cpanet.ops import bfloat16
+
+    x, w, r = normal(2, 16, 9, 11), normal(16, 16, 3, 3, seed=1), normal(2, 16, 9, 11, seed=2)
+    factors = (normal(2, 16, seed=3) > 0).astype(np.float32) / 0.8
+    a, b = jt.array(x), jt.array(w)
+    y = bfloat16.conv3x3_relu(a, b, jt.array(factors), "rounded")
+    plain, pullback = reference.conv2d(to_bfloat16(x), to_bfloat16(w), padding=1)
+    kept = factors[:, :, None, None] * (plain > 0)
+    found = [y.numpy(), *gradients(y, a, b, cotangent=r)]
+    for actual, wanted in zip(found, [plain * kept, *pullback(to_bfloat16(r * kept))]):
+        assert np.abs(actual - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def emulated(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "CPANET_BF16": "emulate", "PYTHONPATH": str(REPO)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, env=environment, cwd=REPO, capture_output=True, text=True, timeout=2400, check=True
+    )
+
+
+@pytest.mark.slow
+def test_the_doctor_sees_the_bits():
+    said = emulated(
+        "-m", "cpanet.doctor", "--device", "cpu", "--precision", "bf16", "--only", "bits of a conv"
+    ).stdout
+    assert said.count("bf16 (7 bits)") == 2
+
+
+@pytest.mark.slow
+def test_the_doctor_passes_and_training_learns_as_at_float32(tmp_path):
+    said = emulated("-m", "cpanet.doctor", "--device", "cpu", "--precision", "bf16").stdout
+    assert "All " in said
+    assert "learning: 20 steps" in said
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        folder = tmp_path / precision
+        arguments = (
+            "profile=quick",
+            "data=embedded",
+            "train.epochs=2",
+            "backbone.weights=random",
+            "device=cpu",
+        )
+        emulated("run.py", *arguments, f"precision={precision}", f"hydra.run.dir={folder}")
+        rows = (folder / "metrics.csv").read_text().splitlines()
+        losses[precision] = float(rows[-1].split(",")[rows[0].split(",").index("loss_main")])
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+    assert losses["bf16"] != losses["fp32"]

@@ -93,7 +93,7 @@ def embedded(page: str, place: Place, figures: Path) -> str:
         rf"mIoU \*\*({NUMBER})\*\* \({interval}\), ({NUMBER}) \({interval}\) above",
         *(f"{value:.3f}" for value in values),
     )
-    print(f"README, the default: {scores(trained)}, untrained {trained['untrained']['miou']:.3f}")
+    print(f"README, the default: {scores(trained)}")
     return page
 
 
@@ -122,9 +122,12 @@ def real(page: str, place: Place, weights: str) -> str:
 
 
 def scores(trained: dict[str, Any]) -> str:
-    """Best, last and floor of a training."""
-    best, last, floor = (trained[which] for which in ("best", "last", "floor"))
-    return f"mIoU {best['miou']:.3f} at its best epoch, {last['miou']:.3f} at its last, {floor['miou']:.3f} the floor"
+    """Best and last epoch of a training, the untrained network and the training-free baseline."""
+    best, last, untrained, baseline = (trained[which]["miou"] for which in ("best", "last", "untrained", "floor"))
+    return (
+        f"mIoU {best:.3f} at its best epoch, {last:.3f} at its last; {untrained:.3f} before it, "
+        f"{baseline:.3f} the training-free baseline"
+    )
 
 
 def rewrite(path: Path, change: Callable[[str], str]) -> None:

@@ -123,7 +123,9 @@ def real(page: str, place: Place, weights: str) -> str:
 
 def scores(trained: dict[str, Any]) -> str:
     """Best and last epoch of a training, the untrained network and the training-free baseline."""
-    best, last, untrained, baseline = (trained[which]["miou"] for which in ("best", "last", "untrained", "floor"))
+    best, last, untrained, baseline = (
+        trained[which]["miou"] for which in ("best", "last", "untrained", "floor")
+    )
     return (
         f"mIoU {best:.3f} at its best epoch, {last:.3f} at its last; {untrained:.3f} before it, "
         f"{baseline:.3f} the training-free baseline"

@@ -54,5 +54,7 @@ def build_training(config: Config, model: Any) -> tuple[Any, Any]:
     """Optimiser and, where the recipe has one, the average of the weights; both None where nothing is trained."""
     if config.method == "prototype":
         return None, None
-    decay = config.recipe.average.ema
-    return config.recipe.optimizer.build(model), None if decay is None else WeightAverage(model, decay)
+    scored = config.recipe.average
+    plain = scored.ema is None and not scored.untrained
+    average = None if plain else WeightAverage(model, scored.ema, scored.untrained)
+    return config.recipe.optimizer.build(model), average

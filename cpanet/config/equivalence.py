@@ -40,6 +40,7 @@ _DEFAULTS = {
     "data.mask_values": None,
     "baseline.stage": "f3",
     "recipe.prior": None,
+    "recipe.average.untrained": 0,
     "recipe.episodes.invert": 0,
     "recipe.episodes.photometric": 0,
     "recipe.episodes.pseudo": 0,

@@ -73,6 +73,7 @@ class Init(Section):
 
 class Average(Section):
     ema: Optional[Annotated[float, Field(gt=0, lt=1)]]
+    untrained: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class Episodes(Section):

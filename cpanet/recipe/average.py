@@ -1,4 +1,4 @@
-"""A running average of the weights, for evaluation (Polyak averaging)."""
+"""The weights that are scored: a running average (Polyak averaging), and a share of the untrained ones."""
 
 from __future__ import annotations
 
@@ -12,24 +12,32 @@ from cpanet import runtime
 
 
 class WeightAverage:
-    """Exponential average of the trained parameters: ``a ← d·a + (1 − d)·w`` after each step.
+    """Exponential average of the trained parameters: ``a ← d·a + (1 − d)·v`` after each step.
 
-    Early on d is (1 + n)/(10 + n) where that is smaller, so that the random start is forgotten quickly.
+    Early on d is (1 + n)/(10 + n) where that is smaller, so that the random start is forgotten quickly; without ``decay``
+    it is 0. v is the weights w or, with ``untrained`` = s above 0, ``(1 − s)·w + s·w₀`` with the weights w₀ that training
+    started from: Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022, where s is 1 − α.
     """
 
-    def __init__(self, model: Any, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: Any, decay: float | None, untrained: float = 0.0) -> None:
+        self.decay, self.untrained = decay or 0.0, untrained
         self.steps = 0
         self._live = {name: p for name, p in model.named_parameters() if not p.is_stop_grad()}
-        self._average = {name: p.clone().stop_grad() for name, p in self._live.items()}
+        self._average = self._copies()
+        self._start = self._copies() if untrained else {}
+
+    def _copies(self) -> dict[str, Any]:
+        return {name: p.clone().stop_grad() for name, p in self._live.items()}
 
     def update(self) -> None:
         """Take in the weights as they are now."""
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        decay, share = min(self.decay, (1 + self.steps) / (10 + self.steps)), self.untrained
         for name, parameter in self._live.items():
-            average = self._average[name]
-            average.update(average * decay + parameter.detach() * (1.0 - decay))
+            average, now = self._average[name], parameter.detach()
+            if share:
+                now = now * (1.0 - share) + self._start[name] * share
+            average.update(average * decay + now * (1.0 - decay))
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
@@ -47,8 +55,13 @@ class WeightAverage:
         """State for a checkpoint."""
         return {"steps": np.array([self.steps]), **{n: a.numpy() for n, a in self._average.items()}}
 
-    def restore(self, tensors: dict[str, np.ndarray]) -> None:
-        """Put back what :meth:`tensors` returned."""
+    def start_tensors(self) -> dict[str, np.ndarray]:
+        """The weights that training started from, for a checkpoint; empty where they have no share."""
+        return {name: start.numpy() for name, start in self._start.items()}
+
+    def restore(self, tensors: dict[str, np.ndarray], start: dict[str, np.ndarray]) -> None:
+        """Put back what :meth:`tensors` and :meth:`start_tensors` returned."""
         self.steps = int(tensors["steps"][0])
-        for name, average in self._average.items():
-            average.assign(runtime.jt.array(tensors[name]))
+        for held, stored in ((self._average, tensors), (self._start, start)):
+            for name, value in held.items():
+                value.assign(runtime.jt.array(stored[name]))

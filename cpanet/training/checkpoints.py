@@ -63,6 +63,7 @@ class Checkpoints:
         tensors.update({f"optimizer.{n}": t for n, t in optimizer_tensors(optimizer).items()})
         if average is not None:
             tensors.update({f"average.{n}": t for n, t in average.tensors().items()})
+            tensors.update({f"start.{n}": t for n, t in average.start_tensors().items()})
         if self._records.last.exists():
             self._records.last.replace(self._records.previous)
         write_checkpoint(self._records.last, tensors, {**self._description, "progression": asdict(state)})
@@ -113,7 +114,7 @@ class Checkpoints:
         assign(model, part(MODEL_PREFIX), str(path))
         restore_optimizer(optimizer, part("optimizer."))
         if average is not None:
-            average.restore(part("average."))
+            average.restore(part("average."), part("start."))
         return state
 
     def _check_origin(self, path: Path, config: dict[str, Any], dataset: str) -> None:

@@ -54,7 +54,7 @@ PIECES = (
     Piece("cuBLAS", "libcublas.so.13", "cublas_v2.h", ("libcublas.so*", "libcublasLt.so*", "cublas*.h")),
     CUDNN,
     Piece("cuRAND", "libcurand.so.10", "curand.h", ("libcurand.so*", "curand*.h")),
-    Piece("cuFFT", "libcufft.so.12", "cufft.h", ("libcufft.so*", "cufft*.h")),
+    Piece("cuFFT", "libcufft.so.12", "cufft.h", ("libcufft.so*", "cufft*.h", "cudalibxt.h")),
     Piece("cuSPARSE", "libcusparse.so.12", "cusparse.h", ("libcusparse.so*", "cusparse*.h")),
     Piece("nvJitLink", "libnvJitLink.so.13", "", ("libnvJitLink.so*",)),
 )

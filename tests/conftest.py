@@ -10,6 +10,9 @@ import pytest
 WORKERS = 4  # at most: each holds a network and its compiled operators
 CPUS = len(os.sched_getaffinity(0))
 
+# one suite for every processor; tests of bfloat16 ask for it themselves
+os.environ.setdefault("CPANET_BF16", "off")
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side share the processor
     side_by_side = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CPUS // side_by_side)))

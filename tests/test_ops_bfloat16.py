@@ -11,8 +11,12 @@ import pytest
 
 from cpanet.doctor import reference
 from cpanet.runtime import jt, prepare
+from cpanet.runtime.precision import bfloat16_on_cpu
 from tests.shared import REPO
 
+NATIVE = pytest.mark.skipif(
+    bfloat16_on_cpu({}) is None, reason="the processor has neither AMX nor AVX512-BF16"
+)
 GEOMETRIES = [  # kernel, stride, padding, dilation
     (3, 1, 1, 1),
     (1, 1, 0, 1),
@@ -43,13 +47,16 @@ def gradients(y, *inputs, cotangent: np.ndarray):
 
 
 @pytest.mark.parametrize(("k", "stride", "padding", "dilation"), GEOMETRIES)
-@pytest.mark.parametrize("kind", ["rounded", pytest.param("float32", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind",
+    ["rounded", pytest.param("native", marks=NATIVE), pytest.param("float32", marks=pytest.mark.slow)],
+)
 def test_result_and_gradients_are_those_of_rounded_operands(kind, k, stride, padding, dilation):
     from cpanet.ops import bfloat16
 
     x, w = normal(2, 16, 13, 10), normal(24, 16, k, k, seed=1)
     geometry = (stride, stride, padding, padding, dilation, dilation)
-    rounded = to_bfloat16 if kind == "rounded" else (lambda a: a)
+    rounded = (lambda a: a) if kind == "float32" else to_bfloat16
     a, b = jt.array(x), jt.array(w)
     y = bfloat16.conv2d(a, b, geometry, kind)
     r = normal(*y.shape, seed=2)
@@ -74,27 +81,31 @@ def test_relu_and_dropout_of_the_fused_convolution():
         assert np.abs(actual - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
-def emulated(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "CPANET_BF16": "emulate", "PYTHONPATH": str(REPO)}
+KINDS = ["emulate", pytest.param("", marks=NATIVE)]  # of CPANET_BF16; empty: the processor's own
+
+
+def offering(kind: str, *arguments: str) -> str:
+    """What a Python says that offers bf16: ``kind`` is the value of CPANET_BF16."""
+    environment = {**os.environ, "CPANET_BF16": kind, "PYTHONPATH": str(REPO)}
     command = [sys.executable, *arguments]
     return subprocess.run(
         command, env=environment, cwd=REPO, capture_output=True, text=True, timeout=2400, check=True
-    )
-
-
-@pytest.mark.slow
-def test_the_doctor_sees_the_bits():
-    said = emulated(
-        "-m", "cpanet.doctor", "--device", "cpu", "--precision", "bf16", "--only", "bits of a conv"
     ).stdout
-    assert said.count("bf16 (7 bits)") == 2
 
 
 @pytest.mark.slow
-def test_the_doctor_passes_and_training_learns_as_at_float32(tmp_path):
-    said = emulated("-m", "cpanet.doctor", "--device", "cpu", "--precision", "bf16").stdout
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_doctor_passes_and_sees_the_bits(kind, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where it keeps what it found
+    said = offering(kind, "-m", "cpanet.doctor", "--device", "cpu", "--precision", "bf16")
     assert "All " in said
+    assert said.count("bf16 (7 bits)") == 2
     assert "learning: 20 steps" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_learns_as_at_float32(kind, tmp_path):
     losses = {}
     for precision in ("fp32", "bf16"):
         folder = tmp_path / precision
@@ -105,7 +116,7 @@ def test_the_doctor_passes_and_training_learns_as_at_float32(tmp_path):
             "backbone.weights=random",
             "device=cpu",
         )
-        emulated("run.py", *arguments, f"precision={precision}", f"hydra.run.dir={folder}")
+        offering(kind, "run.py", *arguments, f"precision={precision}", f"hydra.run.dir={folder}")
         rows = (folder / "metrics.csv").read_text().splitlines()
         losses[precision] = float(rows[-1].split(",")[rows[0].split(",").index("loss_main")])
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)

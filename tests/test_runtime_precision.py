@@ -44,6 +44,7 @@ def test_a_processor_offers_bfloat16_by_its_flags(monkeypatch):
     assert bfloat16_on_cpu({}, "flags : avx512f avx512_bf16") == "native"
     assert bfloat16_on_cpu({}, "flags : avx512f avx2") is None
     assert bfloat16_on_cpu({"CPANET_BF16": "emulate"}, "flags : avx2") == "rounded"
+    assert bfloat16_on_cpu({"CPANET_BF16": "off"}, "flags : amx_bf16") is None
     monkeypatch.setattr(precision_module, "bfloat16_on_cpu", lambda: "native")
     assert offered("cpu") == ("fp32", "bf16")
     assert resolve("bf16", "cpu") == "bf16"

@@ -27,7 +27,8 @@ from cpanet.runtime.home import user_cache
 
 LEVELS = {"fp32": 0, "tf32": 1, "bf16": 2, "fp16": 3}
 PRECISIONS = ("auto", *LEVELS)
-EMULATE = "CPANET_BF16"  # =emulate: operands rounded to bfloat16 and multiplied in float32, on any CPU, slowly: for tests
+# =emulate: operands rounded to bfloat16 and multiplied in float32, on any CPU, slowly; =off: as if the processor had none
+BFLOAT16 = "CPANET_BF16"
 BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
 
 
@@ -44,11 +45,14 @@ def _processor() -> str:
 
 
 def bfloat16_on_cpu(environ: Mapping[str, str] | None = None, processor: str | None = None) -> str | None:
-    """``native`` where the processor multiplies bfloat16, ``rounded`` where ``CPANET_BF16=emulate`` is set; else None."""
+    """``native`` where the processor multiplies bfloat16, else None; ``CPANET_BF16``: ``emulate`` → ``rounded``, ``off`` → None."""
     environ = os.environ if environ is None else environ
-    words = (_processor() if processor is None else processor).split()
-    if environ.get(EMULATE) == "emulate":
+    asked = environ.get(BFLOAT16)
+    if asked == "emulate":
         return "rounded"
+    if asked == "off":
+        return None
+    words = (_processor() if processor is None else processor).split()
     return "native" if any(flag in words for flag in BFLOAT16_FLAGS) else None
 
 

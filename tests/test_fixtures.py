@@ -34,8 +34,8 @@ def test_logits_of_the_released_code(fixture, backbone):
     assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-# In float64 (benchmarks/reference.py) these norms are 66.3611 and 66.1123: the stored ones, of PyTorch in float32, are 3.8e-4
-# and 3.4e-4 above, and those of float32 here up to 9e-4 below, by processor and number of threads.
+# In float64 (benchmarks/reference.py) these norms are 66.3611 and 66.1123: the stored ones, of PyTorch in float32, are
+# 3.8e-4 and 3.4e-4 above, and those of float32 here up to 9e-4 below, by processor and number of threads.
 BEFORE_SOFTMAX = ("REF.theta.weight", "REF.phi.0.weight")
 
 

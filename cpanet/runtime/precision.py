@@ -45,7 +45,7 @@ def _processor() -> str:
 
 
 def bfloat16_on_cpu(environ: Mapping[str, str] | None = None, processor: str | None = None) -> str | None:
-    """``native`` where the processor multiplies bfloat16, else None. ``CPANET_BF16``: ``emulate`` is ``rounded``, ``off`` None."""
+    """``native`` where the processor multiplies bfloat16, else None; ``CPANET_BF16`` asks for ``rounded`` or for None."""
     environ = os.environ if environ is None else environ
     asked = environ.get(BFLOAT16)
     if asked == "emulate":

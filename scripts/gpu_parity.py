@@ -84,10 +84,7 @@ def compare(cpu: dict[str, np.ndarray], device: dict[str, np.ndarray]) -> dict[s
         }
         for n in names
     }
-    parameters = {
-        n: _distance(device, cpu, f"parameter/{n}") / max(float(np.linalg.norm(cpu[f"parameter/{n}"])), 1e-6)
-        for n in names
-    }
+    parameters = {n: _distance(device, cpu, f"parameter/{n}") / _size(cpu[f"parameter/{n}"]) for n in names}
     losses = np.abs(device["losses"] - cpu["losses"]) / np.maximum(np.abs(cpu["losses"]), 1e-12)
     losses[np.isnan(cpu["losses"]) & np.isnan(device["losses"])] = 0.0  # no auxiliary loss on either
     return {
@@ -106,6 +103,11 @@ def compare(cpu: dict[str, np.ndarray], device: dict[str, np.ndarray]) -> dict[s
 
 def _distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray], key: str) -> float:
     return float(np.linalg.norm(one[key].astype(np.float64) - other[key]))
+
+
+def _size(parameter: np.ndarray) -> float:
+    """Its norm, at least that of as many weights of 0.01: one that started at 0 holds a single step alone."""
+    return max(float(np.linalg.norm(parameter)), 0.01 * parameter.size**0.5)
 
 
 def judge(worst: dict[str, float]) -> dict[str, bool]:

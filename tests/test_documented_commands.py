@@ -206,6 +206,8 @@ def test_the_others_name_what_is_there(command, tmp_path):
     elif words[1:3] == ["-m", "pytest"]:
         for word in words[3:]:
             assert not word.startswith("tests/") or (REPO / word).exists(), command
+    elif words[1] == "-m":
+        assert importlib.util.find_spec(words[2]), command
     else:
         assert (REPO / words[1]).is_file(), command
 

@@ -279,6 +279,10 @@ def test_a_terminal_without_utf8_ends_nothing(tmp_path: Path) -> None:
         text=True,
     )
     assert said.stdout == "ok 3x3 -> ?\nFAILED ?\n", said.stderr  # that a check has failed can still be seen
+    posix = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    refused = run_process(tmp_path, "data=folder", "data.root=钢", **posix)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "the locale (ascii) cannot read this argument. Set LC_ALL=C.UTF-8" in refused.stderr
     help_text = run_process(tmp_path, "--help", PYTHONIOENCODING="ascii")
     assert help_text.returncode == 0
     assert run_here(tmp_path, "--help") == 0

@@ -74,6 +74,7 @@ def launch(main: Callable[[], Any], at_loss: Callable[[], None]) -> NoReturn:
     sys.argv[1:] = [quote_path(argument, sweep) for argument in sys.argv[1:]]
     signal.signal(signal.SIGTERM, of_this_process(_interrupt))  # as Ctrl-C
     try:
+        refuse_undecoded(typed)
         with until_closed():
             main()
     except KeyboardInterrupt as error:
@@ -83,6 +84,19 @@ def launch(main: Callable[[], Any], at_loss: Callable[[], None]) -> NoReturn:
             at_loss()
         sys.exit(report(error))
     sys.exit(0)
+
+
+def refuse_undecoded(typed: Sequence[str]) -> None:
+    """UserError for an argument that the locale cannot decode: no file of that name could be opened or recorded."""
+    for argument in typed:
+        try:
+            argument.encode("utf-8")
+        except UnicodeEncodeError as error:
+            shown = argument.encode("utf-8", "replace").decode()
+            raise UserError(
+                f"{shown}: the locale ({sys.getfilesystemencoding()}) cannot read this argument. "
+                "Set LC_ALL=C.UTF-8, or start Python with PYTHONUTF8=1."
+            ) from error
 
 
 def again(typed: Sequence[str]) -> str:

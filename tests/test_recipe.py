@@ -1,4 +1,4 @@
-"""What a recipe may choose beside the optimiser: feature normalisation, how the head starts, what a defect pixel weighs."""
+"""What a recipe may choose beside the optimiser: feature normalisation, the head's start, the loss, the scored weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cpanet.losses import LossTerms, cross_entropy, segmentation_loss
 from cpanet.models import published_network
 from cpanet.models.feature_norm import FEATURE_NORMS, normalise_features
 from cpanet.models.init import principal_projection, start_from
+from cpanet.recipe import WeightAverage
 from cpanet.runtime import jt
 
 SIZE = 32
@@ -23,25 +24,25 @@ def features() -> np.ndarray:
     return np.random.default_rng(0).random((2, 6, 4, 3)).astype(np.float32)
 
 
-def test_the_papers_door_hands_features_through_exactly(features):
+def test_the_papers_feature_norm_hands_features_through_exactly(features):
     np.testing.assert_array_equal(through(features, "plain"), features)
 
 
 @pytest.mark.parametrize("feature_norm", FEATURE_NORMS[1:])
-def test_a_door_makes_the_head_indifferent_to_the_scale_of_features(features, feature_norm):
+def test_a_feature_norm_makes_the_head_indifferent_to_the_scale_of_features(features, feature_norm):
     np.testing.assert_allclose(
         through(features * 50, feature_norm), through(features, feature_norm), rtol=1e-3, atol=1e-4
     )
 
 
 @pytest.mark.parametrize("feature_norm", FEATURE_NORMS)
-def test_a_door_looks_at_each_image_alone(features, feature_norm):
+def test_a_feature_norm_looks_at_each_image_alone(features, feature_norm):
     np.testing.assert_allclose(
         through(features, feature_norm)[1:], through(features[1:], feature_norm), rtol=1e-5
     )
 
 
-def test_what_each_door_makes_equal(features):
+def test_what_each_feature_norm_makes_equal(features):
     position = through(features, "position")
     np.testing.assert_allclose((position**2).mean(1), 1, rtol=1e-4)
     standard = through(features, "standard")
@@ -127,3 +128,19 @@ def test_a_defect_pixel_can_weigh_as_much_as_several_sound_ones():
     np.testing.assert_allclose(found, (pixel * weight).sum() / weight.sum(), rtol=1e-5)
     plain = cross_entropy(jt.array(logits), jt.array(target)).item()
     np.testing.assert_allclose(plain, pixel.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("decay", "untrained"), [(0.9, 0.0), (0.9, 0.5), (None, 0.25)])
+def test_scored_weights_are_an_average_mixed_with_the_untrained_ones(decay, untrained):
+    linear = jt.nn.Linear(3, 2)
+    start = linear.weight.numpy()
+    average, expected = WeightAverage(linear, decay, untrained), start.astype(np.float64)
+    for step in range(1, 4):
+        linear.weight.assign(jt.array(start + step))
+        average.update()
+        d = min(decay or 0.0, (1 + step) / (10 + step))
+        expected = d * expected + (1 - d) * ((1 - untrained) * (start + step) + untrained * start)
+    with average.swapped_in():
+        np.testing.assert_allclose(linear.weight.numpy(), expected, rtol=1e-5)
+    np.testing.assert_array_equal(linear.weight.numpy(), start + 3)
+    assert bool(average.start_tensors()) == bool(untrained)

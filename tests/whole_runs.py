@@ -12,12 +12,13 @@ from cpanet.tasks.train import run
 from tests.hydra_app import compose
 from tests.sweep_runs import TINY
 
-# two epochs of three iterations, evaluated after each; dropout and an average of the weights on
+# two epochs of three iterations, evaluated after each; dropout and an average with the untrained weights on
 RUN = (
     *TINY,
     "train.epochs=2",
     "train.iterations_per_epoch=3",
     "recipe.average.ema=0.9",
+    "recipe.average.untrained=0.25",
     "recipe.dropout=true",
 )
 OFTEN = "checkpoint.every_iterations=1"

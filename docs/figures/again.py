@@ -72,7 +72,7 @@ def put(page: str, pattern: str, *values: object) -> str:
     (match,) = re.finditer(pattern, page)
     for group in reversed(range(len(values))):
         start, end = match.span(group + 1)
-        page = page[:start] + str(values[group]).replace("-", "−") + page[end:]
+        page = page[:start] + re.sub(r"-(?=\d)", "−", str(values[group])) + page[end:]
     return page
 
 

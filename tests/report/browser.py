@@ -24,7 +24,7 @@ def find() -> str | None:
 class Browser:
     """One page in a Chromium of its own; ``errors`` collects exceptions, console errors and failed loads."""
 
-    def __init__(self, program: str, profile: Path, timeout: float = 60) -> None:
+    def __init__(self, program: str, profile: Path, timeout: float = 120) -> None:
         self.errors: list[str] = []
         self.timeout = timeout
         self._number, self._rest, self._answers = 0, b"", {}

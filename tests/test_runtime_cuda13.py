@@ -33,6 +33,7 @@ LIBRARIES = {
 HEADERS = {
     "cu13": (
         *("cuda_runtime_api.h", "cuda_fp16.hpp", "cublas_v2.h", "curand.h", "cufft.h", "cusparse.h"),
+        "cudalibxt.h",
         *(
             "crt/host_config.h",
             "cccl/cub/cub.cuh",
@@ -104,6 +105,20 @@ def test_a_compiler_below_usr_local_and_cudnn_in_an_environment(tmp_path):
     assert judge(DRIVER, toolkit).usable
     assert toolkit.cudnn == site / "nvidia/cudnn/lib/libcudnn.so.9"
     assert toolkit.cudart == local / "lib64/libcudart.so.13"
+
+
+def test_a_compiler_and_runtime_below_usr_local_and_all_libraries_in_an_environment(tmp_path):
+    """As where PyTorch brought the libraries: cuFFT's headers include one that is not named after it."""
+    local, site = wheels(tmp_path / "a") / "nvidia" / "cu13", wheels(tmp_path / "site")
+    for file in (site / "nvidia/cu13/bin/nvcc", site / "nvidia/cu13/lib/libcudart.so.13"):
+        file.unlink()
+    for name in ("cublas_v2.h", "curand.h", "cufft.h", "cusparse.h", "cudalibxt.h"):
+        (local / "include" / name).unlink()
+    toolkit = found(site, CUDA_HOME=str(local))
+    assert isinstance(toolkit, Toolkit)
+    include = assemble(toolkit, tmp_path / "cache").parent.parent / "include"
+    assert (include / "cudalibxt.h").resolve() == site / "nvidia/cu13/include/cudalibxt.h"
+    assert (include / "cuda_fp16.hpp").resolve() == local / "include/cuda_fp16.hpp"
 
 
 def test_nvcc_path_comes_first(tmp_path):

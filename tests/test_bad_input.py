@@ -160,6 +160,8 @@ OUT_OF_RANGE = [
     ("recipe.loss.foreground", "0", "greater than 0"),
     ("recipe.average.ema", "0", "greater than 0"),
     ("recipe.average.ema", "1", "less than 1"),
+    ("recipe.average.untrained", "-0.1", "greater than or equal to 0"),
+    ("recipe.average.untrained", "1", "less than 1"),
     ("recipe.sampling", "images", "Did you mean image?"),
     ("train.epochs", "0", "greater than or equal to 1"),
     ("train.batch_size", "0", "greater than or equal to 1"),

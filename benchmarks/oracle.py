@@ -86,3 +86,13 @@ def train_fixture() -> tuple[dict[str, Any], Inputs, dict[str, np.ndarray]]:
     stored = json.loads((DATA / "train_vgg16bn.json").read_text())
     inputs = episode_inputs(stored["input_seed"], batch=1, shot=1)
     return stored, inputs, recipe_state(fixture_keys(stored["kind"]))
+
+
+# In float64 (benchmarks/reference.py) these norms are 66.3611 and 66.1123: the stored ones, of PyTorch in float32, are
+# 3.8e-4 and 3.4e-4 above, and those of float32 here up to 9e-4 below, by processor and number of threads.
+BEFORE_SOFTMAX = ("REF.theta.weight", "REF.phi.0.weight")
+
+
+def gradient_limit(name: str) -> float:
+    """How far the norm of a gradient of the stored training step may be off, of itself."""
+    return 3e-3 if name in BEFORE_SOFTMAX else 1e-3

@@ -115,6 +115,12 @@ def needs_plugin(command: str) -> None:
             pytest.skip(f"{module} is not installed (pip install -e '.[cluster,optuna]')")
 
 
+@pytest.fixture(autouse=True)
+def any_processor_has_bf16(monkeypatch):
+    """A command that asks for ``precision=bf16`` means a processor that has it; elsewhere its rounding is imitated."""
+    monkeypatch.setenv("CPANET_BF16", "emulate")
+
+
 def planned(command: str) -> Any:
     """``command`` as a parameter; to plan a sweep takes seconds, so all but the first are slow."""
     return pytest.param(command, marks=[pytest.mark.slow] if command in SWEEPS[1:] else [])

@@ -117,7 +117,7 @@ def needs_plugin(command: str) -> None:
 
 @pytest.fixture(autouse=True)
 def any_processor_has_bf16(monkeypatch):
-    """A command that asks for ``precision=bf16`` means a processor that has it; elsewhere its rounding is imitated."""
+    """A command that asks for ``precision=bf16`` means a processor that has it; the suite imitates its rounding on all."""
     monkeypatch.setenv("CPANET_BF16", "emulate")
 
 

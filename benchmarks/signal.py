@@ -57,7 +57,6 @@ def rms(x: Any) -> float:
 
 def look(settings: config.Config, episodes: int) -> dict[str, Any]:
     """The sizes named above, for one configuration, over ``episodes`` test episodes spread over the classes."""
-    from cpanet.losses import segmentation_loss
     from cpanet.models.feature_norm import normalise_features
     from cpanet.runtime import jt
 
@@ -71,7 +70,7 @@ def look(settings: config.Config, episodes: int) -> dict[str, Any]:
     model.dropout_source.reseed(0, 0)
     _, prototype = model.encode_supports(support, masks)
     logits = model.decode(query, prototype, size)
-    loss = segmentation_loss(logits, jt.array(batch.query_mask), settings.recipe.loss)
+    loss = settings.recipe.loss(logits, jt.array(batch.query_mask))
     parameters = {name: p for name, p in model.named_parameters() if not p.is_stop_grad()}
     gradients = dict(zip(parameters, jt.grad(loss, list(parameters.values()))))
     ratios = {}

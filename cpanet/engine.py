@@ -12,7 +12,7 @@ import numpy as np
 from cpanet.data import Batch, DefectDataset, Episode
 from cpanet.errors import UserError
 from cpanet.feature_cache import FeatureBatch, ImageFeatures
-from cpanet.losses import CROSS_ENTROPY, LossTerms
+from cpanet.losses import CROSS_ENTROPY, Loss
 from cpanet.metrics import Counts, Scores, episode_counts, predicted, summarise
 from cpanet.recipe import WeightAverage, gradient_sum, set_learning_rate
 from cpanet.runtime import jt
@@ -64,10 +64,10 @@ class Evaluation(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """Weight of the auxiliary loss, loss terms of the recipe, and the largest gradient norm (None: not clipped)."""
+    """Weight of the auxiliary loss, the recipe's loss, and the largest gradient norm (None: not clipped)."""
 
     k: float = 0.4
-    terms: LossTerms = CROSS_ENTROPY
+    loss: Loss = CROSS_ENTROPY
     clip_grad_norm: float | None = None
 
 
@@ -77,7 +77,7 @@ def train_step(model: Any, optimizer: Any, batch: Batch | FeatureBatch, objectiv
     if not isinstance(batch, FeatureBatch):
         features = model.episode_features(*features)
     masks = jt.array(batch.query_mask), jt.array(batch.support_mask)
-    main, auxiliary = model.losses_of_features(*features, *masks, objective.k, objective.terms)
+    main, auxiliary = model.losses_of_features(*features, *masks, objective.k, objective.loss)
     total = main if auxiliary is None else main + objective.k * auxiliary
     # launched before the backward pass exists: what no gradient needs is then freed first, a tenth of the peak memory
     total.sync()

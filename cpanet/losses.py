@@ -1,17 +1,29 @@
-"""Loss terms, on logits of two classes (0 = background, 1 = defect); label 255 is ignored."""
+"""The loss, on logits of two classes (0 = background, 1 = defect); label 255 is ignored."""
 
 from typing import Any, ClassVar
 
 from pydantic import SerializeAsAny
 
 from cpanet import runtime
-from cpanet.section import Component, NonNegative, Positive, Section, Text
+from cpanet.section import Component, NonNegative, Positive, Text
 
 IGNORE = 255
 
 
+class Loss(Component):
+    """What is minimised. Derive from it to put another in the place of :class:`SegmentationLoss`.
+
+    ``loss(logits (N, 2, H, W), target (N, H, W) in {0, 1, 255}) → scalar``; label 255 is ignored.
+    """
+
+    KEY: ClassVar[str] = "recipe.loss"
+
+    def __call__(self, logits: Any, target: Any) -> Any:
+        raise NotImplementedError
+
+
 class LossTerm(Component):
-    """A term that is added to the loss. Derive from it to add your own, inside this package or outside it.
+    """A term that is added to :class:`SegmentationLoss`. Derive from it to add your own, inside this package or outside it.
 
     ``term(logits (N, 2, H, W), target (N, H, W) in {0, 1, 255}) → scalar``; label 255 is ignored.
     """
@@ -22,8 +34,8 @@ class LossTerm(Component):
         raise NotImplementedError
 
 
-class LossTerms(Section):
-    """What is added to or changed in the paper's cross-entropy; the defaults change nothing.
+class SegmentationLoss(Loss):
+    """The paper's cross-entropy, averaged over the labelled pixels (0 where there is none), and what a recipe adds to it.
 
     dice: weight of a soft Dice term. focal_gamma: exponent γ of the focal weight (1−p)^γ on the cross-entropy.
     foreground: weight of a defect pixel in the cross-entropy's mean, a sound pixel's being 1.
@@ -35,29 +47,18 @@ class LossTerms(Section):
     foreground: Positive = 1.0
     terms: dict[Text, SerializeAsAny[LossTerm]] = {}
 
-
-CROSS_ENTROPY = LossTerms()
-
-
-def segmentation_loss(logits, target, terms: LossTerms = CROSS_ENTROPY):
-    """logits (N, 2, H, W), target (N, H, W) in {0, 1, 255} → scalar."""
-    difference, defect, valid = _prepare(logits, target)
-    loss = _cross_entropy(difference, defect, valid, terms.focal_gamma, terms.foreground)
-    if terms.dice:
-        loss = loss + terms.dice * _dice(difference, defect, valid)
-    for term in terms.terms.values():
-        loss = loss + term(logits, target)
-    return loss
+    def __call__(self, logits: Any, target: Any) -> Any:
+        valid = (target != IGNORE).float32()
+        difference, defect = logits[:, 1] - logits[:, 0], (target == 1).float32()
+        loss = _cross_entropy(difference, defect, valid, self.focal_gamma, self.foreground)
+        if self.dice:
+            loss = loss + self.dice * _dice(difference, defect, valid)
+        for term in self.terms.values():
+            loss = loss + term(logits, target)
+        return loss
 
 
-def cross_entropy(logits, target):
-    """Mean cross-entropy over the labelled pixels; 0 where there is none. Shapes as :func:`segmentation_loss`."""
-    return segmentation_loss(logits, target)
-
-
-def _prepare(logits, target):
-    valid = (target != IGNORE).float32()
-    return logits[:, 1] - logits[:, 0], (target == 1).float32(), valid
+CROSS_ENTROPY = SegmentationLoss()
 
 
 def _cross_entropy(difference, defect, valid, gamma: float, foreground: float):

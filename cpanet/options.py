@@ -50,8 +50,8 @@ def label(group: str, name: str) -> str:
 def current(config: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded ``config`` in this version's form.
 
-    Earlier versions named a backbone, a data set, an optimiser and a schedule alone, and said of CPP, SA and SSA whether
-    each is there.
+    Earlier versions named a backbone, a data set, an optimiser and a schedule alone, named no class of the loss and of
+    episodes, and said of CPP, SA and SSA whether each is there.
     """
     found = dict(config)
     backbone, ablation, recipe = found.get("backbone"), found.get("ablation"), found.get("recipe")
@@ -64,10 +64,11 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
         option = read("data", str(data.get("name")))
         found["data"] = {**({KEY: option[KEY]} if KEY in option else {}), **data}
     if isinstance(recipe, Mapping):
-        found["recipe"] = {
-            **recipe,
-            **{kind: _of_recipe(kind, recipe[kind]) for kind in ("optimizer", "schedule") if kind in recipe},
-        }
+        named = {kind: _of_recipe(kind, recipe[kind]) for kind in ("optimizer", "schedule") if kind in recipe}
+        for kind, before in (("loss", {}), ("episodes", {"name": "plain"})):
+            option = read(f"recipe/{kind}", "plain")
+            named[kind] = {KEY: option[KEY], **(recipe.get(kind) or before)}
+        found["recipe"] = {**recipe, **named}
     return found
 
 

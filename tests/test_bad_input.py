@@ -121,7 +121,6 @@ OUT_OF_RANGE = [
     ("backbone.label", "''", "at least 1 character"),
     ("backbone.imagenet", "''", "at least 1 character"),
     ("data.leave_out", "-1", "greater than or equal to 0"),
-    ("recipe.episodes.name", "''", "at least 1 character"),
     ("recipe.episodes.invert", "1.5", "less than or equal to 1"),
     ("recipe.episodes.photometric", "-1", "greater than or equal to 0"),
     ("recipe.episodes.pseudo", "2", "less than or equal to 1"),

@@ -153,3 +153,10 @@ def test_exit_status_of_a_run(
             "OSError": "x.csv cannot be written (No space left on device). Free space, or start elsewhere.",
         }
         assert said == f"error: {about[type(raised).__name__]}\n"
+
+
+def test_a_field_of_the_class_that_a_section_names_is_suggested() -> None:
+    with pytest.raises(
+        UserError, match=r"recipe\.episodes\.pseudos: unknown key\. Did you mean recipe\.episodes\.pseudo\?"
+    ):
+        compose("+recipe.episodes.pseudos=0.5", "data=embedded")

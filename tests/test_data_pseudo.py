@@ -11,12 +11,12 @@ from cpanet.data.transforms import denormalise
 from tests.datasets import tiny_dataset
 
 
-def one_batch(changes: EpisodeChanges):
+def one_batch(transform: EpisodeChanges):
     dataset = tiny_dataset()
     pool = [int(i) for i in dataset.split(0).train_indices]
     with EpisodeLoader(dataset, 0, 2, 7, 4, 64) as loader:
         episodes = next(loader.epoch(0)).episodes
-    return make_batch(dataset, episodes, 7, 0, 0, 64, changes, pool)
+    return make_batch(dataset, episodes, 7, 0, 0, 64, transform, pool)
 
 
 def test_pseudo_class_marks_what_was_painted_and_real_defects_are_background():
@@ -54,10 +54,10 @@ def test_negative_episodes_have_an_empty_target_and_supports_of_another_class():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_changed_batches_do_not_depend_on_workers_or_on_where_an_epoch_begins(workers):
-    changes = EpisodeChanges(invert=0.5, photometric=0.5, pseudo=0.5, distractor=0.5, negative=0.2)
-    with EpisodeLoader(tiny_dataset(), 0, 1, 3, 2, 32, changes=changes) as loader:
+    transform = EpisodeChanges(invert=0.5, photometric=0.5, pseudo=0.5, distractor=0.5, negative=0.2)
+    with EpisodeLoader(tiny_dataset(), 0, 1, 3, 2, 32, transform=transform) as loader:
         expected = list(loader.epoch(1))
-    with EpisodeLoader(tiny_dataset(), 0, 1, 3, 2, 32, workers=workers, changes=changes) as loader:
+    with EpisodeLoader(tiny_dataset(), 0, 1, 3, 2, 32, workers=workers, transform=transform) as loader:
         found = list(loader.epoch(1, start=1))
     for batch, wanted in zip(found, expected[1:]):
         assert np.array_equal(batch.query, wanted.query)

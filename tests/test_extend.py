@@ -52,6 +52,7 @@ def test_every_option_composes(tmp_path: Path) -> None:
         ("ablation", "without_branch"),
         ("recipe/loss", "area"),
         ("recipe/schedule", "steps"),
+        ("recipe/episodes", "uneven_light"),
         ("data", "listed"),
     ):
         shown = run(tmp_path, f"{group}={option}", "--cfg", "job")
@@ -64,13 +65,20 @@ def test_every_option_composes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_backbone_a_schedule_and_a_data_set_train_evaluate_resume_and_predict(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    mine = ("backbone=strided", "recipe/schedule=steps", *listed(tmp_path / "listed"))
+    mine = (
+        "backbone=strided",
+        "recipe/schedule=steps",
+        "recipe/episodes=uneven_light",
+        "data.workers=1",
+        *listed(tmp_path / "listed"),
+    )
     trained = run(tmp_path, *mine, *TINY, f"hydra.run.dir={run_dir}")
     assert trained.returncode == 0, trained.stderr
     result = json.loads((run_dir / "result.json").read_text())
     assert (result["status"], result["config"]["backbone"]["name"]) == ("completed", "strided")
     assert result["dataset"]["name"] == "listed"
     assert result["config"]["recipe"]["schedule"]["_target_"] == "examples.extend.schedules.Steps"
+    assert result["config"]["recipe"]["episodes"]["_target_"] == "examples.extend.episodes.UnevenLight"
     with (run_dir / "metrics.csv").open(encoding="utf-8") as rows:
         first, last = (float(row["lr"]) for row in csv.DictReader(rows))
     warmed_up, stepped_down = 0.0015 * 0.1, 0.0015 * 0.3 * 0.1**2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cpanet.losses import LossTerms, cross_entropy, segmentation_loss
+from cpanet.losses import CROSS_ENTROPY, SegmentationLoss
 from cpanet.models import published_network
 from cpanet.models.feature_norm import FEATURE_NORMS, normalise_features
 from cpanet.models.init import principal_projection, start_from
@@ -121,12 +121,12 @@ def test_a_defect_pixel_can_weigh_as_much_as_several_sound_ones():
     logits = rng.standard_normal((1, 2, 4, 4)).astype(np.float32)
     target = (rng.random((1, 4, 4)) > 0.7).astype(np.uint8)
     target[:, 0] = 255
-    found = segmentation_loss(jt.array(logits), jt.array(target), LossTerms(foreground=3.0)).item()
+    found = SegmentationLoss(foreground=3.0)(jt.array(logits), jt.array(target)).item()
     d, t = (logits[:, 1] - logits[:, 0])[target != 255], target[target != 255]
     pixel = np.log1p(np.exp(d)) - t * d
     weight = np.where(t == 1, 3.0, 1.0)
     np.testing.assert_allclose(found, (pixel * weight).sum() / weight.sum(), rtol=1e-5)
-    plain = cross_entropy(jt.array(logits), jt.array(target)).item()
+    plain = CROSS_ENTROPY(jt.array(logits), jt.array(target)).item()
     np.testing.assert_allclose(plain, pixel.mean(), rtol=1e-5)
 
 

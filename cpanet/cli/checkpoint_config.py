@@ -63,7 +63,7 @@ def adopt(config: DictConfig, overrides: Iterable[str]) -> None:
                 key: value for key, value in config.data.items() if _covered(f"data.{key}", {*OWN, *typed})
             }
             config.data = {**known["data"], **kept}
-        for kind in ("optimizer", "schedule"):
+        for kind in ("optimizer", "schedule", "loss", "episodes"):
             section = f"recipe.{kind}"
             own = _covered(section, typed) or any(_covered(key, [section]) for key in typed)
             if kind in known.get("recipe", {}) and not own:

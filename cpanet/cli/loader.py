@@ -181,6 +181,7 @@ NAMES = {
     "recipe.name": "recipe",
     "recipe.optimizer.name": "recipe/optimizer",
     "recipe.schedule.name": "recipe/schedule",
+    "recipe.episodes.name": "recipe/episodes",
 }
 
 

@@ -84,7 +84,8 @@ def known_keys() -> list[str]:
         for name, field in model.model_fields.items():
             kind = field.annotation
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                found += walk(kind, f"{prefix}{name}.")
+                for each in (kind, *kind.__subclasses__()):  # of a component, every class that has been named
+                    found += walk(each, f"{prefix}{name}.")
             else:
                 found.append(prefix + name)
         return found

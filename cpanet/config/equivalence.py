@@ -41,6 +41,8 @@ _DEFAULTS = {
     "baseline.stage": "f3",
     "recipe.prior": None,
     "recipe.average.untrained": 0,
+    "recipe.loss._target_": "cpanet.losses.SegmentationLoss",
+    "recipe.episodes._target_": "cpanet.data.EpisodeChanges",
     "recipe.episodes.invert": 0,
     "recipe.episodes.photometric": 0,
     "recipe.episodes.pseudo": 0,

@@ -7,11 +7,11 @@ from typing import Annotated, Literal, Optional, Union
 
 from pydantic import AfterValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
+from cpanet import losses
 from cpanet.data_section import DataSection
-from cpanet.losses import LossTerms
 from cpanet.protocol import Protocol
-from cpanet.recipe import Optimizer, Schedule
-from cpanet.section import Count, NonNegative, Positive, Probability, Section, Text
+from cpanet.recipe import EpisodeTransform, Optimizer, Schedule
+from cpanet.section import Count, NonNegative, Positive, Section, Text
 
 
 def _threshold(value: Union[float, str]) -> Union[float, str]:
@@ -76,15 +76,6 @@ class Average(Section):
     untrained: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class Episodes(Section):
-    name: Text = "plain"
-    invert: Probability = 0.0
-    photometric: Probability = 0.0
-    pseudo: Probability = 0.0
-    distractor: Probability = 0.0
-    negative: Probability = 0.0
-
-
 class Baseline(Section):
     stage: Stage = "f3"
 
@@ -97,11 +88,11 @@ class Recipe(Section):
     features: Literal["plain", "rms", "position", "standard"]
     clip_grad_norm: Optional[Positive]
     dropout: bool
-    loss: LossTerms
+    loss: SerializeAsAny[losses.Loss]
     average: Average
     sampling: Literal["image", "class"]
-    episodes: Episodes = Episodes()  # these two: of runs from before they were choices
-    prior: Optional[Stage] = None
+    episodes: SerializeAsAny[EpisodeTransform]
+    prior: Optional[Stage] = None  # of runs from before it was a choice
 
 
 class Train(Section):

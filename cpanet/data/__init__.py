@@ -5,6 +5,7 @@ from cpanet.data.dataset import DefectDataset, Split
 from cpanet.data.episodes import Episode, test_episodes, train_episodes
 from cpanet.data.images import read_image, value_range_of
 from cpanet.data.loader import Batch, EpisodeLoader, make_batch, test_batch, train_batches
+from cpanet.data.pseudo import EpisodeChanges
 from cpanet.data.sets import DataSet, EmbeddedSet, Folder, FSSD12Set, Metal8Set
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "DefectDataset",
     "EmbeddedSet",
     "Episode",
+    "EpisodeChanges",
     "EpisodeLoader",
     "FSSD12Set",
     "Folder",

@@ -21,17 +21,18 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cpanet.data import pseudo, transforms
+from cpanet.data import transforms
 from cpanet.data.dataset import DefectDataset
 from cpanet.data.episodes import Episode, train_episodes
-from cpanet.data.pseudo import PLAIN, EpisodeChanges
+from cpanet.data.pseudo import PLAIN
 from cpanet.errors import UserError
+from cpanet.recipe.episodes import EpisodeTransform
 
 WAIT_SECONDS = 60.0  # for one batch; a worker that is silent for longer is replaced
 RESTARTS = 3  # of one worker, until it makes a batch again
@@ -68,27 +69,22 @@ def fill_episode(
     indices: Sequence[int],
     rng: np.random.Generator,
     size: int,
-    changes: EpisodeChanges = PLAIN,
-    labels: Any = (),
-    pool: Sequence[int] = (),
+    transform: EpisodeTransform,
+    labels: Sequence[int],
+    pool: Sequence[int],
 ) -> None:
     """Write one augmented episode, query first, into row ``row`` of a batch's four arrays.
 
-    ``changes`` to it may use the pictures ``pool`` of the training classes; ``labels`` are all pictures' classes.
+    ``transform`` of it may use the pictures ``pool`` of the training classes; ``labels`` are all pictures' classes.
     """
     query, query_mask, support, support_mask = arrays
-    others = pseudo.other_class(changes, indices, labels, pool, rng)
-    if others is not None:
-        indices = (indices[0], *others)
+    supports = transform.supports(indices, labels, pool, rng)
     query[row], query_mask[row] = transforms.train(images[indices[0]], masks[indices[0]], rng, size)
-    for k, index in enumerate(indices[1:]):
+    for k, index in enumerate(supports):
         support[row, k], support_mask[row, k] = transforms.train(images[index], masks[index], rng, size)
-    if others is not None:
+    if any(labels[index] != labels[indices[0]] for index in supports):
         query_mask[row][query_mask[row] == 1] = 0
-    if changes.any:
-        pseudo.change_episode(
-            changes, [query[row], *support[row]], [query_mask[row], *support_mask[row]], images, pool, rng
-        )
+    transform.change([query[row], *support[row]], [query_mask[row], *support_mask[row]], images, pool, rng)
 
 
 def make_batch(
@@ -98,21 +94,20 @@ def make_batch(
     epoch: int,
     position: int,
     size: int,
-    changes: EpisodeChanges = PLAIN,
+    transform: EpisodeTransform = PLAIN,
     pool: Sequence[int] = (),
 ) -> Batch:
     """The training batch of ``episodes``, of which the first is episode ``position`` of the epoch.
 
-    ``pool``: the training images, of which ``changes`` may make use.
+    ``pool``: the training images, of which ``transform`` may make use.
     """
+    labels = dataset.labels.tolist()
     shapes = batch_shapes(len(episodes), len(episodes[0].supports), size)
     arrays = [np.empty(shape, dtype) for shape, dtype in shapes]
     for row, episode in enumerate(episodes):
         rng = np.random.default_rng([seed, epoch, position + row])
         indices = (episode.query, *episode.supports)
-        fill_episode(
-            arrays, row, dataset.images, dataset.masks, indices, rng, size, changes, dataset.labels, pool
-        )
+        fill_episode(arrays, row, dataset.images, dataset.masks, indices, rng, size, transform, labels, pool)
     return Batch(arrays[0], arrays[1], arrays[2], arrays[3], tuple(episodes))
 
 
@@ -175,7 +170,8 @@ class _Worker:
     def __init__(self, setup: dict[str, Any], files: Sequence[Any]):
         fds = [file.fileno() for file in files]
         source = str(Path(__file__).resolve().parents[2])
-        code = f"import sys; sys.path.insert(0, {source!r}); from cpanet.data.worker import main; main()"
+        path = [source, *sys.path]  # where this process finds classes that are not part of cpanet
+        code = f"import sys; sys.path = {path!r}; from cpanet.data.worker import main; main()"
         # A session of its own: Ctrl-C is for the training loop, which saves and then closes the workers.
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -255,9 +251,9 @@ class EpisodeLoader:
         size: int,
         workers: int = 0,
         sampling: str = "image",
-        changes: EpisodeChanges = PLAIN,
+        transform: EpisodeTransform = PLAIN,
     ):
-        self.sampling, self.changes = sampling, changes
+        self.sampling, self.transform = sampling, transform
         self._pool = [int(i) for i in dataset.split(fold).train_indices]
         self.dataset, self.fold, self.shot, self.seed = dataset, fold, shot, seed
         self.batch_size, self.size = batch_size, size
@@ -293,7 +289,7 @@ class EpisodeLoader:
             "batch_size": self.batch_size,
             "shot": self.shot,
             "size": self.size,
-            "changes": asdict(self.changes),
+            "transform": self.transform.model_dump(),
             "labels": [int(label) for label in self.dataset.labels],
             "pool": self._pool,
         }
@@ -330,7 +326,7 @@ class EpisodeLoader:
                 epoch,
                 (start + b) * self.batch_size,
                 self.size,
-                self.changes,
+                self.transform,
                 self._pool,
             )
             for b, group in enumerate(groups)

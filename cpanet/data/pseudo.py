@@ -15,37 +15,13 @@ import cv2
 import numpy as np
 
 from cpanet.data.transforms import IGNORE, MEAN, STD
+from cpanet.recipe.episodes import EpisodeTransform
+from cpanet.section import Probability
 
 FAMILIES = ("blob", "line", "spots")
 FILLS = ("offset", "noise", "stripes", "patch")
 SMALLEST, LARGEST = 0.03, 0.28  # extent of a painted region, as a part of the image's side
 TRIES = 8  # at a place where something of the region is on the picture
-
-Images = Sequence[np.ndarray]  # float32 (3, S, S), normalised
-Labels = Sequence[np.ndarray]  # uint8 (S, S), 0, 1 and 255 = padding
-
-
-@dataclass(frozen=True)
-class EpisodeChanges:
-    """How often a training episode is changed, each a probability; the defaults change nothing.
-
-    invert: query and supports are inverted in brightness together. photometric: contrast, gamma and brightness change in
-    all of them alike. pseudo: the episode becomes a pseudo-class. distractor: a pseudo-class has a second style beside it,
-    which is background. negative: the supports show another class, and the query's target is empty.
-    """
-
-    invert: float = 0.0
-    photometric: float = 0.0
-    pseudo: float = 0.0
-    distractor: float = 0.0
-    negative: float = 0.0
-
-    @property
-    def any(self) -> bool:
-        return any((self.invert, self.photometric, self.pseudo, self.negative))
-
-
-PLAIN = EpisodeChanges()
 
 
 @dataclass(frozen=True)
@@ -169,79 +145,93 @@ def _texture(style: Style, size: int, rng: np.random.Generator) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ whole episodes
 
 
-def other_class(
-    changes: EpisodeChanges, indices: Sequence[int], labels: Sequence[int], pool: Sequence[int], rng
-) -> list[int] | None:
-    """Supports of another training class in place of the episode's own; None where the episode stays as it is.
+class EpisodeChanges(EpisodeTransform):
+    """How often a training episode is changed, each a probability; the defaults change nothing.
 
-    ``indices``: query, then supports; ``labels``: the class of every image; ``pool``: the training images.
+    invert: query and supports are inverted in brightness together. photometric: contrast, gamma and brightness change in
+    all of them alike. pseudo: the episode becomes a pseudo-class. distractor: a pseudo-class has a second style beside it,
+    which is background. negative: the supports show another class, and the query's target is empty.
     """
-    if not changes.negative or rng.random() >= changes.negative:
-        return None
-    classes = sorted({labels[i] for i in pool} - {labels[indices[0]]})
-    if not classes:
-        return None
-    chosen = classes[int(rng.integers(len(classes)))]
-    members = [i for i in pool if labels[i] == chosen]
-    return [
-        int(i) for i in rng.choice(members, size=len(indices) - 1, replace=len(members) < len(indices) - 1)
-    ]
 
+    invert: Probability = 0.0
+    photometric: Probability = 0.0
+    pseudo: Probability = 0.0
+    distractor: Probability = 0.0
+    negative: Probability = 0.0
 
-def change_episode(
-    changes: EpisodeChanges,
-    images: Images,
-    labels: Labels,
-    pictures: Sequence[np.ndarray],
-    pool: Sequence[int],
-    rng: np.random.Generator,
-) -> None:
-    """Change one prepared episode in place: ``images`` and ``labels``, query first, of a batch.
+    def supports(
+        self, indices: Sequence[int], labels: Sequence[int], pool: Sequence[int], rng: np.random.Generator
+    ) -> Sequence[int]:
+        """Of another training class, where the episode becomes a negative one."""
+        own, shot = indices[1:], len(indices) - 1
+        if not self.negative or rng.random() >= self.negative:
+            return own
+        classes = sorted({labels[i] for i in pool} - {labels[indices[0]]})
+        if not classes:
+            return own
+        chosen = classes[int(rng.integers(len(classes)))]
+        members = [i for i in pool if labels[i] == chosen]
+        return [int(i) for i in rng.choice(members, size=shot, replace=len(members) < shot)]
 
-    ``pictures`` are the data set's decoded images uint8 (H, W, 3), of which those in ``pool`` may be painted from.
-    Padding stays padding.
-    """
-    invert, photometric, pseudo, distractor = rng.random(4) < (
-        changes.invert,
-        changes.photometric,
-        changes.pseudo,
-        changes.distractor,
-    )
-    if not (pseudo or photometric or invert):
-        return
-    grey = [image.transpose(1, 2, 0) * STD + MEAN for image in images]
-    if pseudo:
-        _pseudo_class(grey, labels, pictures[pool[int(rng.integers(len(pool)))]], rng, bool(distractor))
-    if photometric:
-        contrast, gamma, brightness = (
-            rng.uniform(0.7, 1.3),
-            np.exp(rng.uniform(-0.4, 0.4)),
-            rng.uniform(-20, 20),
+    def change(
+        self,
+        images: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray],
+        pictures: Sequence[np.ndarray],
+        pool: Sequence[int],
+        rng: np.random.Generator,
+    ) -> None:
+        """Paint a pseudo-class, change contrast and brightness, invert; padding stays padding."""
+        if not (self.invert or self.photometric or self.pseudo):
+            return
+        invert, photometric, pseudo, distractor = rng.random(4) < (
+            self.invert,
+            self.photometric,
+            self.pseudo,
+            self.distractor,
         )
-        grey = [_photometric(picture, contrast, gamma, brightness) for picture in grey]
-    if invert:
-        grey = [255.0 - picture for picture in grey]
-    for image, label, picture in zip(images, labels, grey):
-        inside = label != IGNORE
-        image[:, inside] = ((picture - MEAN) / STD).transpose(2, 0, 1)[:, inside]
+        if not (pseudo or photometric or invert):
+            return
+        grey = [image.transpose(1, 2, 0) * STD + MEAN for image in images]
+        if pseudo:
+            _pseudo_class(grey, masks, pictures[pool[int(rng.integers(len(pool)))]], rng, bool(distractor))
+        if photometric:
+            contrast, gamma, brightness = (
+                rng.uniform(0.7, 1.3),
+                np.exp(rng.uniform(-0.4, 0.4)),
+                rng.uniform(-20, 20),
+            )
+            grey = [_photometric(picture, contrast, gamma, brightness) for picture in grey]
+        if invert:
+            grey = [255.0 - picture for picture in grey]
+        for image, mask, picture in zip(images, masks, grey):
+            inside = mask != IGNORE
+            image[:, inside] = ((picture - MEAN) / STD).transpose(2, 0, 1)[:, inside]
+
+
+PLAIN = EpisodeChanges()
 
 
 def _pseudo_class(
-    grey: list[np.ndarray], labels: Labels, other: np.ndarray, rng: np.random.Generator, distractor: bool
+    grey: list[np.ndarray],
+    masks: Sequence[np.ndarray],
+    other: np.ndarray,
+    rng: np.random.Generator,
+    distractor: bool,
 ) -> None:
     """Paint one style into all pictures of an episode; its places become the masks."""
     style = draw_style(rng)
     second = draw_style(rng) if distractor else None
-    for n, label in enumerate(labels):
-        inside = label != IGNORE
+    for n, mask in enumerate(masks):
+        inside = mask != IGNORE
         if second is not None:
-            grey[n] = paint(grey[n], draw_region(second, rng, len(label)), second, other, rng)
+            grey[n] = paint(grey[n], draw_region(second, rng, len(mask)), second, other, rng)
         for _ in range(TRIES):
-            opacity = draw_region(style, rng, len(label))
+            opacity = draw_region(style, rng, len(mask))
             if np.any((opacity > 0.5) & inside):
                 break
         grey[n] = paint(grey[n], opacity, style, other, rng)
-        label[inside] = (opacity > 0.5)[inside]
+        mask[inside] = (opacity > 0.5)[inside]
 
 
 def _photometric(picture: np.ndarray, contrast: float, gamma: float, brightness: float) -> np.ndarray:

@@ -13,8 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from cpanet import targets
 from cpanet.data.loader import batch_shapes, batch_views, fill_episode
-from cpanet.data.pseudo import EpisodeChanges
+from cpanet.recipe.episodes import EpisodeTransform
 
 
 def _images(fd: int, sizes: list[list[int]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -40,8 +41,8 @@ def main() -> None:
     images, masks = _images(setup["fds"][0], setup["sizes"])
     slots = mmap.mmap(setup["fds"][1], 0)
     shapes = batch_shapes(setup["batch_size"], setup["shot"], setup["size"])
-
-    changes, labels = EpisodeChanges(**setup["changes"]), setup["labels"]
+    targets.allow(targets.targets_of(setup["transform"]))  # which the process that asks has checked
+    transform, labels = EpisodeTransform.model_validate(setup["transform"]), setup["labels"]
 
     for line in sys.stdin.buffer:
         task = json.loads(line)
@@ -51,7 +52,7 @@ def main() -> None:
             for row, indices in enumerate(task["episodes"]):
                 rng = np.random.default_rng(task["seeds"][row])
                 fill_episode(
-                    arrays, row, images, masks, indices, rng, setup["size"], changes, labels, setup["pool"]
+                    arrays, row, images, masks, indices, rng, setup["size"], transform, labels, setup["pool"]
                 )
         except Exception:
             answer["error"] = traceback.format_exc()

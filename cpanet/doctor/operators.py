@@ -156,7 +156,7 @@ def float32_checks(remedy: str) -> list[Check]:
     labels = jt.array(target.astype(np.int32))
     wanted = partial(reference.cross_entropy, target=target)
     logits = 3 * random((BATCH, 2, HEIGHT, WIDTH))
-    add("cross-entropy, label 255 ignored", lambda v: losses.cross_entropy(v, labels), wanted, logits)
+    add("cross-entropy, label 255 ignored", lambda v: losses.CROSS_ENTROPY(v, labels), wanted, logits)
     return [*found, Check("SGD, momentum and weight decay", sgd, remedy)]
 
 

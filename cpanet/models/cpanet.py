@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cpanet.losses import CROSS_ENTROPY, LossTerms, segmentation_loss
+from cpanet.losses import CROSS_ENTROPY, Loss
 from cpanet.models import init
 from cpanet.models.dropout import ChannelDropout, DropoutSource, scale_channels
 from cpanet.models.feature_norm import normalise_features
@@ -224,17 +224,15 @@ class CPANet(jt.nn.Module):
         _, prototype = self.encode_supports(support_features, support_mask)
         return self.decode(query_features, prototype, _size(query))
 
-    def losses(
-        self, query, query_mask, support, support_mask, k: float = 0.4, terms: LossTerms = CROSS_ENTROPY
-    ):
+    def losses(self, query, query_mask, support, support_mask, k: float = 0.4, loss: Loss = CROSS_ENTROPY):
         """Main and auxiliary loss of a batch; the total is ``main + k · auxiliary``.
 
-        query_mask (B, H, W) and support_mask (B, K, H, W) hold 0, 1 and 255 = ignored; ``terms`` beside the paper's
-        cross-entropy belong to the recipe and enter both. The auxiliary loss is None where
+        query_mask (B, H, W) and support_mask (B, K, H, W) hold 0, 1 and 255 = ignored; both are measured by ``loss``,
+        which belongs to the recipe. The auxiliary loss is None where
         there is no such branch or k is 0: it is then not computed at all.
         """
         query_features, support_features = self.episode_features(query, support)
-        return self.losses_of_features(query_features, support_features, query_mask, support_mask, k, terms)
+        return self.losses_of_features(query_features, support_features, query_mask, support_mask, k, loss)
 
     def losses_of_features(
         self,
@@ -243,17 +241,17 @@ class CPANet(jt.nn.Module):
         query_mask,
         support_mask,
         k: float = 0.4,
-        terms: LossTerms = CROSS_ENTROPY,
+        loss: Loss = CROSS_ENTROPY,
     ):
         """:meth:`losses` of what :meth:`episode_features` gives."""
         shots, prototype = self.encode_supports(support_features, support_mask)
         size = _size(query_mask)
-        main = segmentation_loss(self.decode(query_features, prototype, size), query_mask, terms)
+        main = loss(self.decode(query_features, prototype, size), query_mask)
         if self.auxiliary is None or k == 0:
             return main, None
-        return main, self._auxiliary(shots, support_mask, size, terms)
+        return main, self._auxiliary(shots, support_mask, size, loss)
 
-    def _auxiliary(self, shots, masks, size, terms: LossTerms):
+    def _auxiliary(self, shots, masks, size, loss: Loss):
         released = self.protocol.aux_loss == "last"
         indices = [len(shots) - 1] if released else range(len(shots))
         total: Any = None
@@ -261,8 +259,8 @@ class CPANet(jt.nn.Module):
             target = masks[:, i]
             if self.protocol.aux_padding == "background":
                 target = (target == 1).int32()
-            loss = segmentation_loss(self._run(self.auxiliary, *shots[i], size), target, terms)
-            total = loss if total is None else total + loss
+            of_shot = loss(self._run(self.auxiliary, *shots[i], size), target)
+            total = of_shot if total is None else total + of_shot
         return total / len(shots)
 
     def episode_features(self, query, support):

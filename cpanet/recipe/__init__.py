@@ -1,6 +1,7 @@
 """How the weights are trained: optimiser, learning rate over time, averaging. Mirrors ``conf/recipe``."""
 
 from cpanet.recipe.average import WeightAverage
+from cpanet.recipe.episodes import EpisodeTransform
 from cpanet.recipe.optimizer import (
     SGD,
     AdamW,
@@ -16,6 +17,7 @@ __all__ = [
     "SGD",
     "AdamW",
     "Cosine",
+    "EpisodeTransform",
     "Optimizer",
     "Poly",
     "Schedule",

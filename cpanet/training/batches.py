@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterator
 from functools import partial
 from itertools import islice
@@ -9,7 +10,6 @@ from typing import Any
 
 from cpanet.config import Config
 from cpanet.data import Batch, DefectDataset, EpisodeLoader
-from cpanet.data.pseudo import EpisodeChanges
 from cpanet.feature_cache import FeatureBatch, SharedFeatures
 
 
@@ -32,7 +32,7 @@ class TrainingBatches:
         self._config, self._model, self._shared = config, model, shared
         available = len(dataset.split(config.fold).train_indices) // config.train.batch_size
         self.per_epoch = min(available, config.train.iterations_per_epoch or available)
-        changes = config.recipe.episodes.model_dump(exclude={"name"})
+        transform = config.recipe.episodes
         self._origin = (  # what batches behind the backbone depend on, besides epoch and position
             config.seed,
             config.backbone.name,
@@ -44,7 +44,7 @@ class TrainingBatches:
             config.data.image_size,
             config.recipe.sampling,
             config.data.leave_out,
-            tuple(changes.values()),
+            json.dumps(transform.model_dump(exclude={"name"}), sort_keys=True),
             model.unpooled,
         )
         # where all are kept there is nothing left for workers to do
@@ -58,7 +58,7 @@ class TrainingBatches:
             config.data.image_size,
             workers=0 if kept else config.data.workers,
             sampling=config.recipe.sampling,
-            changes=EpisodeChanges(**changes),
+            transform=transform,
         )
 
     def __enter__(self) -> TrainingBatches:

@@ -23,12 +23,12 @@ SIZE, SHOWN, GAP, COLUMNS = 200, 130, 5, 4
 FOLD, SEED, EPOCH = 0, 0, 0
 
 
-def episodes(root: Path, position: int, count: int, changes: EpisodeChanges) -> list[np.ndarray]:
+def episodes(root: Path, position: int, count: int, transform: EpisodeChanges) -> list[np.ndarray]:
     """Episodes ``position`` and following of the first epoch: support | query, uint8 RGB."""
     dataset = load_dataset("metal8", root)
     chosen = train_episodes(dataset, FOLD, 1, SEED, EPOCH, "class")[position : position + count]
     pool = [int(index) for index in dataset.split(FOLD).train_indices]
-    batch = make_batch(dataset, chosen, SEED, EPOCH, position, SIZE, changes, pool)
+    batch = make_batch(dataset, chosen, SEED, EPOCH, position, SIZE, transform, pool)
     pairs = []
     for row in range(count):
         sides = [

@@ -78,15 +78,20 @@ class SharedFeatures:
     The rows of a table meet, seed by seed and fold by fold, the same images, and the backbone is frozen: what it makes of
     them is computed by the first of these runs. Keys and origins are all that the numbers depend on. Everything is kept in
     host memory; training batches up to ``limit`` bytes (by default an eighth of the machine's), those beyond are computed
-    anew in every run.
+    anew in every run. A sweep that has gone on to the next seed or fold after several runs of one (``seed=0,1
+    ablation=…``) lets the batches of that one go; where every run has another seed, the first ones stay.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = an_eighth_of_memory() if limit is None else limit
         self._images: dict[Hashable, ImageFeatures] = {}
         self._projection: tuple[Hashable, Any] | None = None
-        self._batches: dict[Hashable, FeatureBatch] = {}
+        self._batches: dict[
+            Hashable, dict[tuple[int, int], FeatureBatch]
+        ] = {}  # origin → (epoch, position) → batch
         self._bytes = 0
+        self._in_a_row: dict[Hashable, int] = {}  # how many runs had the same origin, one after the other
+        self._last: Hashable = None
 
     def images(
         self, key: Hashable, model: Any, dataset: DefectDataset, indices: Iterable[int], size: int
@@ -108,9 +113,12 @@ class SharedFeatures:
             self._projection = key, make()
         return self._projection[1]
 
-    def complete(self, origin: Hashable, epochs: int, batches: int) -> bool:
-        """Whether every training batch of such a run is there; ``origin``: what batches depend on but their position."""
-        return all((origin, e, b) in self._batches for e in range(epochs) for b in range(batches))
+    def begin(self, origin: Hashable, epochs: int, batches: int) -> bool:
+        """Begin a run; whether all its training batches are there. ``origin``: what they depend on but their position."""
+        self._in_a_row[origin] = self._in_a_row[origin] + 1 if origin == self._last else 1
+        self._last = origin
+        kept = self._batches.get(origin, {})
+        return all((e, b) in kept for e in range(epochs) for b in range(batches))
 
     def training_batches(
         self,
@@ -122,17 +130,25 @@ class SharedFeatures:
         source: Callable[[int], Iterator[Batch]],
     ) -> Iterator[FeatureBatch]:
         """Batches ``start`` to ``stop`` of an epoch; ``source(position)`` gives their images from a position on."""
-        position = start
-        while position < stop and (kept := self._batches.get((origin, epoch, position))) is not None:
-            yield kept
+        kept, position = self._batches.setdefault(origin, {}), start
+        while position < stop and (epoch, position) in kept:
+            yield kept[epoch, position]
             position += 1
         if position == stop:
             return
         for batch in islice(source(position), stop - position):
             query, support = model.episode_features(jt.array(batch.query), jt.array(batch.support))
             made = FeatureBatch(query.numpy(), batch.query_mask, support.numpy(), batch.support_mask)
-            if self._bytes + made.nbytes <= self._limit and (origin, epoch, position) not in self._batches:
-                self._batches[origin, epoch, position] = made
+            if (epoch, position) not in kept and self._has_room(made.nbytes, origin):
+                kept[epoch, position] = made
                 self._bytes += made.nbytes
             yield made
             position += 1
+
+    def _has_room(self, size: int, origin: Hashable) -> bool:
+        """Whether ``size`` bytes can be kept for ``origin``, once what is done with has been let go."""
+        for other in [key for key in self._batches if key != origin and self._in_a_row.get(key, 0) > 1]:
+            if self._bytes + size <= self._limit:
+                break
+            self._bytes -= sum(batch.nbytes for batch in self._batches.pop(other).values())
+        return self._bytes + size <= self._limit

@@ -47,8 +47,8 @@ def test_the_second_run_computes_nothing(features):
     second = Backbone()
     assert epoch(features, second) == [0, 2, 4, 6]
     assert second.passes == 0
-    assert features.complete(0, 1, 4)
-    assert not features.complete(0, 2, 4)
+    assert features.begin(0, 1, 4)
+    assert not features.begin(0, 2, 4)
 
 
 def test_runs_that_see_other_images_are_apart(features):
@@ -56,7 +56,7 @@ def test_runs_that_see_other_images_are_apart(features):
     other = Backbone()
     epoch(features, other, origin=1)
     assert other.passes == 4
-    assert not features.complete(2, 1, 1)
+    assert not features.begin(2, 1, 1)
 
 
 def test_a_run_that_begins_in_the_middle_and_one_that_goes_further(features):
@@ -68,8 +68,30 @@ def test_a_run_that_begins_in_the_middle_and_one_that_goes_further(features):
     assert again.passes == 0
 
 
+def one_batch() -> int:
+    return next(SharedFeatures().training_batches(Backbone(), 0, 0, 0, 1, images)).nbytes
+
+
+def passes(features: SharedFeatures, origin: object) -> int:
+    """How often a run of ``origin`` asks the backbone."""
+    model = Backbone()
+    features.begin(origin, 1, 4)
+    assert epoch(features, model, origin=origin) == [0, 2, 4, 6]
+    return model.passes
+
+
+def test_rows_of_every_seed_share_where_seeds_come_one_after_the_other():
+    features = SharedFeatures(limit=4 * one_batch())
+    assert [passes(features, seed) for seed in (0, 0, 0, 1, 1, 2, 2)] == [4, 0, 0, 4, 0, 4, 0]
+
+
+def test_the_first_seed_stays_where_every_run_has_another():
+    features = SharedFeatures(limit=4 * one_batch())
+    assert [passes(features, seed) for seed in (0, 1, 2, 0, 1, 2)] == [4, 4, 4, 0, 4, 4]
+
+
 def test_no_more_is_kept_than_the_limit():
-    one = next(SharedFeatures().training_batches(Backbone(), 0, 0, 0, 1, images)).nbytes
+    one = one_batch()
     features = SharedFeatures(limit=2 * one)
     epoch(features, Backbone())
     model = Backbone()

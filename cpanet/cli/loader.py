@@ -29,7 +29,7 @@ from cpanet.cli.numbers import as_choice
 from cpanet.config import defaults, resume
 from cpanet.config.keys import leaves
 from cpanet.console import program
-from cpanet.data import DataSet
+from cpanet.data import DataSet, FSSD12Set
 from cpanet.errors import UserError
 
 MOST_JOBS = 256  # of a sweep, whose configurations are kept
@@ -42,7 +42,7 @@ _composed: dict[str, Any] = {}
 def is_synthetic(data: str) -> bool:
     """Whether the option ``data`` of the configuration that is being composed is drawn."""
     if data == "auto":
-        return not (_composed["root"] or os.environ.get("FSSD12_ROOT"))
+        return not (_composed["root"] or os.environ.get(FSSD12Set.VARIABLE))
     option = _composed["options"].load_config(f"data/{data}")
     if option is None or targets.KEY not in option.config:
         return False  # here and below: Hydra, or the check, says what is wrong

@@ -16,9 +16,8 @@ from cpanet.data import DefectDataset
 from cpanet.errors import UserError
 from cpanet.explore.episodes import episodes_file, read_episodes
 from cpanet.explore.session import Query, Session, Support
-from cpanet.predict import Segmenter
 from cpanet.runtime.gradio_import import import_gradio
-from cpanet.tasks.inputs import check_checkpoint
+from cpanet.tasks.inputs import check_checkpoint, segmenter_of
 
 FIRST_PORT, PORTS = 7860, 100
 
@@ -56,17 +55,8 @@ def start(config: ExploreConfig, directory: Path) -> tuple[Any, str]:
 
 def open_session(config: ExploreConfig) -> Session:
     """Network, data set and episodes; the page does without the last two where they are not there."""
-    segmenter = Segmenter(
-        config.checkpoint,
-        image_size=config.data.image_size,
-        device=config.device,
-        backbone=config.backbone.name,
-        weights=config.backbone.weights,
-        seed=config.seed,
-        stage=config.baseline.stage,
-        support_mask=config.protocol.support_mask,
-        batch_size=1,  # one shape, whatever the number of queries: nothing is compiled while somebody waits
-    ).load()
+    # one picture at a time is one shape, whatever the number of queries: nothing is compiled while somebody waits
+    segmenter = segmenter_of(config, batch_size=1).load()
     file = episodes_file(config.checkpoint)
     episodes = read_episodes(file) if file is not None else {}
     episodes.pop("floor", None)  # another network's

@@ -1,4 +1,7 @@
-"""What tasks check of their inputs before anything is written: data sets, weights, checkpoints. Starts no Jittor."""
+"""What tasks check of their inputs before anything is written (data sets, weights, checkpoints), and their segmenter.
+
+Starts no Jittor.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from cpanet.data.catalog import Layout
 from cpanet.data.folder import Contents, list_pairs
 from cpanet.data.memory import dataset_of
 from cpanet.errors import UserError
+from cpanet.predict.segmenter import Segmenter
 
 
 def check_folder(config: Common) -> None:
@@ -55,6 +59,21 @@ def check_checkpoint(config: UseConfig) -> None:
         )
     if config.checkpoint is None or config.method != "cpanet":  # a checkpoint holds the backbone's weights
         check_weights(config)
+
+
+def segmenter_of(config: UseConfig, **settings: Any) -> Segmenter:
+    """The segmenter that the configuration describes; ``settings`` are further arguments of it."""
+    return Segmenter(
+        None if config.method == "prototype" else config.checkpoint,
+        image_size=config.data.image_size,
+        device=config.device,
+        backbone=config.backbone.name,
+        weights=config.backbone.weights,
+        seed=config.seed,
+        stage=config.baseline.stage,
+        support_mask=config.protocol.support_mask,
+        **settings,
+    )
 
 
 def fold_problems(fold: Any, layout: Layout) -> list[str]:

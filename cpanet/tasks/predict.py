@@ -37,7 +37,7 @@ from cpanet.predict.segmenter import Segmenter
 from cpanet.predict.supports import Supports, find_supports, read_supports
 from cpanet.records import environment_facts, git_commit
 from cpanet.records.result_file import DamagedResult, read_result, write_result
-from cpanet.tasks.inputs import check_checkpoint
+from cpanet.tasks.inputs import check_checkpoint, segmenter_of
 
 DISAGREES = 0.25  # of the other supports' IoU, below which a support is named
 UNSEEN = 0.05  # IoU of every support by the others, below which they say nothing about each other
@@ -110,7 +110,15 @@ def run(config: PredictConfig, directory: Path, resume: bool = False) -> float:
     remove_outputs(directory)
     supports = read_supports(config.support, config.data.mask_threshold, config.data.mask_values)
     queries = find_queries(config.query)
-    segmenter = segmenter_of(config)
+    options = config.predict
+    segmenter = segmenter_of(
+        config,
+        threshold=options.threshold,
+        tiling=options.tiling,
+        tile=options.tile,
+        overlap=options.overlap,
+        batch_size=options.batch_size,
+    )
     description = segmenter.description
     for note in [] if description is None else description.notes:
         log(f"note: {note}")
@@ -118,7 +126,6 @@ def run(config: PredictConfig, directory: Path, resume: bool = False) -> float:
     if warning is not None:
         log(f"warning: {warning}.", style="bold yellow")
     segmenter.fit(supports.images, supports.masks)
-    options = config.predict
     log(
         f"{len(supports.names)} supports, {len(queries)} pictures; {device.gpu or device.device}; seen at "
         f"{segmenter.size}×{segmenter.size} pixels, "
@@ -147,26 +154,6 @@ def run(config: PredictConfig, directory: Path, resume: bool = False) -> float:
         )
     say_end(tally, directory)
     return tally.iou
-
-
-def segmenter_of(config: PredictConfig) -> Segmenter:
-    """The segmenter that the configuration describes."""
-    options = config.predict
-    return Segmenter(
-        None if config.method == "prototype" else config.checkpoint,
-        threshold=options.threshold,
-        tiling=options.tiling,
-        tile=options.tile,
-        overlap=options.overlap,
-        image_size=config.data.image_size,
-        batch_size=options.batch_size,
-        device=config.device,
-        backbone=config.backbone.name,
-        weights=config.backbone.weights,
-        seed=config.seed,
-        stage=config.baseline.stage,
-        support_mask=config.protocol.support_mask,
-    )
 
 
 def below_baseline(checkpoint: Path | None) -> str | None:

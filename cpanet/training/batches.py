@@ -48,7 +48,7 @@ class TrainingBatches:
             model.unpooled,
         )
         # where all are kept there is nothing left for workers to do
-        kept = shared is not None and shared.complete(self._origin, epochs, self.per_epoch)
+        kept = shared is not None and shared.begin(self._origin, epochs, self.per_epoch)
         self._loader = EpisodeLoader(
             dataset,
             config.fold,

@@ -199,7 +199,7 @@ def parse_recipe(text: str) -> tuple[str, list[str]]:
 
 
 COLUMNS = (
-    "recipe", "runs", "leaves the plateau at", "last mIoU", "minus the floor", "reaches the first row's last mIoU at",
+    "recipe", "runs", "leaves the plateau at", "last mIoU", "minus the baseline", "reaches the first row's last mIoU at",
     "seconds of training", "diverged", "failed",
 )  # fmt: skip
 
@@ -223,7 +223,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """mIoU over iterations and over seconds of training, bands: 95 % intervals over seeds; dashed: the floor."""
+    """mIoU over iterations and over seconds of training, bands: 95 % intervals over seeds; dashed: the training-free baseline."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -240,7 +240,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
                 axis.fill_between(at, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
         if record["floor"] is not None:
             axis.axhline(
-                record["floor"], color="0.4", linestyle="--", linewidth=1, label="training-free floor"
+                record["floor"], color="0.4", linestyle="--", linewidth=1, label="training-free baseline"
             )
         axis.set_xlabel(label)
         axis.spines[["top", "right"]].set_visible(False)
@@ -329,7 +329,7 @@ def main() -> int:
     (results / f"{stem}.md").write_text(table(record))
     draw(record, (Path(options.out) if options.out else FIGURES) / f"{stem}.svg")
     print(table(record))
-    print(f"floor {record['floor']}; written to {written}")
+    print(f"training-free baseline {record['floor']}; written to {written}")
     return 0
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Callable, NamedTuple
 
@@ -65,6 +66,12 @@ class FeatureBatch(NamedTuple):
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self)
+
+
+def backbone_key(section: Mapping[str, Any]) -> str:
+    """What of a ``backbone`` section decides its features, beside its weights: the class and its arguments."""
+    about = ("label", "imagenet", "weights", "lr", "epochs")
+    return json.dumps({key: value for key, value in section.items() if key not in about}, sort_keys=True)
 
 
 def an_eighth_of_memory() -> int:

@@ -2,7 +2,7 @@
 
 from typing import Literal, Optional
 
-from cpanet.section import Section
+from cpanet.section import Section, Text
 
 
 class Protocol(Section):
@@ -17,17 +17,7 @@ class Protocol(Section):
     choice do, and loses small defects.
     """
 
-    name: Optional[
-        Literal[
-            "corrected",
-            "released",
-            "released_prototype_average",
-            "released_aux_loss",
-            "released_backbone_mode",
-            "released_aux_padding",
-            "released_support_mask",
-        ]
-    ] = None
+    name: Optional[Text] = None
     prototype_average: Literal["shots", "batch"] = "shots"
     aux_loss: Literal["mean", "last"] = "mean"
     backbone_mode: Literal["eval", "train"] = "eval"

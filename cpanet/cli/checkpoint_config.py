@@ -19,13 +19,15 @@ OWN = ("task", "checkpoint", "device", "precision", "evaluate", "log", "data.wor
 # What the weights decide: anything else would not fit them.
 FIXED = (
     "method",
-    "backbone.name",
+    "backbone",
     "ablation.prototype",
     "ablation.decoder",
     "model.width",
     "recipe.features",
     "recipe.prior",
 )
+# Of a backbone's section, what may be said beside a checkpoint.
+FREE = tuple(f"backbone.{key}" for key in ("label", "imagenet", *options.TRAINED_WITH))
 # Keys that groups of other names set.
 ALIASES = {"loss_k": "loss.k"}
 
@@ -47,11 +49,11 @@ def adopt(config: DictConfig, overrides: Iterable[str]) -> None:
     typed = typed_keys(map(options.as_typed_now, overrides))
     known = options.current(description.config)
     now = leaves(OmegaConf.create(OmegaConf.to_container(config, resolve=False)))
-    recorded = {key: value for key, value in leaves(known).items() if key in now or _covered(key, FIXED)}
+    recorded = {key: value for key, value in leaves(known).items() if key in now or _is_fixed(key)}
     _refuse_contradictions(config, typed, recorded, description)
     with read_write(config), open_dict(config):
         for key, value in recorded.items():
-            if not _covered(key, OWN) and not (_covered(key, typed) and not _covered(key, FIXED)):
+            if not _covered(key, OWN) and not (_covered(key, typed) and not _is_fixed(key)):
                 OmegaConf.update(config, key, value, merge=False)
         if "backbone" in known and targets.KEY in known["backbone"]:  # its arguments are its own: all or none
             kept = {key: config.backbone[key] for key in options.TRAINED_WITH if key in config.backbone}
@@ -84,13 +86,23 @@ def _covered(key: str, names: Iterable[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
+def _is_fixed(key: str) -> bool:
+    return _covered(key, FIXED) and not _covered(key, FREE)
+
+
 def _refuse_contradictions(
     config: DictConfig, typed: set[str], recorded: dict[str, Any], description: Description
 ) -> None:
+    keys = [
+        key
+        for key in recorded
+        if _is_fixed(key) and _covered(key, typed) and OmegaConf.select(config, key) != recorded[key]
+    ]
+    if "backbone.name" in keys:  # says enough: another backbone has other arguments
+        keys = [key for key in keys if key == "backbone.name" or not _covered(key, ["backbone"])]
     contradictions = [
         f"{key} = {show(OmegaConf.select(config, key))} (in the checkpoint: {show(recorded[key])})"
-        for key in recorded
-        if _covered(key, FIXED) and _covered(key, typed) and OmegaConf.select(config, key) != recorded[key]
+        for key in keys
     ]
     if contradictions:
         raise UserError(

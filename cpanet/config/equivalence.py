@@ -39,6 +39,7 @@ _DEFAULTS = {
     "data.leave_out": None,
     "data.mask_values": None,
     "baseline.stage": "f3",
+    "model.fused": True,
     "recipe.prior": None,
     "recipe.average.untrained": 0,
     "recipe.loss._target_": "cpanet.losses.SegmentationLoss",

@@ -62,6 +62,7 @@ class Loss(Section):
 
 class Model(Section):
     width: Annotated[int, Field(ge=16, multiple_of=16)]  # the channel attention works on a sixteenth of it
+    fused: bool = True
 
 
 class Init(Section):
@@ -81,7 +82,7 @@ class Baseline(Section):
 
 
 class Recipe(Section):
-    name: Literal["paper", "fast", "steel"]
+    name: Text
     optimizer: SerializeAsAny[Optimizer]
     schedule: SerializeAsAny[Schedule]
     init: Init
@@ -128,7 +129,7 @@ class Common(Section):
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"]
     fold: Annotated[int, Field(ge=0)]
     shot: Count
-    profile: Literal["paper", "cpu", "quick", "tiny"]
+    profile: Text
     backbone: Backbone
     ablation: Ablation
     loss: Loss

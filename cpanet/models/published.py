@@ -40,6 +40,7 @@ def network_of(
         dropout=not inference and recipe["dropout"],
         feature_norm=recipe.get("features", "plain"),
         prior=recipe.get("prior"),
+        fused=config["model"].get("fused", True),
         **further,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import cv2
@@ -79,7 +79,7 @@ class Segmenter:
         image_size: int | None = None,
         batch_size: int = 4,
         device: str = "auto",
-        backbone: str = "vgg16_bn",
+        backbone: str | Mapping[str, Any] = "vgg16_bn",
         weights: str = "auto",
         seed: int = 0,
         stage: str = "f3",

@@ -67,7 +67,7 @@ def segmenter_of(config: UseConfig, **settings: Any) -> Segmenter:
         None if config.method == "prototype" else config.checkpoint,
         image_size=config.data.image_size,
         device=config.device,
-        backbone=config.backbone.name,
+        backbone=config.backbone.model_dump(),
         weights=config.backbone.weights,
         seed=config.seed,
         stage=config.baseline.stage,

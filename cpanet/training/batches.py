@@ -10,7 +10,7 @@ from typing import Any
 
 from cpanet.config import Config
 from cpanet.data import Batch, DefectDataset, EpisodeLoader
-from cpanet.feature_cache import FeatureBatch, SharedFeatures
+from cpanet.feature_cache import FeatureBatch, SharedFeatures, backbone_key
 
 
 class TrainingBatches:
@@ -35,7 +35,7 @@ class TrainingBatches:
         transform = config.recipe.episodes
         self._origin = (  # what batches behind the backbone depend on, besides epoch and position
             config.seed,
-            config.backbone.name,
+            backbone_key(config.backbone.model_dump()),
             weights,
             dataset.fingerprint,
             config.fold,

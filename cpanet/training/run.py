@@ -17,7 +17,7 @@ from cpanet.data import Batch, DefectDataset
 from cpanet.data.memory import dataset_of
 from cpanet.engine import Diverged
 from cpanet.errors import UserError
-from cpanet.feature_cache import ImageFeatures, SharedFeatures
+from cpanet.feature_cache import ImageFeatures, SharedFeatures, backbone_key
 from cpanet.files import CannotWrite
 from cpanet.models.init import principal_projection, start_from
 from cpanet.records import RunDirectory, environment_facts, git_commit, peak_memory_mb
@@ -103,7 +103,7 @@ def run(config: Config, directory: Path, device: Runtime, resume: bool, shared: 
 def _features_key(config: Config, dataset: DefectDataset, weights: tuple, device: Runtime) -> tuple:
     """What decides the features of the fold's images."""
     return (
-        config.backbone.name,
+        backbone_key(config.backbone.model_dump()),
         weights,
         dataset.fingerprint,
         config.fold,

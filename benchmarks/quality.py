@@ -223,7 +223,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """mIoU over iterations and over seconds of training, bands: 95 % intervals over seeds; dashed: the training-free baseline."""
+    """mIoU over iterations and over seconds of training, bands: 95 % intervals over seeds; dashed: training-free."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -129,6 +129,14 @@ MISTAKES = [
         ("ablation=cpp",),
         'is another network: ablation.decoder._target_ = "cpanet.models.ConvDecoder" (in the checkpoint: ',
     ),
+    (
+        ("backbone.batch_norm=true",),
+        "is another network: backbone.batch_norm = true (in the checkpoint: false)",
+    ),
+    (
+        ("backbone=resnet50",),
+        'is another network: backbone.name = "resnet50" (in the checkpoint: "vgg16"). Leave',
+    ),
     (("method=prototype",), 'method = "prototype" (in the checkpoint: "cpanet")'),
 ]
 

@@ -100,6 +100,11 @@ def test_a_backbone_a_schedule_and_a_data_set_train_evaluate_resume_and_predict(
     assert predicted.returncode == 0, predicted.stderr
     assert list((tmp_path / "marked").rglob("*.png"))
 
+    free = (*asked[:-1], f"hydra.run.dir={tmp_path / 'free'}")
+    compared = run(tmp_path, *mine, "task=predict", "method=prototype", *free)
+    assert compared.returncode == 0, compared.stderr
+    assert list((tmp_path / "free").rglob("*.png"))
+
     refused = subprocess.run(
         [sys.executable, str(REPO / "run.py"), "task=evaluate", f"checkpoint={run_dir}"],
         cwd=tmp_path,

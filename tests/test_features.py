@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cpanet.data import Batch
-from cpanet.feature_cache import SharedFeatures
+from cpanet.feature_cache import SharedFeatures, backbone_key
 from cpanet.runtime import jt
 
 
@@ -97,3 +97,16 @@ def test_no_more_is_kept_than_the_limit():
     model = Backbone()
     assert epoch(features, model) == [0, 2, 4, 6]
     assert model.passes == 2
+
+
+def test_backbones_of_one_name_are_told_apart_by_class_and_arguments():
+    section = {
+        "name": "mine",
+        "_target_": "cpanet.models.backbones.ResNet",
+        "depth": 50,
+        "lr": 0.1,
+        "label": "a",
+    }
+    assert backbone_key(section) == backbone_key({**section, "lr": 0.2, "label": "b"})
+    assert backbone_key(section) != backbone_key({**section, "depth": 101})
+    assert backbone_key(section) != backbone_key({**section, "_target_": "mine.ResNet"})

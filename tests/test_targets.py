@@ -116,3 +116,19 @@ def test_a_backbone_without_an_address_is_told_of() -> None:
     path, sentence = find_weights("mine", None, "auto", Path("nowhere"))
     assert (path, sentence) == (None, "no ImageNet weights are known for mine")
     assert "put mine.safetensors into nowhere" in instructions("mine", None, Path("nowhere"))
+
+
+def test_a_recipe_a_protocol_and_a_profile_of_ones_own_have_any_name() -> None:
+    values = compose("data=embedded").model_dump()
+    values["recipe"]["name"] = values["protocol"]["name"] = values["profile"] = "mine"
+    assert Config.model_validate(values).recipe.name == "mine"
+
+
+def test_the_formulas_can_be_asked_for() -> None:
+    from cpanet.models import backbone_of, network_of
+
+    for fused in (True, False):
+        config = compose(
+            "data=embedded", "backbone=vgg16", "model.width=16", f"model.fused={fused}"
+        ).model_dump()
+        assert network_of(config, backbone_of(config["backbone"])).fused is fused

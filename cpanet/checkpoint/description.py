@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from cpanet.checkpoint import names
-from cpanet.checkpoint.files import FORMAT, READERS
+from cpanet.checkpoint.files import FORMAT, READERS, state_of
 from cpanet.errors import UserError
 from cpanet.options import current
 from cpanet.records.result_file import DamagedResult, read_result
@@ -70,7 +69,7 @@ def describe(path: Path | str) -> Description:
     shapes, metadata = _header(path)
     if metadata.get("format") != FORMAT:
         return _from_tensors(path, shapes)
-    return _from_record(path, json.loads(metadata["state"]))
+    return _from_record(path, state_of(metadata, path))
 
 
 def _describe_run(directory: Path) -> Description:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,18 @@ def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     tensors, metadata = _read_safetensors(Path(path))
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (no {FORMAT!r} in its header).")
+    return tensors, state_of(metadata, path)
+
+
+def state_of(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """What the header of ``path`` says of its network and run. Raises UserError where it says nothing."""
     try:
         state = json.loads(metadata["state"])
     except (KeyError, ValueError):
         state = None
     if not isinstance(state, dict):
         raise UserError(f"{path}: damaged (its header holds no state). Fetch or write it again.")
-    return tensors, state
+    return state
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:

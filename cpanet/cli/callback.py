@@ -10,7 +10,6 @@ import functools
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
@@ -83,8 +82,8 @@ class PrepareRun(Callback):
         job_return: JobReturn = kwargs["job_return"]
         if job_return.status is JobStatus.FAILED:  # before Hydra adds its own words to the error
             error = job_return._return_value
-            if isinstance(error, UserError):
-                remove_unused(self.made)
+            if isinstance(error, UserError) and self.made:
+                remove_unused(*self.made)
             raise error
 
 
@@ -100,18 +99,20 @@ def refuse_used(directory: Path) -> None:
         )
 
 
-def remove_unused(folders: Sequence[Path]) -> None:
-    """Remove what a run that was refused leaves behind: folders with nothing but the configuration and an empty log."""
-    for folder in folders:
-        found = [path for path in folder.rglob("*") if path.is_file()]
-        if any(path.parent.name != ".hydra" and path.name not in ("run.log", FILE) for path in found):
-            return
-        with contextlib.suppress(OSError):
-            for path in found:
-                path.unlink()
-            for inner in (folder / ".hydra", folder):
-                if inner.is_dir():
-                    inner.rmdir()
+def remove_unused(directory: Path, *parents: Path) -> None:
+    """Remove what a run that was refused leaves behind: its folder, with nothing but the configuration and an empty log.
+
+    ``parents`` that were made for it go too, unless another run has one of its own there by now.
+    """
+    found = [path for path in directory.rglob("*") if path.is_file()]
+    if any(path.parent.name != ".hydra" and path.name not in ("run.log", FILE) for path in found):
+        return
+    with contextlib.suppress(OSError):
+        for path in found:
+            path.unlink()
+        for folder in (directory / ".hydra", directory, *parents):
+            if folder.is_dir():
+                folder.rmdir()
 
 
 def is_typed(config: DictConfig, key: str) -> bool:

@@ -132,14 +132,14 @@ def masks_by_stem(files: Sequence[str], stems: Collection[str]) -> dict[str, str
 
 def find_classes(root: Path) -> list[str]:
     """Sub-folders that hold an ``Images`` folder, in natural order."""
-    return [name for name in list_folder(root) if (root / name / IMAGES).is_dir()]
+    return [name for name in list_folder(root) if os.path.isdir(root / name / IMAGES)]
 
 
 def list_pairs(root: Path, class_index: int, name: str, folder: str, contents: Contents) -> list[Pair]:
     """The images of one class that have a mask; what has not is noted in ``contents``."""
     images_dir, masks_dir = root / folder / IMAGES, root / folder / MASKS
     for directory in (images_dir, masks_dir):
-        if not directory.is_dir():
+        if not os.path.isdir(directory):  # False, too, where it may not be looked into
             contents.problems.append(
                 Problem(f"{printable(folder)}/{directory.name}", "missing folder", "is not there")
             )

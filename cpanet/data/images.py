@@ -105,14 +105,14 @@ def value_range_of(paths: Iterable[Path]) -> ValueRange:
 
 def read_header(path: Path) -> Header:
     """Size and orientation of an image, from its header alone; ``Refused`` for what must not or cannot be decoded."""
-    if not path.is_file():
-        raise Refused("unreadable file", "is not a regular file (or a link that leads nowhere)")
-    size = _file_size(path)
-    if size == 0:
-        raise Refused("unreadable file", "is empty (0 bytes)")
-    if size > MAX_FILE_BYTES:
-        raise Refused("too large", f"has {size / 2**20:.0f} MiB; the limit is {MAX_FILE_BYTES >> 20} MiB")
     try:
+        if not path.is_file():
+            raise Refused("unreadable file", "is not a regular file (or a link that leads nowhere)")
+        size = path.stat().st_size
+        if size == 0:
+            raise Refused("unreadable file", "is empty (0 bytes)")
+        if size > MAX_FILE_BYTES:
+            raise Refused("too large", f"has {size / 2**20:.0f} MiB; the limit is {MAX_FILE_BYTES >> 20} MiB")
         with path.open("rb") as file:
             return read_header_of(file)
     except OSError as error:
@@ -220,13 +220,6 @@ def _narrow(values: np.ndarray) -> np.ndarray:
         "unexpected mask values",
         "has more than 8 bits and values other than whole ones to 255; save it with 8",
     )
-
-
-def _file_size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise Refused("unreadable file", f"cannot be read ({error.strerror})") from None
 
 
 def _orientation(image: Image.Image) -> int:

@@ -41,7 +41,7 @@ class Imported:
 
 
 class Item(NamedTuple):
-    """A picture, the file that annotates it, and its masks by class: called only when it is written."""
+    """A picture, the file that annotates it, and its masks by class, made when they are asked for."""
 
     image: Path
     annotation: Path

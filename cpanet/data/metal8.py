@@ -113,9 +113,12 @@ def open_download(path: Path) -> Download:
 
 
 def _read_file(path: Path) -> bytes:
-    if path.stat().st_size > MAX_MEMBER_BYTES:
-        raise Refused("too large", f"has more than {MAX_MEMBER_BYTES >> 20} MiB")
-    return path.read_bytes()
+    try:
+        if path.stat().st_size > MAX_MEMBER_BYTES:
+            raise Refused("too large", f"has more than {MAX_MEMBER_BYTES >> 20} MiB")
+        return path.read_bytes()
+    except OSError as error:  # not the target's, which cannot be written
+        raise Refused("unreadable file", f"cannot be read ({error.strerror})") from None
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -6,6 +6,7 @@ On CUDA every precision is examined by a process of its own, float32 first.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from cpanet.doctor import learning, machine, operators, precision, processes, sp
 from cpanet.doctor.checks import Check, Result, run_check
 from cpanet.doctor.record import Record
 from cpanet.errors import UserError
+from cpanet.files import CannotWrite
 from cpanet.runtime import Runtime, prepare, probe_cuda, versions
 from cpanet.runtime.precision import LEVELS, PRECISIONS, offered, remember_doctor, resolve
 
@@ -48,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if not options.part:
             console.print(f"[red]✗[/] {escape(str(error))}")
-        record.finish(time.perf_counter() - start, str(error))
+        with contextlib.suppress(CannotWrite):  # which was the error
+            record.finish(time.perf_counter() - start, str(error))
         return 1
     ok = record.finish(time.perf_counter() - start)
     if not options.part:
@@ -170,7 +173,7 @@ def show(console: Console, result: Result, verbose: bool) -> None:
     """One line for a check; failures always, passes in brief unless ``verbose``; notes always."""
     name, note = escape(result.name), f" [yellow]{escape(result.note)}[/]" if result.note else ""
     if not result.ok:
-        console.print(f"[red]✗ {name}[/]: {escape(result.error)}. {escape(result.remedy)}")
+        console.print(f"[red]✗ {name}[/]: {escape(result.error.rstrip('.'))}. {escape(result.remedy)}")
     elif verbose:
         console.print(f"[green]✓[/] {name}: {escape(result.detail)} ({result.seconds:.1f} s){note}")
     else:

@@ -14,6 +14,7 @@ import numpy as np
 from cpanet.data.check import MaskRule, binarise
 from cpanet.data.images import IMAGE_SUFFIXES, Refused, ValueRange, decode_image, decode_mask, read_header
 from cpanet.errors import UserError
+from cpanet.predict.outputs import sixteen_bits
 
 PAINT = (235, 60, 60, 153)  # RGBA of a painted or loaded mask
 FROM_DATA = MaskRule(None, lenient=True)
@@ -98,8 +99,7 @@ def archive(masks: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> bytes:
                 stem = f"{Path(name).stem}_{number}"
             used.add(stem)
             file.writestr(f"{stem}.png", _png(mask.astype(np.uint8) * 255))
-            sixteen = np.rint(65535 * np.clip(probability, 0, 1)).astype(np.uint16)
-            file.writestr(f"probability/{stem}.png", _png(sixteen))
+            file.writestr(f"probability/{stem}.png", _png(sixteen_bits(probability)))
     return stream.getvalue()
 
 

@@ -36,8 +36,9 @@ def find_queries(query: str | None, key: str = "query") -> list[Query]:
             f'{key} = null: give the pictures to mark: {key}=DIR, or a pattern in quotes: {key}="DIR/*.jpg".'
         )
     root, files = _files(query, key)
-    pictures = [f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES and not _is_mask(f)]
+    pictures = [f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES]
     if not os.path.isfile(query):  # a file that is named is meant
+        pictures = [f for f in pictures if not _is_mask(f)]
         beside: dict[str, set[str]] = {}
         for file in pictures:
             beside.setdefault(os.path.dirname(file), set()).add(Path(file).stem)

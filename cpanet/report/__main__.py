@@ -38,13 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
                 raise UserError(f"{path}: there is no run in it. Give the directory of a multirun.")
         output = (chosen.output or directories[0]).resolve()
         summary = write_report(directories, output, reference)
+    except UserError as error:  # before OSError: a file that cannot be written is both
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except OSError as error:
         print(
             f"error: {error.filename}: {error.strerror}. Choose another place with --output.", file=sys.stderr
         )
-        return 2
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
         return 2
     done = sum(run.completed for run in summary.runs)
     print(f"{len(summary.runs)} runs, {done} of them completed → {output}/{{{','.join(FILES)}}}")

@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +29,8 @@ class SweepTables(Callback):
 
 def _write(config: DictConfig) -> None:
     try:
-        from cpanet.report.write import write_report
+        from cpanet.report.write import write_quietly  # pandas: not at the start of every command
 
-        directory = Path(str(config.hydra.sweep.dir)).absolute()
-        write_report([directory], directory)
-    except Exception as error:
+        write_quietly(Path(str(config.hydra.sweep.dir)).absolute())
+    except (ImportError, OmegaConfBaseException) as error:
         log.warning("the tables could not be written: %s: %s", type(error).__name__, error)

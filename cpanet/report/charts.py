@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from cpanet.report.runs import Run
 
@@ -139,13 +140,9 @@ def forest(differences: Mapping[int, tuple[float, float, float, bool, str]]) -> 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round values that enclose ``low`` … ``high``, at most about ``most`` of them."""
-    span = high - low
-    if not (math.isfinite(span) and span > 0):
-        low, high, span = low - 0.5, low + 0.5, 1.0
-    power = 10 ** math.floor(math.log10(span / most))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if span / (m * power) <= most)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 10) for i in range(first, last + 1)]
+    if not (math.isfinite(high - low) and high > low):
+        low, high = low - 0.5, low + 0.5
+    return [float(tick) for tick in MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
 
 
 def _series(runs: Sequence[Run], column: str, scale: float) -> list[tuple[float, float, float, float]]:

@@ -24,6 +24,7 @@ MOST_EPISODES = 12
 MOST_PIXELS = 1024 * 1024
 HIT, FALSE, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)  # Okabe and Ito: apart for every kind of eye
 OUTLINE = (255, 255, 255)
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # all that Pillow raises
 
 
 class Picture(NamedTuple):
@@ -77,7 +78,7 @@ def _gallery(members: Sequence[tuple[int, Run, _Shown]]) -> Gallery:
             query = _photograph(members[0][2].folder / f"{number:02d}_query.png", truth.shape)
             support_mask = _mask(members[0][2].folder / f"{number:02d}_support_mask.png")
             support = _photograph(members[0][2].folder / f"{number:02d}_support.png", support_mask.shape)
-        except (OSError, ValueError, Image.DecompressionBombError):
+        except UNREADABLE:
             continue
         predictions = [_prediction(shown.folder, number, query, truth) for _, _, shown in members]
         episodes.append(
@@ -95,7 +96,7 @@ def _gallery(members: Sequence[tuple[int, Run, _Shown]]) -> Gallery:
 def _prediction(folder: Path, number: int, query: np.ndarray, truth: np.ndarray) -> Picture | None:
     try:
         predicted = _mask(folder / f"{number:02d}_prediction.png")
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except UNREADABLE:
         return None
     if predicted.shape != truth.shape:
         return None

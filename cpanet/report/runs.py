@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 import re
@@ -243,7 +244,7 @@ def _rows(directory: Path, name: str) -> list[dict[str, str]] | None:
     if text is None:
         return None
     try:
-        rows = list(csv.DictReader(text.splitlines(), strict=True))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise DamagedResult(f"{name}: damaged ({error})") from None
     if any(None in row or None in row.values() for row in rows):

@@ -93,14 +93,14 @@ class Sweep(Callback):
 
 def end_with_lost_jobs() -> None:
     """What Hydra leaves out when the launcher fails with its jobs: their records, the tables, and the last words."""
-    from cpanet.report.write import write_report  # pandas: not at the start of every command
+    from cpanet.report.write import write_quietly  # pandas: not at the start of every command
 
     while _running:
         directory = _running[0]
         lost_jobs.record_begun(
             directory, _names(directory) or [path.parent.name for path in directory.glob("*/run.log")]
         )
-        write_report([directory], directory)
+        write_quietly(directory)
         _end(directory)
 
 

@@ -71,9 +71,9 @@ class _Job:
             (self.directory / FILE).unlink(missing_ok=True)  # until it ends again, it is unfinished
             score = experiment(self.config, self.directory, True)
         except KeyboardInterrupt:
-            from cpanet.report.write import write_report  # pandas: not at the start of every command
+            from cpanet.report.write import write_quietly  # pandas: not at the start of every command
 
-            write_report([self.sweep], self.sweep)  # Hydra tells nobody of this end
+            write_quietly(self.sweep)  # Hydra tells nobody of this end
             raise
         except Exception as error:
             log.exception("this run failed")

@@ -18,7 +18,7 @@ class Progress:
     """Lines of one job. What the others have done is read from their directories, whoever runs them."""
 
     def __init__(self, sweep: Path, plan: Plan, number: int, name: str) -> None:
-        self._sweep, self._plan, self._name = sweep, plan, name
+        self._sweep, self._plan = sweep, plan
         self._head = f"[{number + 1}/{plan.count}] {name}"
         self._console = Console(highlight=False, soft_wrap=True)
 
@@ -43,7 +43,9 @@ class Progress:
     def _state(self) -> str:
         found = results.tally(self._sweep, [job.directory for job in self._plan.jobs])
         parts = [f"{found.completed + found.duplicates} done", f"{len(found.failed)} failed"]
-        left = sum(job.duplicate_of is None for job in self._plan.jobs) - found.completed - len(found.failed)
+        failed = {name for name, _ in found.failed}  # duplicates of failed jobs among them
+        begun = [job for job in self._plan.jobs if job.duplicate_of is None and job.directory not in failed]
+        left = len(begun) - found.completed
         if self._plan.jobs:
             parts.append(f"{left} to go")
         if found.completed and left > 0:

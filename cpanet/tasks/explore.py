@@ -13,6 +13,7 @@ from cpanet import runtime
 from cpanet.config.schema import ExploreConfig
 from cpanet.console import log
 from cpanet.data import DefectDataset
+from cpanet.data.memory import dataset_of
 from cpanet.errors import UserError
 from cpanet.explore.episodes import episodes_file, read_episodes
 from cpanet.explore.session import Query, Session, Support
@@ -76,7 +77,7 @@ def warm_up(session: Session) -> None:
 def find_dataset(config: ExploreConfig) -> DefectDataset | None:
     """The data set of the run, or None, with the reason said."""
     try:
-        return config.data.read(min_images=2)
+        return dataset_of(config.data, 1)
     except UserError as error:
         log(f"without the data set: {error}", "yellow")
         return None

@@ -164,9 +164,11 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.2, 0.75), (-14.4, 4.6), (0, 0), (-0.001, 1e6)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0.2, 0.75), (-14.4, 4.6), (0, 0), (-0.001, 1e6), (0, 1e-11)]
+)
 def test_ticks_enclose_the_values(low, high):
     ticks = nice_ticks(low, high)
-    assert 2 <= len(ticks) <= 9
+    assert 2 <= len(set(ticks)) <= 9
     assert ticks[0] <= low + 1e-6 * (high - low)
     assert ticks[-1] >= high - 1e-6 * (high - low)

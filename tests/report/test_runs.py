@@ -69,6 +69,14 @@ def test_a_damaged_file_is_a_failed_run_with_a_reason(tmp_path, name, damage):
     assert name in found.reason or found.reason == "gone fishing"
 
 
+def test_a_name_may_hold_what_unicode_calls_a_line_separator(tmp_path):
+    run = write_run(tmp_path / "run", 0.5)
+    text = (run / "episodes.csv").read_text()
+    first = text.splitlines()[1].split(",")[2]
+    (run / "episodes.csv").write_text(text.replace(first, f"{first}\u2028x"), encoding="utf-8")
+    assert one(tmp_path).completed
+
+
 def test_random_damage_never_stops_the_reading(tmp_path):
     chance = random.Random(0)
     run = write_run(tmp_path / "run", 0.5)

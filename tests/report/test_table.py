@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from cpanet.report.__main__ import main
 from cpanet.report.formats import comma_separated, latex, markdown
 from cpanet.report.summary import summarise
 from cpanet.report.write import FILES, write_report
@@ -487,6 +488,14 @@ class TestFormats:
         write_report([top], tmp_path / "two")
         for name in FILES:
             assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+    def test_a_report_that_cannot_be_written_says_where(self, tmp_path, capsys):
+        top = sweeps.modules(tmp_path / "s", ("cpp", "full"))
+        (tmp_path / "out" / "table.md" / "x").mkdir(parents=True)
+        assert main([str(top), "--output", str(tmp_path / "out")]) == 2
+        said = capsys.readouterr().err
+        assert "table.md" in said
+        assert "None" not in said
 
     def test_files_are_replaced_whole(self, tmp_path, monkeypatch):
         top = sweeps.modules(tmp_path / "s", ("cpp", "full"))

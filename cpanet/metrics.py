@@ -12,8 +12,6 @@ import numpy as np
 
 from cpanet.bilinear import interpolation_matrix
 
-IGNORE = 255
-
 
 class Counts(NamedTuple):
     """Pixels of one episode: intersection and union of foreground and background; 255 is left out."""

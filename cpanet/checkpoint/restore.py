@@ -72,10 +72,10 @@ def inference_tensors(path: Path) -> dict[str, Any]:
     average = {n[len(AVERAGE_PREFIX) :]: t for n, t in tensors.items() if n.startswith(AVERAGE_PREFIX)}
     average.pop("steps", None)
     if own:
-        own.update(average)
-    elif looks_released(tensors):
+        return {**own, **average}
+    if looks_released(tensors):
         renamed = ((from_released(name), tensor) for name, tensor in tensors.items())
-        own = {name: tensor for name, tensor in renamed if name is not None}
-    else:
-        own = tensors
-    return {name: tensor for name, tensor in own.items() if not name.startswith("sa.")}
+        tensors = {name: tensor for name, tensor in renamed if name is not None}
+    return {
+        name: tensor for name, tensor in tensors.items() if not name.startswith("sa.")
+    }  # the auxiliary branch

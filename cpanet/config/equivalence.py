@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cpanet.config.keys import leaves
 from cpanet.options import current
 
 # Names of choices whose content is in the configuration too, and what leaves the numbers alone.
@@ -64,9 +65,7 @@ def fingerprint(config: Mapping[str, Any], seed: bool = True) -> str:
 
 def essence(config: Mapping[str, Any], seed: bool = True) -> dict[str, Any]:
     """``config`` without what has no influence, and with equal functions spelt equally: dotted keys to values."""
-    values = {
-        key: value for key, value in flatten(current(config)).items() if not covered(key, _NO_INFLUENCE)
-    }
+    values = {key: value for key, value in leaves(current(config)).items() if not covered(key, _NO_INFLUENCE)}
     if "backbone._target_" in values:
         values.pop("backbone.name", None)  # class and arguments say it
     if not seed:
@@ -85,18 +84,6 @@ def essence(config: Mapping[str, Any], seed: bool = True) -> dict[str, Any]:
     if values.get("recipe.init.head") != "prototype" or values.get("recipe.init.projection") == "random":
         values.pop("recipe.init.projection", None)  # which runs from before it was a choice do not have
     return values
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"loss": {"k": 0.4}}`` → ``{"loss.k": 0.4}``."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            found.update(flatten(value, f"{dotted}."))
-        else:
-            found[dotted] = value
-    return found
 
 
 def _auxiliary(values: dict[str, Any]) -> None:

@@ -10,16 +10,12 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cpanet.config.equivalence import covered
 from cpanet.config.keys import leaves, show
 from cpanet.errors import UserError
 
 # What a run that goes on may do otherwise than it began: none of it changes a number.
 FREE = ("data.root", "data.workers", "log", "checkpoint", "resume")
-
-
-def is_free(key: str) -> bool:
-    """Whether ``key`` may change between the parts of a run."""
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
 def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -32,7 +28,7 @@ def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
         f"{key} = {show(after[key])} (recorded: {show(value)})"
         for key, value in before.items()
         if key in after
-        and not is_free(key)
+        and not covered(key, FREE)
         and after[key] != value
         and not _same_file(key, value, after[key])
     ]

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cpanet.records.run_directory import RunDirectory, environment_facts, git_commit, peak_memory_mb
+from cpanet.records.run_directory import RunDirectory, git_commit, peak_memory_mb
 
 if TYPE_CHECKING:
     from cpanet.records.tensorboard import TensorBoard
 
-__all__ = ["RunDirectory", "TensorBoard", "environment_facts", "git_commit", "peak_memory_mb"]
+__all__ = ["RunDirectory", "TensorBoard", "git_commit", "peak_memory_mb"]
 
 
 def __getattr__(name: str) -> Any:

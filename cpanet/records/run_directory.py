@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import platform
 import resource
 import shlex
 import subprocess
@@ -102,13 +101,6 @@ def episode_rows(
         }
         for result in results
     ]
-
-
-def environment_facts() -> dict[str, str]:
-    """Versions that a number may depend on."""
-    from cpanet.runtime import versions
-
-    return {"cpanet": cpanet.__version__, "python": platform.python_version(), **versions()}
 
 
 def git_commit() -> str | None:

@@ -13,7 +13,8 @@ import pandas as pd
 import yaml
 
 from cpanet.config import equivalence
-from cpanet.config.equivalence import covered, flatten
+from cpanet.config.equivalence import covered
+from cpanet.config.keys import leaves
 from cpanet.errors import UserError
 from cpanet.report import table_spec
 from cpanet.report.runs import Run, started_in
@@ -267,9 +268,9 @@ def _frame(runs: Sequence[Run], spec: TableSpec, declared: Iterable[Mapping[str,
     wanted = [*spec.rows, *spec.columns, *(axis for axes in declared for axis in axes)]
     methods = [value_of(run.config, METHOD) for run in runs]
     mixed = len(set(methods)) > 1
-    leaves = sorted({*FOUND, *(key for run in runs for key in flatten(run.config))})
+    every = sorted({*FOUND, *(key for run in runs for key in leaves(run.config))})
     columns: dict[str, list[Any]] = {}
-    for key in dict.fromkeys(map(key_of, [METHOD, *typed, *PREFERRED, *leaves, *wanted])):
+    for key in dict.fromkeys(map(key_of, [METHOD, *typed, *PREFERRED, *every, *wanted])):
         if key == VARIANT:
             columns[key] = [_variant(run, spec) for run in runs]
         elif key in FOUND:

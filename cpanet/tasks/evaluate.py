@@ -18,7 +18,7 @@ from cpanet.checkpoint.description import Description, describe
 from cpanet.config.schema import EvaluateConfig
 from cpanet.console import console, log
 from cpanet.data.memory import dataset_of
-from cpanet.records import RunDirectory, environment_facts, git_commit, peak_memory_mb
+from cpanet.records import RunDirectory, git_commit, peak_memory_mb
 from cpanet.records.result_file import dataset_facts
 from cpanet.records.run_directory import episode_rows
 from cpanet.report.statistics import Episodes, Interval, compare, estimate
@@ -83,7 +83,7 @@ def run(config: EvaluateConfig, directory: Path, resume: bool = False, threads: 
         "checkpoint": str(description.path) if description and description.path else None,
         "device": device.gpu or device.device,
         "threads": current_threads(),
-        "versions": environment_facts(),
+        "versions": runtime.versions(),
         "git_commit": git_commit(),
         "seed": config.seed,
         "wall_seconds": round(time.perf_counter() - started, 3),

@@ -17,7 +17,7 @@ from cpanet.console import log
 from cpanet.data.transforms import normalise
 from cpanet.errors import UserError
 from cpanet.files import write_atomically
-from cpanet.records import environment_facts, git_commit
+from cpanet.records import git_commit
 from cpanet.records.result_file import write_result
 from cpanet.tasks.inputs import check_checkpoint
 
@@ -75,7 +75,7 @@ def run(config: ExportConfig, directory: Path, resume: bool = False) -> float:
         "deviations": [d._asdict() for d in deviations],
         "checkpoint": str(description.path),
         "config": config.model_dump(),
-        "versions": environment_facts(),
+        "versions": runtime.versions(),
         "git_commit": git_commit(),
         "wall_seconds": round(time.perf_counter() - started, 3),
     }

@@ -35,7 +35,7 @@ from cpanet.predict.queries import Query, find_queries, truth_of
 from cpanet.predict.regions import find_regions, without_small
 from cpanet.predict.segmenter import Segmenter
 from cpanet.predict.supports import Supports, find_supports, read_supports
-from cpanet.records import environment_facts, git_commit
+from cpanet.records import git_commit
 from cpanet.records.result_file import DamagedResult, read_result, write_result
 from cpanet.tasks.inputs import check_checkpoint, segmenter_of
 
@@ -394,7 +394,7 @@ def summary(
         "image_size": segmenter.size,
         "tile": segmenter.tile_,
         "config": config.model_dump(),
-        "versions": environment_facts(),
+        "versions": runtime.versions(),
         "git_commit": git_commit(),
         "wall_seconds": round(seconds, 3),
     }

@@ -29,7 +29,7 @@ class TrainingBatches:
         epochs: int,
         shared: SharedFeatures | None,
     ) -> None:
-        self._config, self._model, self._shared = config, model, shared
+        self._model, self._shared = model, shared
         available = len(dataset.split(config.fold).train_indices) // config.train.batch_size
         self.per_epoch = min(available, config.train.iterations_per_epoch or available)
         transform = config.recipe.episodes

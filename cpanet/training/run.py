@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.markup import escape
 
+from cpanet import runtime
 from cpanet.checkpoint.files import write_checkpoint
 from cpanet.components import baseline_of, build_model, build_training
 from cpanet.config import Config
@@ -20,7 +21,7 @@ from cpanet.errors import UserError
 from cpanet.feature_cache import ImageFeatures, SharedFeatures, backbone_key
 from cpanet.files import CannotWrite
 from cpanet.models.init import principal_projection, start_from
-from cpanet.records import RunDirectory, environment_facts, git_commit, peak_memory_mb
+from cpanet.records import RunDirectory, git_commit, peak_memory_mb
 from cpanet.records.result_file import Result, dataset_facts
 from cpanet.records.run_logger import RunLogger
 from cpanet.runtime import Runtime, jt
@@ -189,7 +190,7 @@ def _result(trainer: Trainer, device: Runtime, status: str, reason: str | None, 
         "device": device.gpu or device.device,
         "precision": device.precision,
         "threads": current_threads(),
-        "versions": environment_facts(),
+        "versions": runtime.versions(),
         "git_commit": git_commit(),
         "seed": config.seed,
         "wall_seconds": round(state.seconds, 3),

@@ -1,7 +1,9 @@
 """Classes that a configuration names as ``_target_``: which of them may be used, and making them.
 
 A file from elsewhere must not choose what is imported. Classes of this project may be named by anything; any other class
-has to be named by the command itself, by an option of ``--config-dir`` or by ``_target_`` on the command line.
+has to be named by the command itself, by an option of ``--config-dir`` or by ``_target_`` on the command line. That is why
+:func:`make` stands in the place of ``hydra.utils.instantiate``, which imports whatever it reads; it also checks the
+arguments by the class's annotations, and says which key is wrong.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from cpanet.config.keys import leaves
 from tests.datasets import write_folder
-from tests.hydra_app import CONF, REPO, compose, options, run_here, run_process
+from tests.hydra_app import CONF, REPO, compose, composed, options, run_here, run_process
 
 GROUPS = {
     "backbone": "vgg16 vgg16_bn resnet50 resnet101 resnet152 resnet50_deep resnet101_deep resnet152_deep",
@@ -124,6 +124,16 @@ def test_profile_auto_asks_the_machine(
         checked = compose(*typed, f"device={device}")
         assert checked.profile == profile
         assert checked.recipe.name == {"paper": "paper", "quick": "fast"}[profile]
+
+
+def test_real_data_without_a_gpu_is_trained_at_the_papers_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cpanet.runtime import CudaReport
+
+    monkeypatch.setattr("cpanet.config.defaults.probe_cuda", lambda: CudaReport(False, "said so"))
+    checked = composed("data=folder", f"data.root={tmp_path}")
+    assert (checked.profile, checked.recipe.name, checked.data.image_size) == ("cpu", "steel", 200)
 
 
 def test_data_auto_is_fssd12_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,10 +39,6 @@ class ImageFeatures:
         """Features (N, C, h, w) in the order of ``indices``."""
         return self._features
 
-    def without_defect(self) -> list[int]:
-        """Indices of the images whose mask has no defect pixel left at this size."""
-        return [index for index, row in self._row.items() if not np.any(self._masks[row] == 1)]
-
     def episodes(self, episodes: Sequence[Episode]) -> tuple[Any, Any, Any]:
         """Query features (B, C, h, w), support features (B, K, C, h, w), support masks (B, K, S, S) on the device."""
         query = [self._row[e.query] for e in episodes]

@@ -237,3 +237,12 @@ def test_where_there_is_no_checkpoint(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             cpanet.load(path)
+
+
+def test_supports_whose_defect_is_lost_are_numbered():
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    seen, lost = np.zeros((256, 256), bool), np.zeros((256, 256), bool)
+    seen[64:160, 64:160] = True
+    lost[101, 103] = True
+    segmenter = Segmenter(None, backbone="vgg16", weights="random", image_size=32, device="cpu")
+    assert segmenter.fit([image, image], [seen, lost]).lost() == [1]

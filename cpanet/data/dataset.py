@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from cpanet.data import transforms
 from cpanet.errors import UserError
 
 
@@ -78,3 +80,11 @@ class DefectDataset:
             np.flatnonzero(np.isin(self.labels, train)),
             np.flatnonzero(np.isin(self.labels, test)),
         )
+
+    def lost_masks(self, indices: Iterable[int], size: int) -> list[str]:
+        """A sentence for each of the images ``indices`` whose mask has no defect pixel left at ``size`` pixels."""
+        return [
+            f"{self.names[i]} has no defect pixel left at {size} pixels; as a support it shows nothing"
+            for i in indices
+            if not np.any(transforms.test(self.images[i], self.masks[i], size)[1] == 1)
+        ]

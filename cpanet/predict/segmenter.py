@@ -176,6 +176,12 @@ class Segmenter:
         self._seen = seen
         return self
 
+    def lost(self) -> list[int]:
+        """Numbers of the supports whose mask has no defect pixel left at the size that the network sees."""
+        self._check_fitted()
+        shown = {int(owner) for owner, mask in zip(self._seen.owners, self._seen.masks) if np.any(mask == 1)}
+        return [number for number in range(self.n_supports_) if number not in shown]
+
     @property
     def threshold_(self) -> float:
         """The probability above which a pixel counts as defect."""

@@ -64,13 +64,15 @@ def run(config: EvaluateConfig, directory: Path, resume: bool = False, threads: 
     warnings = warnings_of(description, dataset, config.fold)
     for warning in warnings:
         log(warning, "bold yellow")
-    features = ImageFeatures(model, dataset, dataset.split(config.fold).test_indices, section.image_size)
+    indices = dataset.split(config.fold).test_indices
+    for note in dataset.lost_masks(indices, section.image_size):
+        log(f"note: {note}", "yellow")
+    features = ImageFeatures(model, dataset, indices, section.image_size)
     draws = evaluate_draws(model, dataset, features, config, seeds)
     floor = None
     if not isinstance(model, PrototypeBaseline):
         baseline = baseline_of(config, model.backbone)
         if baseline.unpooled != model.unpooled:
-            indices = dataset.split(config.fold).test_indices
             features = ImageFeatures(baseline, dataset, indices, section.image_size)
         floor = evaluate_draws(baseline, dataset, features, config, seeds)
     result = {

@@ -126,6 +126,11 @@ def run(config: PredictConfig, directory: Path, resume: bool = False) -> float:
     if warning is not None:
         log(f"warning: {warning}.", style="bold yellow")
     segmenter.fit(supports.images, supports.masks)
+    for number in segmenter.lost():
+        log(
+            f"warning: {supports.names[number]} has no defect pixel left at {segmenter.size} pixels; it shows nothing",
+            "bold yellow",
+        )
     log(
         f"{len(supports.names)} supports, {len(queries)} pictures; {device.gpu or device.device}; seen at "
         f"{segmenter.size}×{segmenter.size} pixels, "

@@ -155,12 +155,9 @@ def _announce(trainer: Trainer, device: Runtime) -> None:
     )
     for note in dataset.notes:
         log(f"note: {note}")
-    for index in evaluator.features(trainer.learner.model).without_defect():
-        log(
-            f"note: {dataset.names[index]} has no defect pixel left at {config.data.image_size} pixels; "
-            "as a support it shows nothing",
-            "yellow",
-        )
+    split = dataset.split(config.fold)
+    for note in dataset.lost_masks([*split.train_indices, *split.test_indices], config.data.image_size):
+        log(f"note: {note}", "yellow")
 
 
 def _keep_batch(records: RunDirectory, batch: Batch, iteration: int, dataset: DefectDataset) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
+from cpanet import options
 from cpanet.data import Batch, DefectDataset, Episode, transforms
 from cpanet.runtime import jt
 
@@ -66,8 +67,8 @@ class FeatureBatch(NamedTuple):
 
 def backbone_key(section: Mapping[str, Any]) -> str:
     """What of a ``backbone`` section decides its features, beside its weights: the class and its arguments."""
-    about = ("label", "imagenet", "weights", "lr", "epochs")
-    return json.dumps({key: value for key, value in section.items() if key not in about}, sort_keys=True)
+    kept = {key: value for key, value in section.items() if key not in options.BESIDE_NETWORK}
+    return json.dumps(kept, sort_keys=True)
 
 
 def an_eighth_of_memory() -> int:
@@ -89,9 +90,8 @@ class SharedFeatures:
         self._limit = an_eighth_of_memory() if limit is None else limit
         self._images: dict[Hashable, ImageFeatures] = {}
         self._projection: tuple[Hashable, Any] | None = None
-        self._batches: dict[
-            Hashable, dict[tuple[int, int], FeatureBatch]
-        ] = {}  # origin → (epoch, position) → batch
+        # by origin, then by epoch and position
+        self._batches: dict[Hashable, dict[tuple[int, int], FeatureBatch]] = {}
         self._bytes = 0
         self._in_a_row: dict[Hashable, int] = {}  # how many runs had the same origin, one after the other
         self._last: Hashable = None

@@ -16,6 +16,11 @@ from cpanet.targets import KEY
 
 PARTS = ("prototype", "decoder", "auxiliary")
 TRAINED_WITH = ("weights", "lr", "epochs")  # of a backbone's option, what is no part of the network
+BESIDE_NETWORK = (
+    "label",
+    "imagenet",
+    *TRAINED_WITH,
+)  # and with it what decides nothing that the network computes
 
 
 def folder() -> Path:

@@ -197,6 +197,7 @@ ALONE = [
     ("ablation.name=cpp", "ablation.name only says what was chosen. To choose: ablation=OPTION."),
     ("protocol.name=released", "To choose: protocol=OPTION."),
     ("recipe.name=paper", "To choose: recipe=OPTION."),
+    ("recipe.episodes.name=plain", "To choose: recipe/episodes=OPTION."),
     ("recipe.optimizer.name=sgd", "To choose: recipe/optimizer=OPTION."),
     ("recipe/optimizer=adam", "Did you mean 'adamw'?"),
     ("recipe/schedule=step", 'recipe/schedule = "step": no such option. '),

@@ -76,6 +76,5 @@ def inference_tensors(path: Path) -> dict[str, Any]:
     if looks_released(tensors):
         renamed = ((from_released(name), tensor) for name, tensor in tensors.items())
         tensors = {name: tensor for name, tensor in renamed if name is not None}
-    return {
-        name: tensor for name, tensor in tensors.items() if not name.startswith("sa.")
-    }  # the auxiliary branch
+    # weights alone do not say what their auxiliary branch is called: the published one
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("sa.")}

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from cpanet import options, targets
 from cpanet.checkpoint.description import Description, describe
+from cpanet.config.equivalence import covered
 from cpanet.config.keys import leaves, show
 from cpanet.errors import UserError
 
@@ -27,7 +28,7 @@ FIXED = (
     "recipe.prior",
 )
 # Of a backbone's section, what may be said beside a checkpoint.
-FREE = tuple(f"backbone.{key}" for key in ("label", "imagenet", *options.TRAINED_WITH))
+FREE = tuple(f"backbone.{key}" for key in options.BESIDE_NETWORK)
 # Keys that groups of other names set.
 ALIASES = {"loss_k": "loss.k"}
 
@@ -83,10 +84,11 @@ def _covered(key: str, names: Iterable[str]) -> bool:
     """Whether ``key`` is one of ``names`` or below one; the size of the pictures is no matter of the data set."""
     if key == "data.image_size":
         return key in names
-    return any(key == name or key.startswith(f"{name}.") for name in names)
+    return covered(key, names)
 
 
 def _is_fixed(key: str) -> bool:
+    """Whether the weights decide ``key``."""
     return _covered(key, FIXED) and not _covered(key, FREE)
 
 
@@ -99,7 +101,7 @@ def _refuse_contradictions(
         if _is_fixed(key) and _covered(key, typed) and OmegaConf.select(config, key) != recorded[key]
     ]
     if "backbone.name" in keys:  # says enough: another backbone has other arguments
-        keys = [key for key in keys if key == "backbone.name" or not _covered(key, ["backbone"])]
+        keys = [key for key in keys if key == "backbone.name" or not covered(key, ["backbone"])]
     contradictions = [
         f"{key} = {show(OmegaConf.select(config, key))} (in the checkpoint: {show(recorded[key])})"
         for key in keys

@@ -36,10 +36,14 @@ def resize(image: np.ndarray, label: np.ndarray, height: int, width: int) -> tup
     """Bilinear for the image, nearest for the label."""
     if label.shape == (height, width):
         return image, label
-    return (
-        cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR),
-        cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST),
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), resize_label(
+        label, height, width
     )
+
+
+def resize_label(label: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The label of :func:`resize` alone."""
+    return cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
 def rotate(image: np.ndarray, label: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:

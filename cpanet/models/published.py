@@ -11,7 +11,7 @@ from cpanet.models.parts import Auxiliary, Backbone, Decoder, Prototype
 from cpanet.protocol import Protocol
 
 # of a backbone's section: how it is called and trained, not arguments unless its class takes them
-ABOUT = ("name", "label", "imagenet", "batch_norm", *options.TRAINED_WITH)
+ABOUT = ("name", "batch_norm", *options.BESIDE_NETWORK)
 
 
 def backbone_of(section: Mapping[str, Any]) -> Backbone:

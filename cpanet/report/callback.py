@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 log = logging.getLogger(__name__)
 
 
 class SweepTables(Callback):
-    """Writes the report of a multirun into its directory. What goes wrong is a warning: a sweep outlives its tables."""
+    """Writes the report of a multirun into its directory."""
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """After a job of a multirun; a single run has no table."""
@@ -28,9 +29,22 @@ class SweepTables(Callback):
 
 
 def _write(config: DictConfig) -> None:
-    try:
-        from cpanet.report.write import write_quietly  # pandas: not at the start of every command
+    with outlived():
+        write_tables(Path(str(config.hydra.sweep.dir)).absolute())
 
-        write_quietly(Path(str(config.hydra.sweep.dir)).absolute())
-    except (ImportError, OmegaConfBaseException) as error:
+
+def write_tables(sweep: Path) -> None:
+    """The report of a sweep, into its directory."""
+    with outlived():
+        from cpanet.report.write import write_report  # pandas: not at the start of every command
+
+        write_report([sweep], sweep)
+
+
+@contextmanager
+def outlived() -> Iterator[None]:
+    """What goes wrong with the tables inside is a warning: a sweep outlives them."""
+    try:
+        yield
+    except Exception as error:
         log.warning("the tables could not be written: %s: %s", type(error).__name__, error)

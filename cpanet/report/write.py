@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from cpanet.report.formats import comma_separated, latex, markdown
 from cpanet.report.page import page
 from cpanet.report.summary import Summary, summarise
 from cpanet.report.table_spec import Overrides
-
-log = logging.getLogger(__name__)
 
 FILES = {"table.md": markdown, "table.csv": comma_separated, "table.tex": latex, "report.html": page}
 
@@ -29,11 +26,3 @@ def write_report(directories: Sequence[Path], output: Path, reference: Overrides
     for name, render in FILES.items():
         write_atomically(output / name, render(summary).encode("utf-8", "replace"))
     return summary
-
-
-def write_quietly(sweep: Path) -> None:
-    """The report of a sweep, into its directory; what goes wrong is a warning, for a sweep outlives its tables."""
-    try:
-        write_report([sweep], sweep)
-    except Exception as error:
-        log.warning("the tables could not be written: %s: %s", type(error).__name__, error)

@@ -30,6 +30,7 @@ from cpanet.config.resume import differences
 from cpanet.errors import UserError
 from cpanet.files import write_atomically
 from cpanet.report import table_spec
+from cpanet.report.callback import write_tables
 from cpanet.report.table_spec import TableSpec
 from cpanet.sweep import axes, lost_jobs, plan, results
 from cpanet.sweep.progress import Watch
@@ -93,14 +94,12 @@ class Sweep(Callback):
 
 def end_with_lost_jobs() -> None:
     """What Hydra leaves out when the launcher fails with its jobs: their records, the tables, and the last words."""
-    from cpanet.report.write import write_quietly  # pandas: not at the start of every command
-
     while _running:
         directory = _running[0]
         lost_jobs.record_begun(
             directory, _names(directory) or [path.parent.name for path in directory.glob("*/run.log")]
         )
-        write_quietly(directory)
+        write_tables(directory)
         _end(directory)
 
 

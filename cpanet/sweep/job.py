@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from cpanet.cli.locks import DirectoryInUse, locked
 from cpanet.errors import UserError
 from cpanet.records.result_file import FILE
+from cpanet.report.callback import write_tables
 from cpanet.sweep import plan, progress, results
 
 Experiment = Callable[[DictConfig, Path, bool], float]
@@ -71,9 +72,7 @@ class _Job:
             (self.directory / FILE).unlink(missing_ok=True)  # until it ends again, it is unfinished
             score = experiment(self.config, self.directory, True)
         except KeyboardInterrupt:
-            from cpanet.report.write import write_quietly  # pandas: not at the start of every command
-
-            write_quietly(self.sweep)  # Hydra tells nobody of this end
+            write_tables(self.sweep)  # Hydra tells nobody of this end
             raise
         except Exception as error:
             log.exception("this run failed")

@@ -44,8 +44,8 @@ class Progress:
         found = results.tally(self._sweep, [job.directory for job in self._plan.jobs])
         parts = [f"{found.completed + found.duplicates} done", f"{len(found.failed)} failed"]
         failed = {name for name, _ in found.failed}  # duplicates of failed jobs among them
-        begun = [job for job in self._plan.jobs if job.duplicate_of is None and job.directory not in failed]
-        left = len(begun) - found.completed
+        own = [job for job in self._plan.jobs if job.duplicate_of is None and job.directory not in failed]
+        left = len(own) - found.completed
         if self._plan.jobs:
             parts.append(f"{left} to go")
         if found.completed and left > 0:

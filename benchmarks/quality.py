@@ -108,7 +108,7 @@ def summary(runs: Sequence[Run], target: float) -> dict[str, Any]:
         return found
     points, left = curve(finished), [run.left_plateau for run in finished]
 
-    def over_floor(run: Run) -> float:
+    def over_baseline(run: Run) -> float:
         return run.miou[-1] - (run.floor or 0.0)
 
     return {
@@ -117,9 +117,9 @@ def summary(runs: Sequence[Run], target: float) -> dict[str, Any]:
         "still_on_plateau": left.count(None),
         "last": mean(by_seed(finished, lambda run: run.miou[-1])),
         "best": mean(by_seed(finished, lambda run: max(run.miou[1:]))),
-        "over_floor": mean(by_seed(finished, over_floor)),
+        "over_floor": mean(by_seed(finished, over_baseline)),
         "over_floor_by_fold": {
-            str(fold): mean([over_floor(run) for run in finished if run.fold == fold])
+            str(fold): mean([over_baseline(run) for run in finished if run.fold == fold])
             for fold in sorted({run.fold for run in finished})
         },
         "reaches_first_recipe": reaches(points, target),
@@ -150,7 +150,7 @@ def read_run(directory: Path, recipe: str) -> Run:
     events = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
     trained = "train/step_seconds" in events.Tags()["scalars"]
     steps = [event.value for event in events.Scalars("train/step_seconds")] if trained else []
-    floor = result.get("floor")
+    baseline = result.get("floor")
     return Run(
         recipe,
         result["config"]["fold"],
@@ -160,7 +160,7 @@ def read_run(directory: Path, recipe: str) -> Run:
         [round(float(row["miou"]), 5) for row in rows],
         [round(sum(steps[: int(row["iteration"])]), 2) for row in rows],
         [round(float(row["loss_main"]), 5) if row["loss_main"] else None for row in rows],
-        None if floor is None else round(floor["miou"], 5),
+        None if baseline is None else round(baseline["miou"], 5),
     )
 
 
@@ -256,13 +256,13 @@ def assemble(
     runs: Sequence[Run], recipes: dict[str, list[str]], overrides: Sequence[str], iterations: int
 ) -> dict[str, Any]:
     """The record: what was run, every run, and each recipe's summary."""
-    floors = [run.floor for run in runs if run.floor is not None]
+    baselines = [run.floor for run in runs if run.floor is not None]
     return {
         **measure.header("quality", "cpu"),
         "overrides": [without_path(o) for o in overrides],
         "recipe_overrides": recipes,
         "iterations": max((run.iterations[-1] for run in runs if run.iterations), default=iterations),
-        "floor": statistics.fmean(floors) if floors else None,
+        "floor": statistics.fmean(baselines) if baselines else None,
         "recipes": summarise(runs, list(recipes)),
         "runs": [asdict(run) for run in runs],
     }

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from cpanet import options, sweep, tasks
 from cpanet.cli.callback import CHECKED
+from cpanet.cli.check_config import check
 from cpanet.cli.launch import launch, register
-from cpanet.cli.preflight import check
 
 register()
 

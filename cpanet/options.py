@@ -23,6 +23,14 @@ BESIDE_NETWORK = (
 )  # and with it what decides nothing that the network computes
 
 
+_SETS = {"loss_k": "loss.k"}  # groups of numbers
+
+
+def key_of(name: str) -> str:
+    """The key that the group or key ``name`` sets: itself, but for groups of numbers."""
+    return _SETS.get(name, name)
+
+
 def folder() -> Path:
     """Where ``config.yaml`` and its groups are: inside an installed package, else beside the package's folder."""
     package = Path(__file__).resolve().parent

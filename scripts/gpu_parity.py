@@ -112,7 +112,7 @@ def _size(parameter: np.ndarray) -> float:
     return max(float(np.linalg.norm(parameter)), 0.01 * parameter.size**0.5)
 
 
-def judge(worst: dict[str, float]) -> dict[str, bool]:
+def within_bounds(worst: dict[str, float]) -> dict[str, bool]:
     """Whether each difference is within its limit; not a number never is."""
     return {name: bool(value <= LIMITS[name]) for name, value in worst.items()}
 
@@ -137,7 +137,7 @@ def conclude(options: argparse.Namespace, console: Console) -> bool:
         found = compare(*sides)
         record.update(found)
         worst.update(found["worst"])
-    within = judge(worst)
+    within = within_bounds(worst)
     record.update(worst=worst, within=within, complete=worst.keys() == LIMITS.keys())
     record["passed"] = record["complete"] and all(within.values())
     stages.write_json(options.out / "parity.json", record)

@@ -17,8 +17,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from cpanet import config
+from cpanet.cli.check_config import check
 from cpanet.cli.launch import register
-from cpanet.cli.preflight import check
 from cpanet.tasks import train
 
 REPO = Path(__file__).resolve().parent.parent

@@ -12,8 +12,8 @@ import hydra
 from omegaconf import DictConfig
 
 from cpanet import sweep
+from cpanet.cli.check_config import check
 from cpanet.cli.launch import launch, register
-from cpanet.cli.preflight import check
 from tests.shared import REPO
 from tests.sweep_runs import pretend
 

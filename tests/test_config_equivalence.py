@@ -66,7 +66,7 @@ def test_without_the_seed_all_seeds_are_one():
 
 def test_the_training_free_method_is_one_function_whatever_would_be_trained():
     trained = resolved()
-    floor = {**trained, "method": "prototype"}
-    other = {**floor, "loss": {"k": 0.8}, "train": {"epochs": 3}}
-    assert fingerprint(floor) == fingerprint(other)
-    assert fingerprint(floor) != fingerprint(trained)
+    training_free = {**trained, "method": "prototype"}
+    other = {**training_free, "loss": {"k": 0.8}, "train": {"epochs": 3}}
+    assert fingerprint(training_free) == fingerprint(other)
+    assert fingerprint(training_free) != fingerprint(trained)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cpanet.data import EpisodeLoader, loader, train_batches
+from cpanet.data import EpisodeLoader, loader
 from cpanet.data.dataset import DefectDataset
 from cpanet.errors import UserError
 from tests.datasets import tiny_dataset
@@ -26,7 +26,8 @@ def digest(batch: loader.Batch) -> tuple:
 
 
 def epoch(dataset: DefectDataset, workers: int, number: int = 0, start: int = 0) -> list[tuple]:
-    return [digest(b) for b in train_batches(dataset, 0, 2, 7, number, 2, 32, workers, start)]
+    with EpisodeLoader(dataset, 0, 2, 7, 2, 32, workers) as batches:
+        return [digest(b) for b in batches.epoch(number, start)]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def dataset() -> DefectDataset:
 
 
 def test_batches_have_the_promised_shapes_and_leave_out_the_odd_episode(dataset):
-    batches = list(train_batches(dataset, 0, 2, 7, 0, 4, 32))
+    batches = list(EpisodeLoader(dataset, 0, 2, 7, 4, 32, 0).epoch(0))
     assert len(batches) == 2  # 10 training images, 4 a batch
     batch = batches[0]
     assert batch.query.shape == (4, 3, 32, 32)

@@ -402,17 +402,16 @@ def test_a_missing_class_is_named(tmp_path):
 
 def test_auto_takes_fssd12_where_it_is_and_the_embedded_set_where_nothing_is_given(tmp_path):
     root = write_fssd12(tmp_path / "FSSD-12")
-    assert resolve_auto("auto", root)[:2] == ("fssd12", root)
-    assert resolve_auto("auto", tmp_path)[:2] == ("fssd12", root)
-    assert resolve_auto("auto", None)[:2] == ("embedded", None)
-    assert resolve_auto("metal8", root)[:2] == ("metal8", root)
+    assert resolve_auto(root)[:2] == ("fssd12", root)
+    assert resolve_auto(tmp_path)[:2] == ("fssd12", root)
+    assert resolve_auto(None)[:2] == ("embedded", None)
 
 
 def test_auto_never_replaces_a_folder_that_was_given_by_something_else(tmp_path):
     with pytest.raises(UserError, match="does not hold the class folders of FSSD-12"):
-        resolve_auto("auto", write_folder(tmp_path))
+        resolve_auto(write_folder(tmp_path))
     with pytest.raises(UserError, match="does not exist"):
-        resolve_auto("auto", tmp_path / "nowhere")
+        resolve_auto(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(

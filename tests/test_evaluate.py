@@ -73,7 +73,7 @@ def test_other_shots_and_classes_seen_in_training(tmp_path, capfd):
     arguments = (f"checkpoint={trained_run()}", "fold=1", "shot=3", "evaluate.episode_seeds=[4]")
     result, episodes = evaluate(tmp_path, *arguments)
     assert all(len(row["supports"].split(";")) == 3 for row in episodes)
-    assert len(episodes) == 16  # with the floor's
+    assert len(episodes) == 16  # with the baseline's
     (warning,) = result["warnings"]
     assert "was trained on inclusion, blister, pitted, roll_printing" in warning
     assert warning in capfd.readouterr().out

@@ -13,8 +13,8 @@ from cpanet.runtime.cuda import (
     Gpu,
     Toolkit,
     ToolkitPlaces,
+    cuda_report,
     find_toolkit,
-    judge,
     probe_cuda,
     read_driver,
 )
@@ -85,11 +85,13 @@ def test_driver_refusals(load, reason):
     found = read_driver(load)
     assert reason in found
     assert "\n" not in found
-    assert judge(found, TOOLKIT) == replace(judge(DRIVER, TOOLKIT), usable=False, reason=found, driver=None)
+    assert cuda_report(found, TOOLKIT) == replace(
+        cuda_report(DRIVER, TOOLKIT), usable=False, reason=found, driver=None
+    )
 
 
 def test_a_matching_pair_is_usable():
-    report = judge(DRIVER, TOOLKIT)
+    report = cuda_report(DRIVER, TOOLKIT)
     assert (report.usable, report.reason, report.gpu) == (True, "", "NVIDIA A100")
 
 
@@ -125,7 +127,7 @@ def changed_gpu(**changes) -> Driver:
     ],
 )
 def test_every_refusal_has_its_reason(driver, toolkit, reason):
-    report = judge(driver, toolkit)
+    report = cuda_report(driver, toolkit)
     assert not report.usable
     assert reason in report.reason
     assert "\n" not in report.reason
@@ -134,17 +136,17 @@ def test_every_refusal_has_its_reason(driver, toolkit, reason):
 @pytest.mark.parametrize("capability", [75, 80, 89, 90, 100, 120])
 def test_what_cuda_13_compiles_for(capability):
     driver = replace(changed_gpu(capability=capability), version=(13, 0))
-    assert judge(driver, NEW_TOOLKIT).reason == ""
+    assert cuda_report(driver, NEW_TOOLKIT).reason == ""
 
 
 def test_a_host_compiler_that_is_too_new():
-    assert judge(NEW_DRIVER, NEW_TOOLKIT, gcc=15).usable
-    report = judge(NEW_DRIVER, NEW_TOOLKIT, gcc=16)
+    assert cuda_report(NEW_DRIVER, NEW_TOOLKIT, gcc=15).usable
+    report = cuda_report(NEW_DRIVER, NEW_TOOLKIT, gcc=16)
     assert report.reason == "g++ 16 is newer than CUDA 13.0 takes (15); name an older one in cc_path"
 
 
 def test_what_a_record_says_of_cuda():
-    assert judge(NEW_DRIVER, NEW_TOOLKIT).versions == {
+    assert cuda_report(NEW_DRIVER, NEW_TOOLKIT).versions == {
         "gpu": "NVIDIA A100, 8.0, 40 GiB",
         "driver's CUDA": "13.0",
         "cuda": "13.0.88",
@@ -174,7 +176,7 @@ def test_a_complete_tree_is_found(tmp_path):
     toolkit = find_toolkit(ToolkitPlaces((nvcc,)))
     assert isinstance(toolkit, Toolkit)
     assert (toolkit.version, toolkit.cudnn_version, toolkit.complete) == ((12, 2, 140), (8, 9, 7), True)
-    assert judge(DRIVER, toolkit).usable
+    assert cuda_report(DRIVER, toolkit).usable
 
 
 def test_a_complete_tree_is_preferred_to_a_bare_compiler(tmp_path):
@@ -187,13 +189,13 @@ def test_a_complete_tree_is_preferred_to_a_bare_compiler(tmp_path):
 def test_a_compiler_without_a_runtime_is_the_known_trap(tmp_path):
     """nvcc on the PATH and nothing else: a plain ``import jittor`` fails there."""
     toolkit = find_toolkit(ToolkitPlaces((toolkit_tree(tmp_path / "cuda", cudart=False),)))
-    assert "no CUDA runtime library" in judge(DRIVER, toolkit).reason
+    assert "no CUDA runtime library" in cuda_report(DRIVER, toolkit).reason
 
 
 def test_cudnn_in_the_system_folders(tmp_path):
     nvcc, system = toolkit_tree(tmp_path / "cuda", cudnn=""), toolkit_tree(tmp_path / "usr").parent.parent
     places = ToolkitPlaces((nvcc,), (system / "lib64",), (system / "include",))
-    assert judge(DRIVER, find_toolkit(places)).usable
+    assert cuda_report(DRIVER, find_toolkit(places)).usable
 
 
 def test_nothing_found_or_switched_off(tmp_path):

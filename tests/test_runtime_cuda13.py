@@ -1,4 +1,4 @@
-"""CUDA 13 in pieces: found in wheels and elsewhere, put together by links; a mended Jittor beside the installed one."""
+"""CUDA 13 in pieces: found in wheels and elsewhere, put together by links; a patched Jittor beside the installed one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ import pytest
 
 from cpanet.errors import UserError
 from cpanet.runtime import prepare
-from cpanet.runtime.cuda import Driver, Gpu, Toolkit, ToolkitPlaces, assemble, find_toolkit, judge, patches
+from cpanet.runtime.cuda import (
+    Driver,
+    Gpu,
+    Toolkit,
+    ToolkitPlaces,
+    assemble,
+    cuda_report,
+    find_toolkit,
+    patches,
+)
 from cpanet.runtime.cuda.toolkit import PIECES
 from cpanet.runtime.environment import jittor_environment
 from tests.shared import REPO
@@ -87,7 +96,7 @@ def test_the_wheels_of_this_environment(toolkit):
     assert (toolkit.version, toolkit.cudnn_version, toolkit.headers) == ((13, 0, 88), (9, 28, 0), (13, 0))
     assert toolkit.missing == ()
     assert toolkit.assembled
-    assert judge(DRIVER, toolkit, gcc=12).usable
+    assert cuda_report(DRIVER, toolkit, gcc=12).usable
 
 
 def test_wheels_of_another_environment_are_named(tmp_path):
@@ -102,7 +111,7 @@ def test_a_compiler_below_usr_local_and_cudnn_in_an_environment(tmp_path):
     (local / "lib").rename(local / "lib64")
     toolkit = found(site, CUDA_HOME=str(local))
     assert isinstance(toolkit, Toolkit)
-    assert judge(DRIVER, toolkit).usable
+    assert cuda_report(DRIVER, toolkit).usable
     assert toolkit.cudnn == site / "nvidia/cudnn/lib/libcudnn.so.9"
     assert toolkit.cudart == local / "lib64/libcudart.so.13"
 
@@ -148,13 +157,13 @@ def test_what_is_missing_is_named(tmp_path, gone, reason):
     site = wheels(tmp_path)
     (site / "nvidia" / gone).unlink()
     toolkit = found(site)
-    report = judge(DRIVER, toolkit)
+    report = cuda_report(DRIVER, toolkit)
     assert not report.usable
     assert reason in report.reason
 
 
 def test_headers_of_another_release(tmp_path):
-    assert "headers are of CUDA 13.2" in judge(DRIVER, found(wheels(tmp_path, headers=13020))).reason
+    assert "headers are of CUDA 13.2" in cuda_report(DRIVER, found(wheels(tmp_path, headers=13020))).reason
 
 
 def test_the_tree(toolkit, tmp_path):
@@ -216,14 +225,14 @@ def test_a_mended_jittor_is_links_and_leaves_the_installed_one_alone(tmp_path):
     before = {file: (package / file).read_bytes() for file in patches.patched(package)}
     place = patches.present(tmp_path)
     assert patches.present(tmp_path) == place
-    mended = place / "jittor"
-    written = {str(p.relative_to(mended)) for p in mended.rglob("*") if p.is_file() and not p.is_symlink()}
+    patched = place / "jittor"
+    written = {str(p.relative_to(patched)) for p in patched.rglob("*") if p.is_file() and not p.is_symlink()}
     assert written == set(before)
     assert {file: (package / file).read_bytes() for file in before} == before
-    assert os.readlink(mended / "__init__.py") == str(package / "__init__.py")
-    assert not list(mended.rglob("*rnn*.cc")), "cuDNN 9 has nothing to compile them against"
+    assert os.readlink(patched / "__init__.py") == str(package / "__init__.py")
+    assert not list(patched.rglob("*rnn*.cc")), "cuDNN 9 has nothing to compile them against"
     assert (package / "extern/cuda/cudnn/ops/cudnn_rnn_op.cc").exists()
-    assert not list(mended.rglob("__pycache__"))
+    assert not list(patched.rglob("__pycache__"))
 
 
 def test_another_jittor_is_not_mended(tmp_path):

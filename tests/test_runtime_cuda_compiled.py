@@ -44,7 +44,7 @@ from cpanet.runtime import jt, prepare
 runtime = prepare("cuda")
 extern = jt.compile_extern
 print(json.dumps({{
-    "device": runtime.device, "mended": runtime.mended, "versions": runtime.versions, "level": jt.flags.use_tensorcore,
+    "device": runtime.device, "patched": runtime.patched, "versions": runtime.versions, "level": jt.flags.use_tensorcore,
     "built": [name for name in {EXTENSIONS} if getattr(extern, name + "_ops") is not None],
     "architectures": list(jt.flags.cuda_archs), "package": jt.__file__,
 }}))
@@ -52,7 +52,7 @@ print(json.dumps({{
     done = stand_ins("-c", code)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["device"], found["mended"], found["level"]) == ("cuda", True, 1)
+    assert (found["device"], found["patched"], found["level"]) == ("cuda", True, 1)
     assert found["built"] == list(EXTENSIONS)
     assert found["architectures"] == [90]
     assert found["versions"]["gpu"].startswith("stand-in, 9.0")

@@ -77,15 +77,15 @@ def test_a_running_jittor_keeps_its_precision_and_takes_another():
 
 
 @pytest.mark.parametrize(
-    ("precision", "mended", "level"),
+    ("precision", "patched", "level"),
     [("tf32", True, 1), ("tf32", False, 0), ("bf16", True, 2), ("bf16", False, 0), ("fp16", False, 3)],
 )
-def test_jittor_is_told_the_precision_also_where_it_is_its_own_choice(monkeypatch, precision, mended, level):
+def test_jittor_is_told_the_precision_also_where_it_is_its_own_choice(monkeypatch, precision, patched, level):
     """Without it cuBLAS would take products in float32 where TF32 is recorded. Level 1 of Jittor as it is: halves."""
     import jittor
 
     before = jittor.flags.use_tensorcore
-    on_cuda = replace(prepare("cpu"), device="cuda", precision=precision, mended=mended)
+    on_cuda = replace(prepare("cpu"), device="cuda", precision=precision, patched=patched)
     monkeypatch.setattr(start, "_runtime", on_cuda)
     try:
         assert prepare().precision == precision

@@ -254,12 +254,12 @@ def test_what_the_gpu_computes_is_held_against_the_cpu() -> None:
     assert found["worst_gradient"] == "a"
     assert found["worst"]["gradients"] == pytest.approx(0.02, rel=1e-4)
     assert found["gradients"]["a"]["norm_cpu"] == 5.0
-    assert gpu_parity.judge(found["worst"])["gradients"] is False
+    assert gpu_parity.within_bounds(found["worst"])["gradients"] is False
 
 
 def test_a_gradient_that_vanishes_is_compared_on_the_scale_of_all() -> None:
     found = gpu_parity.compare(device(), device(**{"gradient/b": np.array([2e-9], np.float32)}))
-    assert all(gpu_parity.judge(found["worst"]).values())
+    assert all(gpu_parity.within_bounds(found["worst"]).values())
 
 
 @pytest.mark.parametrize("value", [float("nan"), 0.1])
@@ -267,7 +267,7 @@ def test_losses_that_are_wrong_or_not_numbers_do_not_pass(value: float) -> None:
     losses = device()["losses"].copy()
     losses[0, 0] = value
     assert (
-        gpu_parity.judge(gpu_parity.compare(device(), device(losses=losses))["worst"])["first losses"]
+        gpu_parity.within_bounds(gpu_parity.compare(device(), device(losses=losses))["worst"])["first losses"]
         is False
     )
 

@@ -80,7 +80,7 @@ def test_scores_are_those_of_the_episodes(finished):
     assert float(metrics[-1]["miou"]) == result["last"]["miou"]
 
 
-def test_the_floor_is_that_of_the_prototype_method_on_the_same_episodes(finished, tmp_path):
+def test_the_baseline_is_that_of_the_prototype_method_on_the_same_episodes(finished, tmp_path):
     config, directory, _ = finished
     result = json.loads((directory / "result.json").read_text())
     alone = run(config.model_copy(update={"method": "prototype"}), tmp_path)
@@ -109,7 +109,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_iteration(tmp_pat
     assert "iteration" in result["reason"]
 
 
-def test_the_floor_runs_through_the_same_commands(tmp_path):
+def test_the_baseline_runs_through_the_same_commands(tmp_path):
     miou = run(compose(*TINY, "method=prototype"), tmp_path)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "completed"

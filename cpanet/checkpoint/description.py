@@ -45,6 +45,15 @@ class Description:
         """Side of the square that the network sees, in pixels."""
         return int(self.config["data"]["image_size"])
 
+    @property
+    def summed_shots(self) -> int | None:
+        """Supports of a training episode where prototypes were summed, as released; None where they were averaged.
+
+        Such a network expects prototypes that are this many times the mean (``protocol.prototype_average=batch``).
+        """
+        summed = self.config.get("protocol", {}).get("prototype_average") == "batch"
+        return int(self.config.get("shot", 1)) if summed else None
+
 
 def describe(path: Path | str) -> Description:
     """The checkpoint at ``path``, a file or a run's directory (its best epoch; its last where there is no best).

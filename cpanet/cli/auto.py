@@ -39,7 +39,7 @@ def resolve_auto_options(config: DictConfig) -> None:
         if isinstance(data, DictConfig):
             root = data.get("root")
             if data.get("name") == "auto" and (root is None or isinstance(root, str)):
-                name, found, _ = resolve_auto("auto", absolute(root) if root else None)
+                name, found, _ = resolve_auto(absolute(root) if root else None)
                 data.update({**options.read("data", name), "root": str(found) if found else None})
         ablation = config.get("ablation")
         if isinstance(ablation, DictConfig):
@@ -55,7 +55,7 @@ def announce(config: DictConfig) -> None:
     if chosen.get("profile") == "auto":
         _say(f"profile=auto → {config.profile}: {_why(config)}")
     if chosen.get("data") == "auto":
-        name, _, why = resolve_auto("auto", absolute(config.data.root) if config.data.root else None)
+        name, _, why = resolve_auto(absolute(config.data.root) if config.data.root else None)
         _say(f"data=auto → {name}: {why}")
 
 

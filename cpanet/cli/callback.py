@@ -19,10 +19,10 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from cpanet import tasks
 from cpanet.cli.auto import announce
+from cpanet.cli.check_config import check
 from cpanet.cli.launch import report
 from cpanet.cli.locks import FILE, lock_directory, unlock_directory
 from cpanet.cli.naming import create_run_dir, make_run_dir
-from cpanet.cli.preflight import check
 from cpanet.errors import UserError
 from cpanet.records import result_file
 

@@ -29,8 +29,6 @@ FIXED = (
 )
 # Of a backbone's section, what may be said beside a checkpoint.
 FREE = tuple(f"backbone.{key}" for key in options.BESIDE_NETWORK)
-# Keys that groups of other names set.
-ALIASES = {"loss_k": "loss.k"}
 
 
 def adopt(config: DictConfig, overrides: Iterable[str]) -> None:
@@ -77,7 +75,7 @@ def typed_keys(overrides: Iterable[str]) -> set[str]:
     """Keys and groups that were given on the command line."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     keys = {override.key_or_group for override in parsed if not override.is_hydra_override()}
-    return {ALIASES.get(key, key) for key in keys}
+    return set(map(options.key_of, keys))
 
 
 def _covered(key: str, names: Iterable[str]) -> bool:

@@ -214,14 +214,12 @@ def looks_like(spec: Layout, root: Path) -> bool:
     return 2 * found > len(spec.classes)
 
 
-def resolve_auto(name: str, root: Path | None) -> tuple[str, Path | None, str]:
+def resolve_auto(root: Path | None) -> tuple[str, Path | None, str]:
     """What ``data=auto`` means here: (name, root, sentence that says why).
 
     FSSD-12 where its folder is given and there, the embedded set where none is given. A folder that is given
     but is not FSSD-12 is a mistake, not a reason to train on something else.
     """
-    if name != "auto":
-        return name, root, f"data={name} was asked for."
     if root is None:
         return (
             "embedded",

@@ -218,20 +218,17 @@ class _Worker:
         self.pending.popleft()
         return json.loads(line)
 
-    def close(self, seconds: float = 0.0) -> None:
-        """Let it end within ``seconds`` (its input is closed), then end it."""
+    def close(self) -> None:
+        """End it, also where it is at work."""
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            with contextlib.suppress(
-                subprocess.TimeoutExpired
-            ):  # stuck in the system: nothing to be done from here
-                self.process.wait(5)
+        self.process.kill()
+        with contextlib.suppress(
+            subprocess.TimeoutExpired
+        ):  # stuck in the system: nothing to be done from here
+            self.process.wait(5)
 
 
 class EpisodeLoader:
@@ -378,19 +375,3 @@ class EpisodeLoader:
             self._workers[index] = fresh
             for task in worker.pending:
                 fresh.ask(task)
-
-
-def train_batches(
-    dataset: DefectDataset,
-    fold: int,
-    shot: int,
-    seed: int,
-    epoch: int,
-    batch_size: int,
-    size: int,
-    workers: int = 0,
-    start: int = 0,
-) -> Iterator[Batch]:
-    """The batches of one epoch, from batch ``start`` on; for several epochs keep an ``EpisodeLoader``."""
-    with EpisodeLoader(dataset, fold, shot, seed, batch_size, size, workers) as loader:
-        yield from loader.epoch(epoch, start)

@@ -61,7 +61,7 @@ class Delivered(NamedTuple):
         return "bf16" if self.bits >= 6 and self.wide else f"{self.bits} bits"
 
 
-class Layout(NamedTuple):
+class Diagonal(NamedTuple):
     """Where an operand of a product keeps the numbers of a diagonal matrix: shape, and index of each."""
 
     shape: tuple[int, ...]
@@ -73,20 +73,20 @@ class Layout(NamedTuple):
         return array
 
 
-def _matrix(*batch: int) -> Layout:
+def _matrix(*batch: int) -> Diagonal:
     index = np.arange(SIZE)
-    return Layout((*batch, SIZE, SIZE), (..., index, index))
+    return Diagonal((*batch, SIZE, SIZE), (..., index, index))
 
 
-def _map() -> Layout:
+def _map() -> Diagonal:
     """A map of 32×32 whose channel c holds its number at a pixel of its own, two apart."""
     index = np.arange(SIZE)
-    return Layout((1, SIZE, 32, 32), (0, index, 2 * (index // 16), 2 * (index % 16)))
+    return Diagonal((1, SIZE, 32, 32), (0, index, 2 * (index // 16), 2 * (index % 16)))
 
 
-def _kernel(k: int) -> Layout:
+def _kernel(k: int) -> Diagonal:
     index = np.arange(SIZE)
-    return Layout((SIZE, SIZE, k, k), (index, index, k // 2, k // 2))
+    return Diagonal((SIZE, SIZE, k, k), (index, index, k // 2, k // 2))
 
 
 def read(values: np.ndarray) -> Delivered:
@@ -96,7 +96,9 @@ def read(values: np.ndarray) -> Delivered:
     return Delivered(int(np.argmin([*kept, False])), bool(values[len(STEPS)] > TINY / 2))
 
 
-def measure(operator: Callable[..., Any], layouts: tuple[Layout, Layout, Layout]) -> dict[str, Delivered]:
+def measure(
+    operator: Callable[..., Any], layouts: tuple[Diagonal, Diagonal, Diagonal]
+) -> dict[str, Delivered]:
     """The bits of ``operator(a, b)``, a product with diagonal operands, and of its gradients; the worse of both operands.
 
     ``layouts`` are those of a, b and the result. Each pass is a product of two of a, b and the cotangent r, one of which

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
 from cpanet.errors import UserError
+from cpanet.records.result_file import DamagedResult, read_rows
 
 
 class Record(NamedTuple):
@@ -35,16 +35,15 @@ def read_episodes(file: Path) -> dict[str, list[Record]]:
     """
     found: dict[str, list[Record]] = {}
     try:
-        with open(file, newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                union = int(row["union_fg"])
-                record = Record(
-                    int(row["inter_fg"]) / union if union else 0.0,
-                    row["class"],
-                    row["query"],
-                    tuple(row["supports"].split(";")),
-                )
-                found.setdefault(row["which"], []).append(record)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        for row in read_rows(file.parent, file.name) or ():
+            union = int(row["union_fg"])
+            record = Record(
+                int(row["inter_fg"]) / union if union else 0.0,
+                row["class"],
+                row["query"],
+                tuple(row["supports"].split(";")),
+            )
+            found.setdefault(row["which"], []).append(record)
+    except (DamagedResult, KeyError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}.") from error
     return {which: sorted(records) for which, records in found.items()}

@@ -26,10 +26,7 @@ class Network:
     @classmethod
     def of(cls, description: Description, size: int, batch_size: int) -> Network:
         """The network of a checkpoint."""
-        shots = None
-        if description.config.get("protocol", {}).get("prototype_average") == "batch":
-            shots = int(description.config.get("shot", 1))
-        return cls(restore(description), size, batch_size, shots)
+        return cls(restore(description), size, batch_size, description.summed_shots)
 
     def features(self, canvases: Iterable[np.ndarray]) -> np.ndarray:
         """Of canvases float32 (3, S, S), normalised: float32 (N, C, h, w)."""

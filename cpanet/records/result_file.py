@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,6 +101,23 @@ def read_text(path: Path) -> str | None:
         raise DamagedResult(f"{path.name}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise DamagedResult(f"{path.name}: damaged, not text") from None
+
+
+def read_rows(directory: Path, name: str) -> list[dict[str, str]] | None:
+    """The rows of ``directory``'s ``episodes.csv`` or ``metrics.csv``, by column, None where there is no such file.
+
+    Raises :class:`DamagedResult`.
+    """
+    text = read_text(directory / name)
+    if text is None:
+        return None
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise DamagedResult(f"{name}: damaged ({error})") from None
+    if any(None in row or None in row.values() for row in rows):
+        raise DamagedResult(f"{name}: damaged, rows of different lengths")
+    return rows
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:

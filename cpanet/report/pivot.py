@@ -16,10 +16,11 @@ from cpanet.config import equivalence
 from cpanet.config.equivalence import covered
 from cpanet.config.keys import leaves
 from cpanet.errors import UserError
+from cpanet.options import key_of
 from cpanet.report import table_spec
 from cpanet.report.runs import Run, started_in
 from cpanet.report.table_spec import Overrides, TableSpec
-from cpanet.report.values import ABSENT, MEAN, Key, Value, absolute, canonical, key_of, matches, value_of
+from cpanet.report.values import ABSENT, MEAN, Key, Value, absolute, canonical, matches, value_of
 
 VARIANT, METHOD, TRAINING_FREE = "variant", "method", "prototype"
 MOST_COLUMNS = 8

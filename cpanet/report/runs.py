@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 import re
@@ -18,7 +16,7 @@ import yaml
 
 from cpanet.config.equivalence import fingerprint
 from cpanet.options import current
-from cpanet.records.result_file import FILE, DamagedResult, read_result, read_text
+from cpanet.records.result_file import FILE, DamagedResult, read_result, read_rows, read_text
 from cpanet.report.statistics import Episodes, mean_iou
 from cpanet.report.values import located
 
@@ -239,24 +237,11 @@ def _score(result: Mapping[str, Any], which: str) -> Score | None:
     return score
 
 
-def _rows(directory: Path, name: str) -> list[dict[str, str]] | None:
-    text = read_text(directory / name)
-    if text is None:
-        return None
-    try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-    except csv.Error as error:
-        raise DamagedResult(f"{name}: damaged ({error})") from None
-    if any(None in row or None in row.values() for row in rows):
-        raise DamagedResult(f"{name}: damaged, rows of different lengths")
-    return rows
-
-
 def _episodes(directory: Path) -> dict[str, Episodes]:
     """Episodes of each evaluation that a report shows, sorted by key; by hand, for a sweep has tens of thousands."""
     found: dict[str, list[tuple[tuple[str, str, str], list[int]]]] = {}
     try:
-        for row in _rows(directory, "episodes.csv") or ():
+        for row in read_rows(directory, "episodes.csv") or ():
             key = (row["class"], row["query"], row["supports"])
             found.setdefault(row["which"], []).append((key, [int(row[name]) for name in COUNTS]))
         return {
@@ -272,7 +257,7 @@ def _episodes(directory: Path) -> dict[str, Episodes]:
 
 def _metrics(directory: Path) -> pd.DataFrame:
     try:
-        return pd.DataFrame(_rows(directory, "metrics.csv")).apply(pd.to_numeric)
+        return pd.DataFrame(read_rows(directory, "metrics.csv")).apply(pd.to_numeric)
     except ValueError:
         raise DamagedResult("metrics.csv: damaged, not numbers") from None
 

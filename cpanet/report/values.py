@@ -6,19 +6,15 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
+from cpanet.options import key_of
+
 Value = Union[str, int, float]
 Key = tuple[Value, ...]  # of a cell: a value for every axis
 
 ABSENT = "–"
 MEAN = "mean"
-ALIASES = {"loss_k": "loss.k"}  # a group of numbers: the key that it sets
 PATHS = ("backbone.weights", "checkpoint", "data.root")
 NO_PATHS = ("auto", "random", "", ABSENT)
-
-
-def key_of(name: str) -> str:
-    """The key that ``name`` sets: itself, but for groups of numbers."""
-    return ALIASES.get(name, name)
 
 
 def value_of(config: Mapping[str, Any], key: str) -> Value:

@@ -60,7 +60,7 @@ def _cache_name(environ: Mapping[str, str], package: Path | None) -> str:
     """The folder of Jittor's cache that this Jittor compiles into.
 
     Jittor names it after the git branch of the folder it is installed in: with a virtual environment inside a repository,
-    every change of branch would compile it anew. A mended Jittor has one of its own, or it and the installed one would
+    every change of branch would compile it anew. A patched Jittor has one of its own, or it and the installed one would
     compile each other's core anew in turns; also in a process whose parent runs the other one, and has set the variable.
     """
     asked = environ.get("cache_name", "default").partition("+")[0]

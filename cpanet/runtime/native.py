@@ -14,6 +14,7 @@ from pathlib import Path
 from cpanet.runtime import start, toolchain
 from cpanet.runtime.home import own_folder
 from cpanet.runtime.libraries import compile_library
+from cpanet.runtime.processor import processor
 
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden")
 
@@ -52,19 +53,8 @@ def load_kernels(
 def _key(compiler: str, files: Iterable[Path], libraries: Sequence[str]) -> str:
     """Of what decides the library: sources, flags, compiler, and the CPU, since a home may be shared by machines."""
     digest = hashlib.sha256(
-        " ".join((compiler, toolchain.tool_version(compiler), *FLAGS, *libraries, cpu())).encode()
+        " ".join((compiler, toolchain.tool_version(compiler), *FLAGS, *libraries, processor())).encode()
     )
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def cpu() -> str:
-    """Model and instruction sets of this machine's processor, as Linux names them; empty where it does not."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return "".join(
-        line for line in lines[:40] if line.startswith(("model", "flags", "Features", "cpu family"))
-    )

@@ -18,12 +18,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 from cpanet.errors import UserError
 from cpanet.files import write_atomically
 from cpanet.runtime.home import user_cache
+from cpanet.runtime.processor import processor
 
 LEVELS = {"fp32": 0, "tf32": 1, "bf16": 2, "fp16": 3}
 PRECISIONS = ("auto", *LEVELS)
@@ -32,19 +32,7 @@ BFLOAT16 = "CPANET_BF16"
 BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
 
 
-@lru_cache(maxsize=1)
-def _processor() -> str:
-    """The first processor of ``/proc/cpuinfo``, its clock aside; empty where there is no such file."""
-    try:
-        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-    except OSError:
-        return ""
-    return "\n".join(
-        line for line in first.splitlines() if not line.startswith(("cpu MHz", "bogomips", "apicid"))
-    )
-
-
-def bfloat16_on_cpu(environ: Mapping[str, str] | None = None, processor: str | None = None) -> str | None:
+def bfloat16_on_cpu(environ: Mapping[str, str] | None = None, flags: str | None = None) -> str | None:
     """``native`` where the processor multiplies bfloat16, else None; ``CPANET_BF16`` asks for ``rounded`` or for None."""
     environ = os.environ if environ is None else environ
     asked = environ.get(BFLOAT16)
@@ -52,7 +40,7 @@ def bfloat16_on_cpu(environ: Mapping[str, str] | None = None, processor: str | N
         return "rounded"
     if asked == "off":
         return None
-    words = (_processor() if processor is None else processor).split()
+    words = (processor() if flags is None else flags).split()
     return "native" if any(flag in words for flag in BFLOAT16_FLAGS) else None
 
 
@@ -71,7 +59,7 @@ def default(device: str) -> str:
 
 
 def _findings() -> Path:
-    return user_cache() / f"bf16-{hashlib.sha256(_processor().encode()).hexdigest()[:12]}.json"
+    return user_cache() / f"bf16-{hashlib.sha256(processor().encode()).hexdigest()[:12]}.json"
 
 
 def remember_doctor(passed: bool, speed: float) -> None:
@@ -109,13 +97,13 @@ def resolve(precision: str, device: str) -> str:
     return precision
 
 
-def level(precision: str, mended: bool) -> int:
+def level(precision: str, patched: bool) -> int:
     """Jittor's ``use_tensorcore``.
 
     An installed Jittor makes float16, with its small range, of convolutions at 1 and at 2: it is left at 0, where cuDNN
     takes TF32 and products are in float32, more bits than were asked for.
     """
-    return LEVELS[precision] if mended or precision == "fp16" else 0
+    return LEVELS[precision] if patched or precision == "fp16" else 0
 
 
 def environment(precision: str) -> dict[str, str]:

@@ -43,7 +43,7 @@ class Runtime:
     cache_home: Path
     gpu: str | None = None
     precision: str = "fp32"
-    mended: bool = False  # Jittor's sources, for CUDA 13
+    patched: bool = False  # Jittor's sources, for CUDA 13
 
 
 _runtime: Runtime | None = None
@@ -89,7 +89,7 @@ def _at(runtime: Runtime, precision: str) -> Runtime:
                 f"precision={precision}: CUDA's libraries run at {runtime.precision} in this process already. "
                 "Ask for it in a new process."
             )
-        jittor.flags.use_tensorcore = precisions.level(precision, runtime.mended)
+        jittor.flags.use_tensorcore = precisions.level(precision, runtime.patched)
     return runtime if precision == runtime.precision else replace(runtime, precision=precision)
 
 
@@ -157,7 +157,7 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
         cache_home=cache,
         gpu=report.gpu if chosen == "cuda" else None,
         precision=wanted if (chosen == "cuda") == report.usable else "fp32",
-        mended=package is not None,
+        patched=package is not None,
     )
 
 

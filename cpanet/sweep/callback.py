@@ -21,10 +21,10 @@ from rich.console import Console
 from cpanet import runtime
 from cpanet.cli.auto import announce
 from cpanet.cli.callback import RESULTS, is_typed, or_exit
+from cpanet.cli.check_config import check
 from cpanet.cli.locks import lock_directory, unlock_directory
 from cpanet.cli.naming import create_run_dir, latest, make_run_dir, quoted
 from cpanet.cli.numbers import number_key
-from cpanet.cli.preflight import check
 from cpanet.config import Config, validate
 from cpanet.config.resume import differences
 from cpanet.errors import UserError
@@ -35,7 +35,7 @@ from cpanet.report.table_spec import TableSpec
 from cpanet.sweep import axes, lost_jobs, plan, results
 from cpanet.sweep.progress import Watch
 from cpanet.tasks import USE_EPISODES
-from cpanet.tasks.inputs import check_folder
+from cpanet.tasks.input_checks import check_folder
 
 # not the callback's own: callbacks are pickled and sent with the jobs
 _running: list[Path] = []  # the directory of the sweep

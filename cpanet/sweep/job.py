@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cpanet.cli.locks import DirectoryInUse, locked
-from cpanet.errors import UserError
+from cpanet.errors import in_one_line
 from cpanet.records.result_file import FILE
 from cpanet.report.callback import write_tables
 from cpanet.sweep import plan, progress, results
@@ -96,14 +96,6 @@ class _Job:
 
     def _record(self, error: Exception) -> None:
         result = results.read(self.directory) or {"status": "failed", "config": results.plain(self.config)}
-        reason = result.get("reason") or reason_of(error)
+        reason = result.get("reason") or in_one_line(error)
         results.write(self.directory, {**result, "reason": reason})
         self.progress.failed(str(reason))
-
-
-def reason_of(error: BaseException) -> str:
-    """``error`` in one line."""
-    text = " ".join(str(error).split())
-    if isinstance(error, UserError):
-        return text
-    return f"{type(error).__name__}: {text}".rstrip(": ")

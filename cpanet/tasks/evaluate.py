@@ -23,7 +23,7 @@ from cpanet.records.result_file import dataset_facts
 from cpanet.records.run_directory import episode_rows
 from cpanet.report.statistics import Episodes, Interval, compare, estimate
 from cpanet.runtime.threads import current_threads
-from cpanet.tasks.inputs import check_checkpoint, check_folder, read_images
+from cpanet.tasks.input_checks import check_checkpoint, check_folder, read_images
 
 if TYPE_CHECKING:
     from cpanet import engine
@@ -69,16 +69,16 @@ def run(config: EvaluateConfig, directory: Path, resume: bool = False, threads: 
         log(f"note: {note}", "yellow")
     features = ImageFeatures(model, dataset, indices, section.image_size)
     draws = evaluate_draws(model, dataset, features, config, seeds)
-    floor = None
+    baseline_draws = None
     if not isinstance(model, PrototypeBaseline):
         baseline = baseline_of(config, model.backbone)
         if baseline.unpooled != model.unpooled:
             features = ImageFeatures(baseline, dataset, indices, section.image_size)
-        floor = evaluate_draws(baseline, dataset, features, config, seeds)
+        baseline_draws = evaluate_draws(baseline, dataset, features, config, seeds)
     result = {
         "task": "evaluate",
         "status": "completed",
-        **_scores(dataset, draws, floor),
+        **_scores(dataset, draws, baseline_draws),
         "warnings": warnings,
         "config": config.model_dump(),
         "dataset": dataset_facts(dataset, config.fold, config.shot, len(next(iter(draws.values())).results)),
@@ -96,7 +96,7 @@ def run(config: EvaluateConfig, directory: Path, resume: bool = False, threads: 
     records.write_episodes(
         [
             row
-            for name, several in (("draw", draws), ("floor", floor or {}))
+            for name, several in (("draw", draws), ("floor", baseline_draws or {}))
             for seed, draw in several.items()
             for row in episode_rows(f"{name} {seed}", 0, draw.results, dataset.names, dataset.classes)
         ]
@@ -162,7 +162,7 @@ def warnings_of(description: Description | None, dataset: data.DefectDataset, fo
     ]
 
 
-def _scores(dataset: data.DefectDataset, draws: Draws, floor: Draws | None) -> dict[str, Any]:
+def _scores(dataset: data.DefectDataset, draws: Draws, baseline_draws: Draws | None) -> dict[str, Any]:
     """Means, intervals and every draw; ``best`` and ``last`` are the mean, under the names that reports read."""
     miou, fb_iou = estimate([_block(draws)])
     names = [dataset.classes[c] for c in next(iter(draws.values())).scores.class_iou]
@@ -182,9 +182,9 @@ def _scores(dataset: data.DefectDataset, draws: Draws, floor: Draws | None) -> d
             for seed, draw in draws.items()
         ],
     }
-    if floor is not None:
-        over, _ = compare([_block(draws)], [_block(floor)])
-        base, base_fb = estimate([_block(floor)])
+    if baseline_draws is not None:
+        over, _ = compare([_block(draws)], [_block(baseline_draws)])
+        base, base_fb = estimate([_block(baseline_draws)])
         scores["floor"] = {"epoch": 0, "miou": base.difference, "fb_iou": base_fb.difference, "class_iou": {}}
         scores["over_floor"] = _plain(over)
     return scores

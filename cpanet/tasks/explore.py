@@ -18,7 +18,7 @@ from cpanet.errors import UserError
 from cpanet.explore.episodes import episodes_file, read_episodes
 from cpanet.explore.session import Query, Session, Support
 from cpanet.runtime.gradio_import import import_gradio
-from cpanet.tasks.inputs import check_checkpoint, segmenter_of
+from cpanet.tasks.input_checks import check_checkpoint, segmenter_of
 
 FIRST_PORT, PORTS = 7860, 100
 

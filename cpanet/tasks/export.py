@@ -19,7 +19,7 @@ from cpanet.errors import UserError
 from cpanet.files import write_atomically
 from cpanet.records import git_commit
 from cpanet.records.result_file import write_result
-from cpanet.tasks.inputs import check_checkpoint
+from cpanet.tasks.input_checks import check_checkpoint
 
 ENCODER, SEGMENTER = "support_encoder.onnx", "query_segmenter.onnx"
 TOLERANCE = 1e-3  # of the largest logit, but at least of 1
@@ -106,8 +106,7 @@ def write_graphs(description: Description, size: int, dynamic: bool, directory: 
         "masks": "1 defect, 0 background, 255 padding or ignored",
         "cpanet": cpanet.__version__,
     }
-    averaged_by = config.get("protocol", {}).get("prototype_average", "shots")
-    scale = float(config.get("shot", 1)) if averaged_by == "batch" else 1.0
+    scale = float(description.summed_shots or 1)
     kind = network.Kind(
         feature_norm_of(description),
         config.get("protocol", {}).get("support_mask", "point"),
@@ -183,7 +182,6 @@ def _run_jittor(description: Description, pictures: np.ndarray, masks: np.ndarra
     with jt.no_grad():
         features = model.features(jt.array(np.stack([normalise(picture) for picture in pictures])))
         _, prototype = model.encode_supports(features[:shots].unsqueeze(0), jt.array(masks[None]))
-        config = description.config
-        if config.get("protocol", {}).get("prototype_average") == "batch":
-            prototype = prototype * (int(config.get("shot", 1)) / shots)
+        if description.summed_shots is not None:
+            prototype = prototype * (description.summed_shots / shots)
         return model.decode(features[shots:], prototype, (size, size)).numpy()

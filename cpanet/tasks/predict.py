@@ -37,7 +37,7 @@ from cpanet.predict.segmenter import Segmenter
 from cpanet.predict.supports import Supports, find_supports, read_supports
 from cpanet.records import git_commit
 from cpanet.records.result_file import DamagedResult, read_result, write_result
-from cpanet.tasks.inputs import check_checkpoint, segmenter_of
+from cpanet.tasks.input_checks import check_checkpoint, segmenter_of
 
 DISAGREES = 0.25  # of the other supports' IoU, below which a support is named
 UNSEEN = 0.05  # IoU of every support by the others, below which they say nothing about each other

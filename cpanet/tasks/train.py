@@ -10,7 +10,7 @@ from pathlib import Path
 from cpanet import runtime
 from cpanet.config import Config
 from cpanet.records import RunDirectory
-from cpanet.tasks.inputs import check_folder, check_weights, read_images
+from cpanet.tasks.input_checks import check_folder, check_weights, read_images
 
 
 def preflight(config: Config) -> None:

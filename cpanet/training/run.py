@@ -17,7 +17,7 @@ from cpanet.console import console, log
 from cpanet.data import Batch, DefectDataset
 from cpanet.data.memory import dataset_of
 from cpanet.engine import Diverged
-from cpanet.errors import UserError
+from cpanet.errors import in_one_line
 from cpanet.feature_cache import ImageFeatures, SharedFeatures, backbone_key
 from cpanet.files import CannotWrite
 from cpanet.models.init import principal_projection, start_from
@@ -226,10 +226,3 @@ def hyperparameters(config: Config) -> dict[str, Any]:
         "data": config.data.name,
         "method": config.method,
     }
-
-
-def in_one_line(error: BaseException) -> str:
-    """``error`` for ``result.json`` and tables."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else ""
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -87,12 +87,12 @@ def write_run(
         "best": (16, episodes_of(level, seed, classes=classes)),
         "last": (20, episodes_of(level - 0.02, seed, classes=classes)),
     }
-    floors = {} if floor is None else {"floor": (0, episodes_of(floor, 0, noise=0, classes=classes))}
+    baselines = {} if floor is None else {"floor": (0, episodes_of(floor, 0, noise=0, classes=classes))}
     result = {
         "status": "completed",
         **{which: scores_of(epoch, rows) for which, (epoch, rows) in evaluations.items()},
         "untrained": scores_of(0, episodes_of(0.05, seed, classes=classes)),
-        **{name: scores_of(*evaluation) for name, evaluation in floors.items()},
+        **{name: scores_of(*evaluation) for name, evaluation in baselines.items()},
         "config": config,
         "dataset": {
             "name": config["data"]["name"],
@@ -115,7 +115,7 @@ def write_run(
     (directory / "result.json").write_text(json.dumps(result))
     lines = [
         {"which": which, "epoch": epoch, **row}
-        for which, (epoch, rows) in {**evaluations, **floors}.items()
+        for which, (epoch, rows) in {**evaluations, **baselines}.items()
         for row in rows
     ]
     write_csv(directory / "episodes.csv", lines)

@@ -1,7 +1,7 @@
 """CUDA: the probe of this machine (``probe``), and what Jittor needs for CUDA 13 (``toolkit_links``, ``patches``)."""
 
 from cpanet.runtime.cuda import patches
-from cpanet.runtime.cuda.probe import GIB, CudaReport, Driver, Gpu, judge, probe_cuda, read_driver
+from cpanet.runtime.cuda.probe import GIB, CudaReport, Driver, Gpu, cuda_report, probe_cuda, read_driver
 from cpanet.runtime.cuda.toolkit import Toolkit, ToolkitPlaces, find_toolkit
 from cpanet.runtime.cuda.toolkit_links import assemble
 
@@ -13,8 +13,8 @@ __all__ = [
     "Toolkit",
     "ToolkitPlaces",
     "assemble",
+    "cuda_report",
     "find_toolkit",
-    "judge",
     "patches",
     "probe_cuda",
     "read_driver",

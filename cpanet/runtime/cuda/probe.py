@@ -1,7 +1,7 @@
 """Whether CUDA can be used here, and if not, why: found out without importing Jittor.
 
 Three steps that can be tested apart: ``read_driver`` asks the driver, ``find_toolkit`` looks at folders,
-``judge`` is the rule. ``probe_cuda`` does all three on this machine.
+``cuda_report`` is the rule. ``probe_cuda`` does all three on this machine.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def probe_cuda() -> CudaReport:
     # Without a driver nothing on disk can help, and asking compilers for their versions takes time.
     toolkit = driver if isinstance(driver, str) else find_toolkit(ToolkitPlaces.of_machine(os.environ))
     found = isinstance(toolkit, Toolkit)  # else nobody asks for the host's compiler
-    return judge(driver, toolkit, _host_compiler() if found else None)
+    return cuda_report(driver, toolkit, _host_compiler() if found else None)
 
 
 def _host_compiler() -> int | None:
@@ -132,7 +132,7 @@ def _host_compiler() -> int | None:
     return int(version.split(".")[0]) if version[0].isdigit() else None
 
 
-def judge(driver: Driver | str, toolkit: Toolkit | str, gcc: int | None = None) -> CudaReport:
+def cuda_report(driver: Driver | str, toolkit: Toolkit | str, gcc: int | None = None) -> CudaReport:
     """Whether Jittor can run on this driver with this toolkit and g++ ``gcc``; the reason is one line."""
     if isinstance(driver, str) or isinstance(toolkit, str):
         reason = driver if isinstance(driver, str) else str(toolkit)

@@ -92,7 +92,7 @@ class Toolkit:
 
     @property
     def assembled(self) -> bool:
-        """Whether Jittor needs it put together first (and its own sources mended): CUDA 13."""
+        """Whether Jittor needs it put together first (and its own sources patched): CUDA 13."""
         return self.version[0] == 13
 
     @property

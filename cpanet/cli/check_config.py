@@ -11,7 +11,7 @@ from cpanet.config.check import validate
 from cpanet.data import DataSet
 from cpanet.errors import UserError
 from cpanet.tasks import USE_EPISODES
-from cpanet.tasks.inputs import fold_problems, shot_problems
+from cpanet.tasks.input_checks import fold_problems, shot_problems
 
 
 def check(config: DictConfig) -> Any:

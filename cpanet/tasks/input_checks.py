@@ -1,4 +1,4 @@
-"""What tasks check of their inputs before anything is written (data sets, weights, checkpoints), and their segmenter.
+"""Checks of what a task is given (data sets, weights, checkpoints), before anything is written, and its segmenter.
 
 Starts no Jittor.
 """

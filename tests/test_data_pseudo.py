@@ -65,7 +65,7 @@ def test_changed_batches_do_not_depend_on_workers_or_on_where_an_epoch_begins(wo
 
 
 def test_a_style_looks_alike_at_different_places():
-    style = draw_style(np.random.default_rng(4))
+    style = draw_style(np.random.default_rng(4), 0.28)
     first, second = (draw_region(style, np.random.default_rng(seed), 200) for seed in (0, 1))
     assert first.shape == (200, 200)
     assert not np.array_equal(first, second)

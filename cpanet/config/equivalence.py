@@ -50,6 +50,7 @@ _DEFAULTS = {
     "recipe.episodes.pseudo": 0,
     "recipe.episodes.distractor": 0,
     "recipe.episodes.negative": 0,
+    "recipe.episodes.largest": 0.28,
 }
 
 

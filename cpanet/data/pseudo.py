@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
+from pydantic import Field
 
 from cpanet.data.transforms import IGNORE, MEAN, STD
 from cpanet.recipe.episodes import EpisodeTransform
@@ -20,7 +22,7 @@ from cpanet.section import Probability
 
 FAMILIES = ("blob", "line", "spots")
 FILLS = ("offset", "noise", "stripes", "patch")
-SMALLEST, LARGEST = 0.03, 0.28  # extent of a painted region, as a part of the image's side
+SMALLEST = 0.03  # extent of a painted region, as a part of the image's side
 TRIES = 8  # at a place where something of the region is on the picture
 
 
@@ -39,13 +41,13 @@ class Style:
     count: int
 
 
-def draw_style(rng: np.random.Generator) -> Style:
-    """A style; size and amplitude are drawn evenly on a logarithmic scale."""
+def draw_style(rng: np.random.Generator, largest: float) -> Style:
+    """A style; size (up to ``largest``) and amplitude are drawn evenly on a logarithmic scale."""
     return Style(
         family=FAMILIES[int(rng.integers(len(FAMILIES)))],
         fill=FILLS[int(rng.integers(len(FILLS)))],
         sign=1.0 if rng.random() < 0.5 else -1.0,
-        size=float(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST)))),
+        size=float(np.exp(rng.uniform(np.log(SMALLEST), np.log(largest)))),
         softness=float(rng.uniform(0.0, 0.012)),
         amplitude=float(np.exp(rng.uniform(np.log(18.0), np.log(90.0)))),
         angle=float(rng.uniform(0.0, np.pi)),
@@ -151,6 +153,8 @@ class EpisodeChanges(EpisodeTransform):
     invert: query and supports are inverted in brightness together. photometric: contrast, gamma and brightness change in
     all of them alike. pseudo: the episode becomes a pseudo-class. distractor: a pseudo-class has a second style beside it,
     which is background. negative: the supports show another class, and the query's target is empty.
+
+    largest: extent of the largest regions of a pseudo-class, as a part of the picture's side.
     """
 
     invert: Probability = 0.0
@@ -158,6 +162,7 @@ class EpisodeChanges(EpisodeTransform):
     pseudo: Probability = 0.0
     distractor: Probability = 0.0
     negative: Probability = 0.0
+    largest: Annotated[float, Field(ge=SMALLEST, le=2)] = 0.28
 
     def supports(
         self, indices: Sequence[int], labels: Sequence[int], pool: Sequence[int], rng: np.random.Generator
@@ -194,7 +199,8 @@ class EpisodeChanges(EpisodeTransform):
             return
         grey = [image.transpose(1, 2, 0) * STD + MEAN for image in images]
         if pseudo:
-            _pseudo_class(grey, masks, pictures[pool[int(rng.integers(len(pool)))]], rng, bool(distractor))
+            other = pictures[pool[int(rng.integers(len(pool)))]]
+            _pseudo_class(grey, masks, other, rng, bool(distractor), self.largest)
         if photometric:
             contrast, gamma, brightness = (
                 rng.uniform(0.7, 1.3),
@@ -218,10 +224,11 @@ def _pseudo_class(
     other: np.ndarray,
     rng: np.random.Generator,
     distractor: bool,
+    largest: float,
 ) -> None:
     """Paint one style into all pictures of an episode; its places become the masks."""
-    style = draw_style(rng)
-    second = draw_style(rng) if distractor else None
+    style = draw_style(rng, largest)
+    second = draw_style(rng, largest) if distractor else None
     for n, mask in enumerate(masks):
         inside = mask != IGNORE
         if second is not None:

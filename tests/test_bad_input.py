@@ -126,6 +126,7 @@ OUT_OF_RANGE = [
     ("recipe.episodes.pseudo", "2", "less than or equal to 1"),
     ("recipe.episodes.distractor", "2", "less than or equal to 1"),
     ("recipe.episodes.negative", "-0.5", "greater than or equal to 0"),
+    ("recipe.episodes.largest", "0.01", "greater than or equal to 0.03"),
     ("backbone.lr", "0", "greater than 0"),
     ("backbone.lr", "inf", "finite"),
     ("backbone.epochs", "0", "greater than or equal to 1"),

@@ -11,12 +11,12 @@ from cpanet.data.transforms import denormalise
 from tests.datasets import tiny_dataset
 
 
-def one_batch(transform: EpisodeChanges):
+def one_batch(transform: EpisodeChanges, seed: int = 7):
     dataset = tiny_dataset()
     pool = [int(i) for i in dataset.split(0).train_indices]
     with EpisodeLoader(dataset, 0, 2, 7, 4, 64) as loader:
         episodes = next(loader.epoch(0)).episodes
-    return make_batch(dataset, episodes, 7, 0, 0, 64, transform, pool)
+    return make_batch(dataset, episodes, seed, 0, 0, 64, transform, pool)
 
 
 def test_pseudo_class_marks_what_was_painted_and_real_defects_are_background():
@@ -62,6 +62,17 @@ def test_changed_batches_do_not_depend_on_workers_or_on_where_an_epoch_begins(wo
     for batch, wanted in zip(found, expected[1:]):
         assert np.array_equal(batch.query, wanted.query)
         assert np.array_equal(batch.support_mask, wanted.support_mask)
+
+
+def test_regions_grow_with_largest_and_other_changes_stay():
+    def defect(largest):
+        batches = [one_batch(EpisodeChanges(pseudo=1.0, largest=largest), seed) for seed in range(8)]
+        return np.mean([np.mean(batch.query_mask == 1) for batch in batches])
+
+    assert defect(1.0) > 2 * defect(0.1)
+    plain = EpisodeChanges(invert=0.5, photometric=0.5)
+    larger = plain.model_copy(update={"largest": 1.0})
+    assert np.array_equal(one_batch(plain).query, one_batch(larger).query)
 
 
 def test_a_style_looks_alike_at_different_places():

@@ -107,10 +107,9 @@ def real(page: str, place: Place, weights: str) -> str:
     rows = []
     for result in predictions:
         how = (
-            f"trained, {trained['iterations']} iterations, best epoch ({trained['best']['epoch']} of "
-            f"{trained['last']['epoch']})"
+            f"trained, {trained['iterations']} iterations, last epoch ({trained['last']['epoch']})"
             if result["checkpoint"]
-            else "`method=prototype`, no training"
+            else f"`method=prototype`, `baseline.stage={result['config']['baseline']['stage']}`"
         )
         iou = f"{result['iou']:.3f}"
         rows.append(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cpanet.checkpoint.names import to_released
-from cpanet.checkpoint.restore import inference_tensors
+from cpanet.checkpoint.weights import network_tensors
 from tests.checkpoints import TINY, trained_run
 from tests.hydra_app import composed, run_here
 from tests.sweep_runs import only
@@ -81,7 +81,7 @@ def test_other_shots_and_classes_seen_in_training(tmp_path, capfd):
 
 def test_a_released_pth_scores_as_the_run_it_was_made_of(tmp_path, as_torch, monkeypatch, capfd):  # noqa: F811
     run = trained_run("recipe.features=plain", "protocol.support_mask=point")
-    tensors = inference_tensors(run / "checkpoints" / "best.safetensors")
+    tensors = network_tensors(run / "checkpoints" / "best.safetensors")
     state = {to_released(name): _Tensor(np.ascontiguousarray(tensor)) for name, tensor in tensors.items()}
     write_zip(tmp_path / "net.pth", {"epoch": 1, "state_dict": state})
     monkeypatch.undo()  # no PyTorch, not even its name

@@ -381,10 +381,10 @@ def test_a_file_of_weights_tells_its_network_by_itself(support, tmp_path):
     from safetensors.numpy import save_file
 
     from cpanet.checkpoint.names import to_released
-    from cpanet.checkpoint.restore import inference_tensors
+    from cpanet.checkpoint.weights import network_tensors
 
     run = trained_run("recipe.features=plain", "protocol=released_support_mask")
-    tensors = inference_tensors(run / "checkpoints" / "best.safetensors")
+    tensors = network_tensors(run / "checkpoints" / "best.safetensors")
     save_file(
         {to_released(name): tensor for name, tensor in tensors.items()}, str(tmp_path / "net.safetensors")
     )

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cpanet.checkpoint.description import Description
-from cpanet.checkpoint.files import read_tensors
-from cpanet.checkpoint.names import from_released, looks_released
-from cpanet.checkpoint.weights import MODEL_PREFIX, assign, load_backbone_weights
+from cpanet.checkpoint.weights import assign, load_backbone_weights, network_tensors
 from cpanet.data.synthetic import default_cache
 from cpanet.models import PrototypeBaseline, auxiliary_name, backbone_of, network_of
 from cpanet.models.pretrained import find_weights
 from cpanet.options import current
-
-AVERAGE_PREFIX = "average."
 
 
 def restore(description: Description) -> Any:
@@ -35,7 +30,7 @@ def restore(description: Description) -> Any:
         )
     model = network_of(config, backbone_of(config["backbone"]), inference=True)
     branch = auxiliary_name(config["ablation"])
-    tensors = inference_tensors(description.path)
+    tensors = network_tensors(description.path, inference=True)
     if branch is not None:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{branch}.")}
     assign(model, tensors, str(description.path))
@@ -63,18 +58,3 @@ def training_free(
         load_backbone_weights(model, path)
     model.eval()
     return model
-
-
-def inference_tensors(path: Path) -> dict[str, Any]:
-    """The tensors that inference needs, in this project's names; averaged weights where the file has such."""
-    tensors = read_tensors(path)
-    own = {n[len(MODEL_PREFIX) :]: t for n, t in tensors.items() if n.startswith(MODEL_PREFIX)}
-    average = {n[len(AVERAGE_PREFIX) :]: t for n, t in tensors.items() if n.startswith(AVERAGE_PREFIX)}
-    average.pop("steps", None)
-    if own:
-        return {**own, **average}
-    if looks_released(tensors):
-        renamed = ((from_released(name), tensor) for name, tensor in tensors.items())
-        tensors = {name: tensor for name, tensor in renamed if name is not None}
-    # weights alone do not say what their auxiliary branch is called: the published one
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith("sa.")}

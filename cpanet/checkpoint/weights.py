@@ -14,6 +14,9 @@ from cpanet.errors import UserError
 from cpanet.runtime import jt
 
 PathLike = Union[str, "os.PathLike[str]"]
+AVERAGE_PREFIX = (
+    "average."  # in this project's checkpoints: what is scored, where it is not the trained weights
+)
 MODEL_PREFIX = "model."  # in this project's checkpoints, beside "optimizer."
 
 
@@ -28,12 +31,23 @@ def load_weights(model: Any, path: PathLike) -> None:
     Released names are translated, with or without ``module.``; ``layer4`` and batch counters are left out. Raises
     :class:`UserError` naming every missing, unexpected, misshapen or non-finite tensor; the model is then unchanged.
     """
-    tensors = read_tensors(Path(path))
-    if any(name.startswith(MODEL_PREFIX) for name in tensors):
-        tensors = {n[len(MODEL_PREFIX) :]: t for n, t in tensors.items() if n.startswith(MODEL_PREFIX)}
-    elif names.looks_released(tensors):
+    assign(model, network_tensors(Path(path)), f"{path}")
+
+
+def network_tensors(path: Path, inference: bool = False) -> dict[str, np.ndarray]:
+    """The tensors of a whole network in this project's names; averaged weights where the file has such.
+
+    ``inference``: of released weights without the auxiliary branch, which is called by its published name there.
+    """
+    tensors = read_tensors(path)
+    own = {n[len(MODEL_PREFIX) :]: t for n, t in tensors.items() if n.startswith(MODEL_PREFIX)}
+    if own:
+        average = {n[len(AVERAGE_PREFIX) :]: t for n, t in tensors.items() if n.startswith(AVERAGE_PREFIX)}
+        average.pop("steps", None)
+        return {**own, **average}
+    if names.looks_released(tensors):
         tensors = _renamed(tensors, names.from_released)
-    assign(model, tensors, f"{path}")
+    return {n: t for n, t in tensors.items() if not (inference and n.startswith("sa."))}
 
 
 def load_backbone_weights(model: Any, path: PathLike) -> None:

@@ -90,11 +90,12 @@ def run(config: ExportConfig, directory: Path, resume: bool = False) -> float:
 
 def write_graphs(description: Description, size: int, dynamic: bool, directory: Path) -> None:
     """``support_encoder.onnx`` and ``query_segmenter.onnx``."""
-    from cpanet.checkpoint.restore import feature_norm_of, inference_tensors
+    from cpanet.checkpoint.restore import feature_norm_of
+    from cpanet.checkpoint.weights import network_tensors
     from cpanet.export import network
 
     assert description.path is not None
-    tensors = inference_tensors(description.path)
+    tensors = network_tensors(description.path, inference=True)
     config = description.config
     _check_parts(config)
     metadata = {

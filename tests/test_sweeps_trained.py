@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
 import pytest
 
 from cpanet.checkpoint.files import read_checkpoint
+from cpanet.feature_cache import SharedFeatures
+from cpanet.models import CPANet
+from cpanet.training import run
 from tests.hydra_app import REPO, run_here
 from tests.sweep_runs import TINY, only, results, without_clock
 from tests.test_resume import Stop, killed_after  # noqa: F401 (a fixture)
@@ -34,11 +37,37 @@ def assert_same_sweep(one: Path, other: Path) -> None:
             assert (one / name / table).read_bytes() == (other / name / table).read_bytes()
 
 
+class Undisturbed(NamedTuple):
+    """A sweep of four jobs in one process: its directory, and how often training images went through the backbone."""
+
+    directory: Path
+    passes: int
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     cwd = tmp_path_factory.mktemp("undisturbed")
-    assert run_here(cwd, *SWEEP) == 0
-    return only(cwd / "outputs")
+    passes = []
+    original = CPANet.episode_features
+
+    def counted(self: CPANet, query: Any, support: Any) -> Any:
+        passes.append(tuple(query.shape))
+        return original(self, query, support)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CPANet, "episode_features", counted)
+        patch.setattr(run, "SHARED", SharedFeatures())
+        assert run_here(cwd, *SWEEP) == 0
+    return Undisturbed(only(cwd / "outputs"), len(passes))
+
+
+@pytest.fixture
+def undisturbed(sweep: Undisturbed) -> Path:
+    return sweep.directory
+
+
+def test_training_images_go_through_the_backbone_once_a_seed(sweep: Undisturbed) -> None:
+    assert sweep.passes == 2 * 2 * 2  # two steps in two epochs of two seeds, for both rows
 
 
 def test_a_sweep_that_died_gets_the_table_of_one_that_did_not(
@@ -71,26 +100,6 @@ def test_a_job_of_a_sweep_has_the_numbers_of_the_single_run(undisturbed: Path, t
     assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
 
-def test_training_images_go_through_the_backbone_once_a_seed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cpanet.feature_cache import SharedFeatures
-    from cpanet.models import CPANet
-    from cpanet.training import run
-
-    passes = []
-    original = CPANet.episode_features
-
-    def counted(self: CPANet, query: Any, support: Any) -> Any:
-        passes.append(tuple(query.shape))
-        return original(self, query, support)
-
-    monkeypatch.setattr(CPANet, "episode_features", counted)
-    monkeypatch.setattr(run, "SHARED", SharedFeatures())
-    assert run_here(tmp_path, "-m", "ablation=cpp,ssa,full", "seed=0,1", *TINY) == 0
-    assert len(passes) == 2 * 2  # two steps of two seeds, for three rows
-
-
 def test_a_diverging_job_is_marked_and_the_others_have_their_rows(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,9 +111,9 @@ def test_a_diverging_job_is_marked_and_the_others_have_their_rows(
     assert re.search(
         r"1 of 4 jobs failed:\n  recipe\.optimizer\.lr=1e\+30: the (gradient|loss) is (not|nan|inf)", said.err
     )
-    sweep = only(tmp_path / "outputs")
-    assert results(sweep)["recipe.optimizer.lr=1e+30"]["status"] == "diverged"
-    table = (sweep / "table.md").read_text().split("## Last epoch")[0].splitlines()
+    directory = only(tmp_path / "outputs")
+    assert results(directory)["recipe.optimizer.lr=1e+30"]["status"] == "diverged"
+    table = (directory / "table.md").read_text().split("## Last epoch")[0].splitlines()
     rows = [line.split(" | ") for line in table if line.startswith(("| 0.0", "| 1000"))]
     assert len(rows) == 4
     assert [row[2] == "failed" for row in rows] == [False, False, False, True]
@@ -140,9 +149,9 @@ def test_ctrl_c_stops_a_sweep_with_its_table_written(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
     typed = shlex.join([*SWEEP, "train.epochs=200", "resume=true"])
     assert (process.returncode, said) == (130, f"interrupted. To go on: python run.py {typed}\n")
-    sweep = only(tmp_path / "outputs")
-    assert [r["status"] for r in results(sweep).values()] == ["interrupted"]
-    assert "interrupted" in (sweep / "table.md").read_text()
+    directory = only(tmp_path / "outputs")
+    assert [r["status"] for r in results(directory).values()] == ["interrupted"]
+    assert "interrupted" in (directory / "table.md").read_text()
 
 
 @pytest.mark.slow
@@ -154,10 +163,10 @@ def test_memory_does_not_grow_over_twenty_jobs(tmp_path: Path) -> None:
     import cpanet.tasks.train as experiment
     from cpanet.runtime import jt
 
-    run = experiment.run
+    original = experiment.run
 
     def measured(*arguments: Any, **options: Any) -> float:
-        score = run(*arguments, **options)
+        score = original(*arguments, **options)
         after.append(
             {
                 "resident": int(Path("/proc/self/statm").read_text().split()[1])

@@ -48,7 +48,7 @@ class Terminal(Console):
             self.keep(_plain(*objects, **options))
 
     def on_broken_pipe(self) -> None:
-        """What reads the lines has ended, as ``| head`` does: as Ctrl-C, so that a run saves and says how to go on."""
+        """Act as at Ctrl-C once the reader of the lines has ended, as ``| head`` does: a run saves and says how to go on."""
         drop_output()
         signal.raise_signal(signal.SIGINT)
 
@@ -66,7 +66,7 @@ class Terminal(Console):
 
 
 def _plain(*objects: Any, **options: Any) -> str:
-    """What a wide terminal without colours shows."""
+    """The text as a wide terminal without colours shows it."""
     sheet = Console(file=io.StringIO(), width=500, color_system=None, highlight=False)
     sheet.print(*objects, **{**options, "soft_wrap": True})
     return str(sheet.file.getvalue())  # type: ignore[attr-defined]
@@ -95,7 +95,7 @@ def log(text: str, style: str = "") -> None:
 
 
 def program() -> str:
-    """What this command line began with, as a user types it: the installed command, or the file of a checkout."""
+    """The program of this command line as a user types it: the installed command, or the file of a checkout."""
     begun = Path(sys.argv[0] if sys.argv else "")
     if begun.name == "cpanet":
         return "cpanet"
@@ -103,7 +103,7 @@ def program() -> str:
 
 
 def drop_output() -> None:
-    """What is still written to stdout goes nowhere, its buffer included."""
+    """Discard everything that is still written to stdout, its buffer included."""
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), sys.stdout.fileno())
 

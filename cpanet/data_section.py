@@ -19,7 +19,7 @@ def _multiple_of_8(size: int) -> int:
 
 
 class Meanings(Section):
-    """What the values of masks mean, where they are not 255 (defect) and 0."""
+    """Meaning of the values of masks, where they are not 255 (defect) and 0."""
 
     defect: Annotated[list[Grey], Field(min_length=1)]
     ignore: list[Grey] = []

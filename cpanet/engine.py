@@ -39,7 +39,7 @@ class Losses(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one training step leaves behind: losses as plain numbers, the rate it used, its wall time in seconds."""
+    """The record of one training step: losses as plain numbers, the rate it used, its wall time in seconds."""
 
     iteration: int
     main: float

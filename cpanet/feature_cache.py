@@ -1,4 +1,4 @@
-"""What the frozen backbone makes of images: each test image goes through it once, and in a sweep each training image."""
+"""Features of the frozen backbone: each test image goes through it once, and in a sweep each training image."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class FeatureBatch(NamedTuple):
 
 
 def backbone_key(section: Mapping[str, Any]) -> str:
-    """What of a ``backbone`` section decides its features, beside its weights: the class and its arguments."""
+    """Key of a ``backbone`` section's features, beside its weights: the class and its arguments."""
     kept = {key: value for key, value in section.items() if key not in options.BESIDE_NETWORK}
     return json.dumps(kept, sort_keys=True)
 
@@ -77,7 +77,7 @@ def an_eighth_of_memory() -> int:
 
 
 class SharedFeatures:
-    """What the runs of one process share of a frozen backbone: features of test images, training batches, projections.
+    """Results of a frozen backbone that the runs of one process share: test features, training batches, projections.
 
     The rows of a table meet, seed by seed and fold by fold, the same images, and the backbone is frozen: what it makes of
     them is computed by the first of these runs. Keys and origins are all that the numbers depend on. Everything is kept in
@@ -110,7 +110,7 @@ class SharedFeatures:
         return self._images[key]
 
     def projection(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What ``make()`` returned when it was last called for ``key``; the last key is kept."""
+        """The result of ``make()`` when it was last called for ``key``; the last key is kept."""
         if self._projection is None or self._projection[0] != key:
             self._projection = None
             self._projection = key, make()

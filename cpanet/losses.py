@@ -11,7 +11,7 @@ IGNORE = 255
 
 
 class Loss(Component):
-    """What is minimised. Derive from it to put another in the place of :class:`SegmentationLoss`.
+    """The function that training minimises. Derive from it to put another in the place of :class:`SegmentationLoss`.
 
     ``loss(logits (N, 2, H, W), target (N, H, W) in {0, 1, 255}) → scalar``; label 255 is ignored.
     """

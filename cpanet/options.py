@@ -45,7 +45,7 @@ def names(group: str) -> tuple[str, ...]:
 
 
 def read(group: str, name: str) -> dict[str, Any]:
-    """What the option says, as plain data; empty where there is no such option."""
+    """The option's content as plain data; empty where there is no such option."""
     return dict(_read(group, name)) if name in names(group) else {}
 
 

@@ -30,7 +30,7 @@ class Section(BaseModel):
 
 
 class Component(Section):
-    """What a section describes that names its class as ``_target_``; the other keys are the class's fields.
+    """An object whose section names its class as ``_target_``; the other keys are the class's fields.
 
     Its module is imported when a configuration is checked, before Jittor is started: reach Jittor as ``runtime.jt`` in
     methods (``from cpanet import runtime``).

@@ -1,4 +1,4 @@
-"""What a checkpoint is, without loading it: what was trained, on what, at what size. Imports no Jittor."""
+"""Description of a checkpoint without loading it: the network, its classes, its picture size. Imports no Jittor."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def state_of(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """What the header of ``path`` says of its network and run. Raises UserError where it says nothing."""
+    """Network and run as the header of ``path`` describes them. Raises UserError where it does not."""
     try:
         state = json.loads(metadata["state"])
     except (KeyError, ValueError):

@@ -39,7 +39,7 @@ def restore(description: Description) -> Any:
 
 
 def feature_norm_of(description: Description) -> str:
-    """What its features pass on their way into the head; the paper's network, and a file of weights alone: nothing."""
+    """Normalisation of its features before the head; of the paper's network, and of a file of weights alone, none."""
     return str(description.config.get("recipe", {}).get("features", "plain"))
 
 

@@ -24,7 +24,7 @@ class Refused(Exception):
 
 
 class Function:
-    """What a listed name becomes: it can be called and nothing else, least of all changed by the pickle."""
+    """Stand-in for a listed name: it can be called and nothing else, least of all changed by the pickle."""
 
     __slots__ = ("_function",)
 
@@ -78,7 +78,7 @@ def refusal(path: object, refused: Refused) -> UserError:
 
 @contextmanager
 def reading(path: object, kind: str) -> Iterator[None]:
-    """What goes wrong while a pickle of ``kind`` is read, as a :class:`UserError` that names ``path``."""
+    """Turns errors while a pickle of ``kind`` is read into a :class:`UserError` that names ``path``."""
     try:
         yield
     except Refused as refused:

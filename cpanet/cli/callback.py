@@ -1,4 +1,4 @@
-"""What happens between composing a configuration and running it: check, say, make the run's directory.
+"""Steps between composing a configuration and running it: check, announce, make the run's directory.
 
 For a sweep see ``cpanet.sweep.callback``.
 """

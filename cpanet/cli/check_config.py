@@ -1,4 +1,4 @@
-"""What can be said about a command from its configuration alone; each task checks its own files (``cpanet.tasks``)."""
+"""Checks of a command from its configuration alone; each task checks its own files (``cpanet.tasks``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint records stands in for what was not typed: ``task=evaluate checkpoint=RUN shot=5``."""
+"""Values from a checkpoint's record for the keys that were not typed: ``task=evaluate checkpoint=RUN shot=5``."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def explain(error: Exception, overrides: list[str], loader: Any, config_name: st
 
 
 def _problem(override: Override, loader: Any, known: list[str]) -> str | None:
-    """What is wrong with one override by itself, or None."""
+    """The mistake in one override by itself, or None."""
     key = override.key_or_group
     options = loader.get_group_options(key, ObjectType.CONFIG)
     groups = loader.get_group_options("", ObjectType.GROUP)

@@ -157,7 +157,7 @@ class ConfigLoader(ConfigLoaderImpl):
         return composed
 
     def move_jobs(self, directory: str, override: str) -> None:
-        """What :meth:`load_sweep_config` composed goes into ``directory``, as ``override`` says to all from now on."""
+        """Move what :meth:`load_sweep_config` composed into ``directory``, as ``override`` says to all from now on."""
         kept, self._jobs = self._jobs, {}
         for key, job in kept.items():
             with read_write(job.hydra), open_dict(job.hydra):

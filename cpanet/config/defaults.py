@@ -1,4 +1,4 @@
-"""What ``device=auto``, ``profile=auto`` and an unchosen recipe stand for on this machine."""
+"""Values of ``device=auto``, ``profile=auto`` and an unchosen recipe on this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def profile_for(device: str, synthetic: bool) -> str:
 
 
 def device_for(device: str) -> str:
-    """What ``device=auto`` stands for here."""
+    """The device that ``device=auto`` stands for here."""
     usable = device == "cuda" or (device == "auto" and probe_cuda().usable)
     return "cuda" if usable else "cpu"
 

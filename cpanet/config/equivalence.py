@@ -1,4 +1,4 @@
-"""What a configuration computes, as a fingerprint: equal for configurations that are the same function.
+"""Fingerprint of the function that a configuration computes: equal for configurations that are the same function.
 
 The published tables hold such pairs unawares (the full model with k = 0 trains exactly as the model without SA), and
 read their difference as an effect. A key that is not known to be without influence counts.

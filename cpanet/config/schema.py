@@ -24,7 +24,7 @@ Stage = Literal["f3", "f2", "both", "f3_unpooled", "both_unpooled"]
 
 
 class Built(Section):
-    """What is built from a class: ``_target_`` and its arguments, which the class checks, beside the keys named here."""
+    """A section that a class is built from: ``_target_``, its arguments, which the class checks, and the keys named here."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -120,7 +120,7 @@ class Checkpoint(Section):
 
 
 class Common(Section):
-    """What every task has."""
+    """The keys of every task."""
 
     task: Literal["train", "predict", "evaluate", "export", "explore"]
     method: Literal["cpanet", "prototype"]

@@ -215,7 +215,7 @@ def looks_like(spec: Layout, root: Path) -> bool:
 
 
 def resolve_auto(root: Path | None) -> tuple[str, Path | None, str]:
-    """What ``data=auto`` means here: (name, root, sentence that says why).
+    """The data set that ``data=auto`` stands for here: (name, root, sentence that says why).
 
     FSSD-12 where its folder is given and there, the embedded set where none is given. A folder that is given
     but is not FSSD-12 is a mistake, not a reason to train on something else.

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set: the rules for masks, and one message for all problems at once."""
+"""Checks of a data set: the rules for masks, and one message for all problems at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FEW_VALUES = 8  # as many are labels rather than soft edges
 
 @dataclass(frozen=True)
 class MaskValues:
-    """What each value of a mask's file means; values that are named nowhere are refused."""
+    """Meaning of each value of a mask's file; values that are named nowhere are refused."""
 
     defect: tuple[int, ...]
     ignore: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the project: decoded images, masks, classes and folds."""
+"""A data set as the rest of the project sees it: decoded images, masks, classes and folds."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Pair(NamedTuple):
 
 @dataclass
 class Contents:
-    """What a folder holds: decoded pairs in order, problems, and notes on what was accepted."""
+    """Content of a folder: decoded pairs in order, problems, and notes on what was accepted."""
 
     names: list[str] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)

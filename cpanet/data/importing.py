@@ -32,7 +32,7 @@ MASK_FOLDERS = ("masks", "labels", "annotations", "GT", "SegmentationClass", "ma
 
 @dataclass
 class Imported:
-    """What was written: the form that was recognised, images of each class, and what is worth knowing."""
+    """Result of an import: the form that was recognised, images of each class, and notes."""
 
     form: str
     images: dict[str, int] = field(default_factory=dict)

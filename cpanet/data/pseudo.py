@@ -28,7 +28,7 @@ TRIES = 8  # at a place where something of the region is on the picture
 
 @dataclass(frozen=True)
 class Style:
-    """What a pseudo-class looks like; lengths are parts of the image's side, amplitudes grey levels."""
+    """Appearance of a pseudo-class; lengths are parts of the image's side, amplitudes grey levels."""
 
     family: str
     fill: str
@@ -132,7 +132,7 @@ def paint(
 
 
 def _texture(style: Style, size: int, rng: np.random.Generator) -> np.ndarray:
-    """What is added where the opacity is 1, in units of the amplitude: float32 (S, S)."""
+    """Texture that is added where the opacity is 1, in units of the amplitude: float32 (S, S)."""
     if style.fill == "offset":
         return np.full((size, size), style.sign, np.float32)
     if style.fill == "noise":

@@ -1,4 +1,4 @@
-"""What a data worker does: read a task, fill a slot of shared memory, answer; end when its input ends."""
+"""The loop of a data worker: read a task, fill a slot of shared memory, answer; end when the input ends."""
 
 from __future__ import annotations
 

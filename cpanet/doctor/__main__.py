@@ -144,7 +144,7 @@ def all_checks(runtime: Runtime) -> list[Check]:
 
 
 def remedy(runtime: Runtime) -> str:
-    """What to do about a wrong number on this device."""
+    """Advice for a wrong number on this device."""
     if runtime.device == "cuda":
         other = "" if runtime.precision == "fp32" else "precision=fp32 where that passes, or "
         return f"Do not train with this. Match driver, CUDA and cuDNN versions, or use {other}device=cpu."

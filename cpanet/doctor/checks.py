@@ -11,7 +11,7 @@ import numpy as np
 
 
 class CheckFailed(Exception):
-    """What a check found wrong, in one line; ``deviation`` where it is one that was measured."""
+    """A failed check, in one line; ``deviation`` where it measured one."""
 
     def __init__(self, message: str, deviation: float | None = None) -> None:
         super().__init__(message)
@@ -19,7 +19,7 @@ class CheckFailed(Exception):
 
 
 class Seen(NamedTuple):
-    """What a check saw: one line, the largest deviation of the largest value where it measured one, and what is worth
+    """The finding of a check: one line, the largest deviation of the largest value where it measured one, and what is worth
     knowing though it is no failure."""
 
     detail: str
@@ -43,7 +43,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a check: ``detail`` when it went well, ``error`` and ``remedy`` when it did not."""
+    """The outcome of a check: ``detail`` when it went well, ``error`` and ``remedy`` when it did not."""
 
     name: str
     ok: bool

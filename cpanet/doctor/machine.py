@@ -1,4 +1,4 @@
-"""What this machine is: rows for the table, and facts for a record that leaves the machine."""
+"""Description of this machine: rows for the table, and facts for a record that leaves the machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_driver_release(file: Path = DRIVER_FILE) -> str | None:
 
 
 def cuda_facts(report: CudaReport) -> dict[str, Any]:
-    """What was found of CUDA, None for what was not; no folders."""
+    """CUDA's parts as they were found, None for a missing one; no folders."""
     driver, toolkit = report.driver, report.toolkit
     gpu = driver.gpus[0] if driver is not None and driver.gpus else None
     return {
@@ -47,7 +47,7 @@ def cuda_facts(report: CudaReport) -> dict[str, Any]:
 def rows(
     device: str, precisions: tuple[str, ...], versions: Mapping[str, str], report: CudaReport
 ) -> dict[str, str]:
-    """What was found, by name, in the order of the table."""
+    """The findings by name, in the order of the table."""
     found = {"Python": versions["python"], "Jittor": versions["jittor"], "numpy": versions["numpy"]}
     found["compiler"] = versions["compiler"]
     found["device"] = device
@@ -67,7 +67,7 @@ def rows(
 
 
 def runtime_rows(runtime: Runtime, seconds: float) -> dict[str, str]:
-    """What only a running Jittor says."""
+    """The rows that only a running Jittor can fill."""
     found = {"started in": f"{seconds:.1f} s"}
     if runtime.why_not_cuda:
         found["why not CUDA"] = runtime.why_not_cuda

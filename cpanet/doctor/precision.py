@@ -90,7 +90,7 @@ def _kernel(k: int) -> Diagonal:
 
 
 def read(values: np.ndarray) -> Delivered:
-    """What the products ``probes() · 1`` were taken in; values (SIZE,)."""
+    """The precision of the products ``probes() · 1``; values (SIZE,)."""
     values = np.asarray(values, np.float64)
     kept = np.abs(values[: len(STEPS)] - 1 - STEPS) < STEPS / 2
     return Delivered(int(np.argmin([*kept, False])), bool(values[len(STEPS)] > TINY / 2))
@@ -150,7 +150,7 @@ def verdict(asked: str, found: Mapping[str, Delivered]) -> Seen:
 
 
 def checks(remedy: str, precision: str) -> list[Check]:
-    """What convolutions and matrix products are really taken in, at the precision that was asked for."""
+    """Checks that convolutions and matrix products have the precision that was asked for."""
     named: dict[str, Callable[[], dict[str, Delivered]]] = {
         "bits of a convolution 3×3": partial(_convolution, 3),
         "bits of a convolution 1×1": partial(_convolution, 1),

@@ -15,7 +15,7 @@ FORMAT = 1
 
 
 class Record:
-    """What is known so far; ``path`` None keeps it in memory.
+    """The findings so far; ``path`` None keeps it in memory.
 
     ``finished`` is False until everything was examined, ``ok`` None until then; ``running`` is the check under way.
     """
@@ -98,7 +98,7 @@ def _row(result: Result, precision: str) -> dict[str, Any]:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What another process has written so far; None before it wrote anything."""
+    """The findings that another process has written so far; None before it wrote anything."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

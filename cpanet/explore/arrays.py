@@ -52,7 +52,7 @@ def read_mask(path: str | Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def painted(value: Mapping[str, Any] | None, shape: tuple[int, ...]) -> np.ndarray:
-    """What is painted on any layer of Gradio's image editor, bool (H, W), of a picture of this ``shape``."""
+    """Pixels painted on any layer of Gradio's image editor, bool (H, W), of a picture of this ``shape``."""
     mask = np.zeros(shape[:2], bool)
     for layer in (value or {}).get("layers") or ():
         strokes = (np.asarray(layer)[..., 3] > PAINT[3] // 2).astype(np.uint8)  # a brush is soft at its rim

@@ -428,7 +428,7 @@ class Answers:
         return f"{len(kept)} kept beside the one being painted"
 
     def nothing(self, supports: Sequence[Support], queries: Sequence[Query]) -> str:
-        """What is missing for a prediction."""
+        """Names what a prediction still needs."""
         if not any(support.mask.any() for support in supports):
             return "Missing: a support with a painted defect." if supports else "Missing: a support."
         return "Missing: a query." if not queries else ""

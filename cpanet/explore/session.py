@@ -1,4 +1,4 @@
-"""What the page asks for: a network, a data set and a run's episodes, where there are such."""
+"""Session of the page: a network, a data set and a run's episodes, where there are such."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Result(NamedTuple):
         return overlay(self.query.picture, filled=self.mask(threshold), outlined=self.query.truth)
 
     def sentence(self, threshold: float) -> str:
-        """What the pictures show, in numbers."""
+        """The pictures' content in numbers, as a sentence."""
         mask, values = self.mask(threshold), self.similarity
         parts = [f"{np.count_nonzero(mask):,} pixels marked ({mask.mean():.1%})"]
         if self.query.truth is not None:

@@ -17,7 +17,7 @@ SIDES = ("height", "width")
 
 
 class Kind(NamedTuple):
-    """What the tensors do not say of a network.
+    """Properties of a network that its tensors do not tell.
 
     ``feature_norm``: a name of :data:`cpanet.models.feature_norm.FEATURE_NORMS`; ``support_mask``: one of
     :data:`cpanet.models.masks.SUPPORT_MASKS`; ``prior``: stage of the residual prior, None without.
@@ -129,7 +129,7 @@ def _both(graph: Graph, stages: Stages) -> str:
 
 
 def _frozen(graph: Graph, stages: Stages, prior: str) -> str:
-    """What the prior compares: :func:`cpanet.models.prototype_baseline.stage_of` of the frozen features."""
+    """The features that the prior compares: :func:`cpanet.models.prototype_baseline.stage_of` of the frozen features."""
     f3 = stages.unpooled if prior.endswith("_unpooled") else stages.f3
     name = prior.replace("_unpooled", "")
     if name == "f3":
@@ -225,7 +225,7 @@ def _class_mean(graph: Graph, frozen: str, masks: str, label: int, how: str) -> 
 
 
 def _prior(graph: Graph, stages: Stages, prior: str, prototype: str, images: str) -> str:
-    """What :class:`cpanet.models.prior.ResidualPrior` adds to the logits, (N, 2, H, W)."""
+    """The term that :class:`cpanet.models.prior.ResidualPrior` adds to the logits, (N, 2, H, W)."""
     width = _width(graph.tensors)
     rest = graph.node("Slice", prototype, graph.integers(width), graph.integers(2**31 - 1), graph.integers(1))
     pair = _unit(graph, graph.node("Reshape", rest, graph.integers(2, -1)), 1)  # defect, background

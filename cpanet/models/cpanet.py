@@ -126,7 +126,7 @@ class CPANet(jt.nn.Module):
         return frozen_features(self.backbone, images, self.unpooled)
 
     def head_features(self, features):
-        """What :meth:`features` gives, as the head takes it: pooled, then normalised."""
+        """Features as the head takes them, from those of :meth:`features`: pooled, then normalised."""
         if self.unpooled:
             features = self.backbone.pooled(features)
         return normalise_features(features, self.feature_norm)
@@ -207,7 +207,7 @@ class CPANet(jt.nn.Module):
 
     @property
     def logit_weights(self) -> str:
-        """What the names of the weights that give the logits start with."""
+        """Prefix of the names of the weights that give the logits."""
         return ".".join(word for word in (self._names["decoder"], self.decoder.logit_layer) if word) + "."
 
     def _run(self, part: Part, *arguments):

@@ -57,7 +57,7 @@ class DropoutSource:
         return uploaded * 1.0 if jt.flags.use_cuda else uploaded
 
     def _alone(self, position: int, request: Request):
-        """What was not expected is drawn as it comes; where more has been drawn already, from the beginning again."""
+        """Draw an unexpected request as it comes; where more has been drawn already, from the beginning again."""
         if self._together is not None:
             self._rng, self._together = np.random.default_rng(self._origin), None
             for earlier in self._asked[:position]:
@@ -74,7 +74,7 @@ class ChannelDropout(jt.nn.Module):
         self.source = DropoutSource()  # until a network gives all of its dropouts one source
 
     def factors(self, batch: int, channels: int):
-        """What the channels are multiplied by, (B, C): 0 or 1/(1−p); None where nothing is dropped."""
+        """Factors of the channels, (B, C): 0 or 1/(1−p); None where nothing is dropped."""
         if not self.is_training() or self.p == 0:
             return None
         return self.source.factors(batch, channels, self.p)

@@ -1,4 +1,4 @@
-"""What the backbone's features pass on their way into the head: nothing, or a normalisation without any parameter.
+"""Normalisation of the backbone's features before the head: none, or one without any parameter.
 
 Backbones differ in the scale of what they hand over, and a learning rate that suits one diverges or stands still with
 another.

@@ -49,7 +49,7 @@ def _is_statistic(name: str) -> bool:
 
 
 def _declared(model, name: str, shape: tuple, scheme: str, rng) -> np.ndarray | None:
-    """What the modules that hold the weight say of it, the outermost first."""
+    """Initial values that the modules holding the weight declare, the outermost first."""
     module, rest = model, name
     while True:
         rule = getattr(module, "initial", None)

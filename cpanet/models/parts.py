@@ -30,7 +30,7 @@ class Backbone(jt.nn.Module):
         return self(images)
 
     def pooled(self, unpooled: Any) -> Any:
-        """What :meth:`unpooled` gives → what :meth:`execute` gives."""
+        """Pools the result of :meth:`unpooled` to that of :meth:`execute`."""
         return unpooled
 
 
@@ -50,7 +50,7 @@ class Part(jt.nn.Module):
 
     @classmethod
     def weights_name(cls) -> str:
-        """What the names of its weights start with."""
+        """Prefix of the names of its weights."""
         return cls.name or cls.__name__
 
     def fused(self, *arguments: Any) -> Any:

@@ -50,7 +50,7 @@ def find_weights(backbone: str, imagenet: str | None, asked: str, cache: Path) -
 
 
 def instructions(backbone: str, imagenet: str | None, cache: Path) -> str:
-    """What to do where there are none."""
+    """Instructions for a machine without weights."""
     if imagenet is None:
         return (
             f"Give backbone.weights=FILE, or put {backbone}.safetensors into {cache / 'weights'}; "

@@ -46,7 +46,7 @@ def network_of(
 
 
 def _parts(ablation: Mapping[str, Any], width: int) -> tuple[Prototype, Decoder, Auxiliary | None]:
-    """What the section ``ablation`` of a configuration puts between the backbone and the logits."""
+    """Parts that the section ``ablation`` of a configuration puts between the backbone and the logits."""
 
     def part(kind: str, base: type) -> Any:
         return targets.make(ablation[kind], base, f"ablation.{kind}", offered={"width": width})
@@ -56,7 +56,7 @@ def _parts(ablation: Mapping[str, Any], width: int) -> tuple[Prototype, Decoder,
 
 
 def auxiliary_name(ablation: Mapping[str, Any]) -> str | None:
-    """What the names of the auxiliary branch's weights start with; None where there is no branch."""
+    """Prefix of the names of the auxiliary branch's weights; None where there is no branch."""
     if ablation["auxiliary"] is None:
         return None
     return targets.class_of(ablation["auxiliary"], Auxiliary, "ablation.auxiliary").weights_name()

@@ -17,11 +17,11 @@ class Function(jt.Function):
     _kept: tuple | None = None
 
     def keep(self, *operands: Any) -> None:
-        """What :meth:`release` is to give back."""
+        """Keep ``operands`` for :meth:`release`."""
         self._kept = operands
 
     def release(self) -> tuple:
-        """What was kept, once: RuntimeError for a second gradient through the same result."""
+        """The operands that were kept, once: RuntimeError for a second gradient through the same result."""
         kept, self._kept = self._kept, None
         if kept is None:
             raise RuntimeError("a second gradient through the same result: compute the result again")

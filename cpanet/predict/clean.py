@@ -35,7 +35,7 @@ class Limit(NamedTuple):
     at_most: float
 
     def sentence(self) -> str:
-        """What was chosen, and what to expect."""
+        """The chosen limit and the rate to expect, as a sentence."""
         return (
             f"a picture has a defect where its score exceeds {self.score:.4f}, chosen on {self.pictures} clean pictures: "
             f"expect false alarms on {self.expected:.1%} of clean pictures like these, "
@@ -56,7 +56,7 @@ def limit_of(scores: Sequence[float], rate: float) -> Limit:
 
 
 def _rate_below(n: int, k: int) -> float:
-    """What Beta(n + 1 − k, k) stays below with a probability of CERTAIN."""
+    """The quantile that Beta(n + 1 − k, k) stays below with a probability of CERTAIN."""
     low, high = 0.0, 1.0
     for _ in range(60):
         rate = (low + high) / 2

@@ -1,4 +1,4 @@
-"""What a prediction leaves behind: pictures below ``masks/``, ``overlays/`` and ``probabilities/``, and its tables."""
+"""Files of a prediction: pictures below ``masks/``, ``overlays/`` and ``probabilities/``, and its tables."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ Threshold = Union[float, str]
 
 
 class Seen(NamedTuple):
-    """What the network saw of the supports: features (N, C, h, w) and masks (N, S, S) of N windows, and whose they are."""
+    """The supports as the network saw them: features (N, C, h, w) and masks (N, S, S) of N windows, and whose they are."""
 
     features: np.ndarray
     masks: np.ndarray
@@ -131,7 +131,7 @@ class Segmenter:
 
     @property
     def description(self) -> Description | None:
-        """What the checkpoint says of itself; None for the training-free comparison. Loads no weights."""
+        """Description of the checkpoint; None for the training-free comparison. Loads no weights."""
         if self._description is None and self.checkpoint is not None:
             self._description = describe(os.fspath(self.checkpoint))
         return self._description
@@ -261,7 +261,7 @@ class Segmenter:
 
     @property
     def network(self) -> Network:
-        """What computes, loaded at the first use. Raises UserError where it cannot be had."""
+        """The network, loaded at the first use. Raises UserError where it cannot be had."""
         if self._network is None:
             from cpanet import runtime
 

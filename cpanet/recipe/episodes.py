@@ -1,4 +1,4 @@
-"""What training episodes are turned into before the network sees them."""
+"""Changes of training episodes before the network sees them."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Optional

@@ -84,7 +84,7 @@ def restore_optimizer(optimizer: Any, tensors: dict[str, np.ndarray]) -> None:
 
 
 def _state(optimizer: Any) -> dict[str, Any]:
-    """What an optimiser remembers, such as SGD's ``values``, AdamW's ``values`` and ``m``: one variable a parameter."""
+    """State of an optimiser, such as SGD's ``values``, AdamW's ``values`` and ``m``: one variable a parameter."""
     return {
         f"{g}.{kind}.{i}": value
         for g, group in enumerate(optimizer.param_groups)

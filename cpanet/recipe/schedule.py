@@ -20,7 +20,7 @@ class Schedule(Component):
     warmup_iterations: Annotated[int, Field(ge=0)] = 0
 
     def shape(self, progress: float) -> float:
-        """What the base rate is multiplied by; ``progress`` is 0 at the first iteration and 1 after the last."""
+        """Factor of the base rate; ``progress`` is 0 at the first iteration and 1 after the last."""
         raise NotImplementedError
 
     def factor(self, iteration: int, total: int) -> float:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: ``result.json``, tables, TensorBoard events, figures.
+"""Records of a run: ``result.json``, tables, TensorBoard events, figures.
 
 What reads a record imports no TensorBoard; it comes once it is asked for.
 """

@@ -40,7 +40,7 @@ class DatasetFacts(TypedDict):
 
 
 class Result(TypedDict, total=False):
-    """What ``result.json`` may hold. Each task writes some of it, and versions before this one wrote less.
+    """The content of ``result.json``. Each task writes some of it, and versions before this one wrote less.
 
     ``task`` is absent in records of training; ``floor`` is the training-free baseline on the run's own episodes.
     """
@@ -78,7 +78,7 @@ class DamagedResult(UserError):
 
 
 def dataset_facts(dataset: DefectDataset, fold: int, shot: int, test_episodes: int) -> DatasetFacts:
-    """What a record says of the data set that a run worked on."""
+    """Facts of the data set that a run worked on, for its record."""
     return {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,

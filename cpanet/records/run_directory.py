@@ -72,7 +72,7 @@ class RunDirectory:
 
     @property
     def resume_command(self) -> str:
-        """What to type to go on with the run, quoted for the shell."""
+        """The command that goes on with the run, quoted for the shell."""
         return f"{program()} {shlex.quote(f'resume={self.path}')}"
 
     def _write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -90,7 +90,7 @@ class RunLogger:
         self.records.write_episodes([*state.floor_episodes, *state.best_episodes, *state.last_episodes])
 
     def warning(self, text: str) -> None:
-        """What looks wrong."""
+        """Log ``text`` as a warning and keep it for the record."""
         log(f"Warning: {text}", "yellow")
 
     def figures(

@@ -43,7 +43,7 @@ def write_tables(sweep: Path) -> None:
 
 @contextmanager
 def outlived() -> Iterator[None]:
-    """What goes wrong with the tables inside is a warning: a sweep outlives them."""
+    """Turns a failure of the tables inside into a warning: a sweep outlives it."""
     try:
         yield
     except Exception as error:

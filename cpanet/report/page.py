@@ -177,7 +177,7 @@ def _typed(overrides: Iterable[str], *flags: str) -> str:
 
 
 def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """What the numbers may depend on, each with all the values that occur."""
+    """Facts that the numbers may depend on, each with all the values that occur."""
     found: dict[str, dict[str, None]] = {}
 
     def note(name: str, value: Any) -> None:

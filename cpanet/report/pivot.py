@@ -58,7 +58,7 @@ class Cell:
 
     @property
     def function(self) -> str | None:
-        """What the cell's runs compute, seeds aside; None where that is not known."""
+        """Fingerprint of the cell's runs, seeds aside; None where it is not known."""
         found = {function_of(run) for run in self.runs.values()}
         return found.pop() if len(found) == 1 else None
 
@@ -123,7 +123,7 @@ class Pivot:
 
 
 def function_of(run: Run) -> str:
-    """What a run computes, its seed aside: by its configuration, its data and its backbone's weights."""
+    """Fingerprint of a run, its seed aside: by its configuration, its data and its backbone's weights."""
     return f"{equivalence.fingerprint(run.config, seed=False)} {[run.fact(*path) for path in FOUND.values()]}"
 
 
@@ -176,7 +176,7 @@ def pivot(runs: Sequence[Run], directories: Sequence[Path], reference: Overrides
 
 
 def _labels(runs: Sequence[Run], axes: Sequence[str]) -> dict[str, dict[Value, str]]:
-    """What runs call their choices, by axis and value."""
+    """Labels that runs give their choices, by axis and value."""
     sections = {axis: [run.config.get(axis) for run in runs] for axis in axes}
     return {
         axis: {
@@ -290,7 +290,7 @@ def _blank(key: str, method: Value) -> bool:
 
 
 def _found(runs: Sequence[Run], key: str) -> list[Value]:
-    """What each run found, or, where it ended before, another that asked for the same data or the same backbone."""
+    """The value that each run found, or, where it ended before, another run with the same data or the same backbone."""
     section = key.split(".")[0]
     found = [str(value)[:24] if (value := run.fact(*FOUND[key])) else "" for run in runs]
     asked = [str(run.config.get(section)) for run in runs]

@@ -201,7 +201,7 @@ def _baseline_labels(summary: Summary, axes: Sequence[str], key: Key) -> list[Te
 
 
 def _source_marks(summary: Summary) -> list[str]:
-    """What tells the columns of several sources apart."""
+    """Marks that tell the columns of several sources apart."""
     several = len(summary.sources) > 1
     return [f" ({chr(ord('a') + i)})" if several else "" for i in range(len(summary.sources))]
 

@@ -51,7 +51,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Published:
-    """What a source has for a cell, percent by metric, and how far the cell is from it."""
+    """Published values of a cell, percent by metric, and how far the cell is from them."""
 
     values: Mapping[str, float | None]
     differences: Mapping[str, float | None]
@@ -60,7 +60,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the frozen features of a cell's runs give without training, and the cell's distance to it in mIoU."""
+    """Training-free baseline of a cell's runs, and the cell's distance to it in mIoU."""
 
     score: Mapping[str, Stat]
     difference: Difference | None
@@ -68,7 +68,7 @@ class Baseline:
 
     @property
     def identity(self) -> tuple[float, ...]:
-        """What tells one baseline from another; not the number of seeds, which grows while a sweep runs."""
+        """Values that tell one baseline from another; not the number of seeds, which grows while a sweep runs."""
         return tuple(round(self.score[metric].mean, 6) for metric in METRICS)
 
 
@@ -280,7 +280,7 @@ class _Builder:
     # ------------------------------------------------------------------ remarks
 
     def _settings(self) -> str:
-        """What all runs have in common."""
+        """The settings that all runs have in common."""
         parts = []
         for key in SETTINGS:
             values = {value_of(config, key) for config in self.configs}

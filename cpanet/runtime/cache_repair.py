@@ -1,4 +1,4 @@
-"""What a compiler that was killed, or a full disk, left in Jittor's cache: files that are not whole.
+"""Removal of files that are not whole from Jittor's cache, as a killed compiler or a full disk leaves them.
 
 Jittor keeps a ``.key`` beside each library: its command and the hashes of its sources (``src/utils/cache_compile.cc``).
 While these fit, the library is loaded, however little of it is there, and every run ends with "file too short". Keys that
@@ -60,7 +60,7 @@ def is_damaged(file: Path) -> bool:
 
 
 def _token(file: Path) -> Path:
-    """What makes Jittor believe that ``file`` is current."""
+    """The file by which Jittor believes that ``file`` is current."""
     return file.with_name("data.md5" if file.name == "data.o" else f"{file.name}.key")
 
 

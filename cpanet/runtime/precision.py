@@ -52,7 +52,7 @@ def offered(device: str) -> tuple[str, ...]:
 
 
 def default(device: str) -> str:
-    """What ``auto`` stands for: TF32 on CUDA; on a CPU bfloat16 where the doctor found it right and faster, else float32."""
+    """The precision that ``auto`` stands for: TF32 on CUDA; on a CPU bfloat16 where the doctor found it right and faster, else float32."""
     if device == "cuda":
         return "tf32"
     return "bf16" if bfloat16_on_cpu() == "native" and doctor_prefers_bfloat16() else "fp32"
@@ -112,5 +112,5 @@ def environment(precision: str) -> dict[str, str]:
 
 
 def bound(environ: Mapping[str, str]) -> str:
-    """What CUDA's libraries run at in a process that was left without a choice: float32 alone, or the default."""
+    """The precision of CUDA's libraries in a process that makes no choice: float32 alone, or the default."""
     return "fp32" if environ.get("NVIDIA_TF32_OVERRIDE") == "0" else default("cuda")

@@ -34,7 +34,7 @@ NVCC = "nvcc_path"  # Jittor's variable: its CUDA compiler, empty for none
 
 @dataclass(frozen=True)
 class Runtime:
-    """What Jittor was started with."""
+    """The settings that Jittor was started with."""
 
     device: str
     why_not_cuda: str

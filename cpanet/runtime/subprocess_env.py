@@ -1,4 +1,4 @@
-"""What processes that others start for us inherit."""
+"""The environment of processes that others start for us."""
 
 from __future__ import annotations
 

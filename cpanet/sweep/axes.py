@@ -1,4 +1,4 @@
-"""What a sweep varies: the axes its file declares, and what the command line puts in their place or beside them."""
+"""Axes of a sweep: those its file declares, and those the command line puts in their place or beside them."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Sweep(Callback):
 
 
 def end_with_lost_jobs() -> None:
-    """What Hydra leaves out when the launcher fails with its jobs: their records, the tables, and the last words."""
+    """Do what Hydra leaves out when the launcher fails with its jobs: write their records, the tables, and the last words."""
     while _running:
         directory = _running[0]
         lost_jobs.record_begun(
@@ -232,7 +232,7 @@ def _compose_jobs(config: DictConfig, overrides: Sequence[Override]) -> list[Com
 
 
 def _refuse_tasks(jobs: Sequence[Composed]) -> None:
-    """What a sweep compares are scores: training and evaluation have them."""
+    """Refuse tasks without scores: a sweep compares scores, and training and evaluation have them."""
     for _, _, checked in jobs:
         if checked is not None and checked.task not in ("train", "evaluate"):
             raise UserError(f"task={checked.task} runs once a command, not in a sweep. Leave -m out.")
@@ -308,7 +308,7 @@ def _directory(config: DictConfig) -> Path:
 
 
 def _check_origin(directory: Path, jobs: Sequence[Composed]) -> None:
-    """What the directory holds must come from the same configurations. Nothing has been written yet."""
+    """Refuse a directory whose runs have other configurations. Nothing has been written yet."""
     for name, _, checked in jobs:
         before = (results.read(directory / name) or {}).get("config")
         conflicts = differences(before, checked.model_dump()) if checked is not None and before else []

@@ -144,7 +144,7 @@ def evaluate_draws(
 
 
 def warnings_of(description: Description | None, dataset: data.DefectDataset, fold: int) -> list[str]:
-    """What makes the scores no test of unseen classes."""
+    """Reasons why the scores are no test of unseen classes."""
     if description is None or description.path is None:
         return []
     tested = [dataset.classes[c] for c in dataset.split(fold).test_classes]

@@ -84,7 +84,7 @@ def find_dataset(config: ExploreConfig) -> DefectDataset | None:
 
 
 def title(config: ExploreConfig) -> str:
-    """What the page is about, in a line."""
+    """Title of the page, one line."""
     if config.checkpoint is None:
         return f"Prototype comparison without training, {config.backbone.name}"
     path = Path(config.checkpoint)

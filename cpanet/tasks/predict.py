@@ -46,7 +46,7 @@ SAY_EVERY = 30.0  # seconds, where there is no terminal to draw a bar on
 
 @dataclass
 class Tally:
-    """What has been done so far."""
+    """Counts of the pictures done so far."""
 
     predicted: int = 0
     skipped: int = 0
@@ -71,7 +71,7 @@ class Picture(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What is known before the first query: the network, its supports, and what was chosen on them."""
+    """The state before the first query: the network, its supports, and the choices made on them."""
 
     segmenter: Segmenter
     supports: Supports
@@ -374,7 +374,7 @@ class Lines:
 def summary(
     config: PredictConfig, fitted: Fitted, tally: Tally, status: str, seconds: float
 ) -> dict[str, Any]:
-    """What ``result.json`` holds."""
+    """The content of ``result.json``."""
     segmenter, limit = fitted.segmenter, fitted.limit
     description, found = segmenter.description, segmenter.calibration_
     return {
@@ -406,7 +406,7 @@ def summary(
 
 
 def say_end(tally: Tally, directory: Path) -> None:
-    """What came out, in a few lines."""
+    """Log the results in a few lines."""
     log(f"{tally.predicted} pictures, {tally.marked} of them with a defect → {directory}")
     if tally.compared:
         log(f"IoU with the {tally.compared} masks that lie beside the pictures: {tally.iou:.4f}")

@@ -1,4 +1,4 @@
-"""What is trained, and its files: ``last``, the one before it, and ``best``."""
+"""Checkpoints of a training and their files: ``last``, the one before it, and ``best``."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Evaluator:
         self.defect_pixels = sum(int(np.count_nonzero(dataset.masks[e.query] == 1)) for e in self.episodes)
 
     def features(self, model: Any) -> ImageFeatures:
-        """What ``model``'s backbone makes of the images of the tested classes."""
+        """Features of the tested classes' images from ``model``'s backbone."""
         indices, size = self.dataset.split(self._config.fold).test_indices, self._config.data.image_size
         if (
             self._config.protocol.backbone_mode == "train"

@@ -102,7 +102,7 @@ def run(config: Config, directory: Path, device: Runtime, resume: bool, shared: 
 
 
 def _features_key(config: Config, dataset: DefectDataset, weights: tuple, device: Runtime) -> tuple:
-    """What decides the features of the fold's images."""
+    """Key of everything that decides the features of the fold's images."""
     return (
         backbone_key(config.backbone.model_dump()),
         weights,
@@ -131,7 +131,7 @@ def _start_from_training_images(config: Config, dataset: DefectDataset, model: A
 
 
 def _description(config: Config, dataset: DefectDataset) -> dict[str, Any]:
-    """What checkpoints say of their run."""
+    """Description of the run, for its checkpoints."""
     split = dataset.split(config.fold)
     sides = [max(dataset.masks[i].shape) for i in split.train_indices]
     return {

@@ -43,7 +43,7 @@ class VGG16(Backbone):
         return jt.concat([_run(self.layer3, len(self.layer3) - 1, x), x], dim=1)
 
     def pooled(self, unpooled):
-        """What :meth:`unpooled` gives → what :meth:`execute` gives."""
+        """Pools the result of :meth:`unpooled` to that of :meth:`execute`."""
         f3 = self.layer3[len(self.layer3) - 1](unpooled[:, : self.channels_f3])
         return jt.concat([f3, upsample(unpooled[:, self.channels_f3 :], tuple(f3.shape[2:]))], dim=1)
 

@@ -1,4 +1,4 @@
-"""What Jittor 1.3.11.0 needs changed to build against CUDA 13 and cuDNN 9: ``patches.yaml``, each change with its reason.
+"""Patches with which Jittor 1.3.11.0 builds against CUDA 13 and cuDNN 9: ``patches.yaml``, each with its reason.
 
 The installed package stays as it is. Jittor finds its sources beside its own ``__init__.py``; so it is imported from a
 folder of links to the installed files, in which the few files that are patched are copies. What a patch replaces must be

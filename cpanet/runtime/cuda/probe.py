@@ -45,7 +45,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Driver:
-    """What the driver says: the newest CUDA it serves as (12, 4), and its devices."""
+    """The driver: the newest CUDA it serves, as (12, 4), and its devices."""
 
     version: tuple[int, int]
     gpus: tuple[Gpu, ...]
@@ -166,7 +166,7 @@ def _refusal(driver: Driver, toolkit: Toolkit, gcc: int | None) -> str:
 
 
 def _incomplete(toolkit: Toolkit, release: str) -> str:
-    """What the toolkit lacks, or an empty string."""
+    """The parts that the toolkit lacks, or an empty string."""
     other = [name for name in toolkit.missing if name not in ("CUDA runtime", "cuDNN 9")]
     if toolkit.cudart is None:
         return f"no CUDA runtime library (libcudart.so) beside {toolkit.nvcc}"

@@ -253,7 +253,7 @@ def _headers_release(include: Path) -> tuple[int, int] | None:
 
 
 def _newest_gcc(root: Path) -> int | None:
-    """What the compiler's own check of the host compiler allows (``crt/host_config.h``)."""
+    """The newest GCC that the compiler's own check allows as host compiler (``crt/host_config.h``)."""
     header = _first_file(_folders(root)[1], "crt/host_config.h")
     found = re.search(r"__GNUC__ > (\d+)", header.read_text(errors="replace")) if header is not None else None
     return int(found.group(1)) if found else None

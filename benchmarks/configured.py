@@ -1,4 +1,4 @@
-"""What the overrides of ``run.py`` ask for, outside a run: the checked configuration, its test episodes and its network."""
+"""Overrides of ``run.py`` composed outside a run: the checked configuration, its test episodes and its network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training step asks of a GPU, counted without one: kernels launched, library calls, copies, waits.
+"""Requests of a training step to a GPU, counted without one: kernels launched, library calls, copies, waits.
 
     python -m benchmarks.launches --backbone vgg16
 

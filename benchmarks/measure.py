@@ -67,7 +67,7 @@ class Summary:
 
 @dataclass
 class Side:
-    """What the rounds of one side gave.
+    """Measurements of one side's rounds.
 
     ``seconds``: of repetitions that were waited for one by one; ``row_seconds``: means over several in a row, waited for
     once at their end.
@@ -102,7 +102,7 @@ class Side:
 
 
 def sides_of(asked: Workload) -> dict[str, Workload]:
-    """What each side works on.
+    """The workload of each side.
 
     On a CPU the reference stays at float32; where the processor offers bfloat16, PyTorch's autocast stands beside it.
     """
@@ -221,7 +221,7 @@ def write(name: str, record: dict[str, Any], out: str | None) -> Path:
 
 
 def header(name: str, device: str) -> dict[str, Any]:
-    """What every record starts with: the measurement, the command, the date, the machine."""
+    """The head of every record: the measurement, the command, the date, the machine."""
     return {
         "benchmark": name,
         "command": shlex.join(["python", "-m", f"benchmarks.{name}", *_without_out(sys.argv[1:])]),

@@ -1,4 +1,4 @@
-"""What a training step spends its time on: time in kernels against wall time, launches, copies, waits; both sides.
+"""Time of a training step by what it is spent on: time in kernels against wall time, launches, copies, waits; both sides.
 
     python -m benchmarks.profile --device cuda --precision tf32
 

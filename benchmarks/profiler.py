@@ -1,4 +1,4 @@
-"""What a training step spends its time on, as the frameworks' own profilers see it. Runs in the measured process.
+"""Time of a training step by operator, as the frameworks' own profilers see it. Runs in the measured process.
 
 Two tools. ``trace`` is PyTorch's profiler, which on CUDA is told by the driver (CUPTI) of every kernel and copy of the
 process, whoever launched it: with PyTorch imported first it sees Jittor's as well. ``operators`` is Jittor's profiler: it

@@ -97,7 +97,7 @@ def reaches(points: Sequence[dict[str, Any]], miou: float) -> int | None:
 
 
 def summary(runs: Sequence[Run], target: float) -> dict[str, Any]:
-    """What the table says of one recipe; ``target`` is the first recipe's last mIoU."""
+    """Row of the table for one recipe; ``target`` is the first recipe's last mIoU."""
     finished = [run for run in runs if run.status == "completed"]
     found: dict[str, Any] = {
         "runs": len(runs),

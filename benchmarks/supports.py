@@ -1,4 +1,4 @@
-"""What the supports alone decide, judged on the other pictures of their class.
+"""Choices that rest on the supports alone, judged on the other pictures of their class.
 
     python -m benchmarks.supports DATA threshold     IoU at the network's own 0.5, at the calibrated one, at others
     python -m benchmarks.supports DATA clean         false alarms and misses, with and without clean pictures

@@ -1,4 +1,4 @@
-"""What it costs to look at every gradient for numbers that are not finite: training steps with and without, in turns.
+"""Cost of looking at every gradient for numbers that are not finite: training steps with and without, in turns.
 
     python -m benchmarks.watched profile=paper backbone=vgg16 backbone.weights=random data=embedded
 

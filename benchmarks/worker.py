@@ -116,7 +116,7 @@ def evaluation(side: ModuleType, workload: Workload, episodes: int, passes: int)
 
 
 def limits(side: ModuleType, workload: Workload) -> dict[str, Any]:
-    """What the textbook network costs and what the machine gives at best; the reference's side knows both."""
+    """Cost of the textbook network and the machine's best rate; the reference's side knows both."""
     return {"flop": side.textbook_flop(workload), "peak_flops": side.measured_peak(workload)}
 
 

@@ -1,4 +1,4 @@
-"""What both sides compute: one network, one set of weights, one batch of episodes."""
+"""The workload of both sides: one network, one set of weights, one batch of episodes."""
 
 from __future__ import annotations
 

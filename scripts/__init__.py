@@ -1,1 +1,1 @@
-"""What a GPU has to show, as single commands that run unattended; see ``README.md`` beside this file."""
+"""Checks for a machine with a GPU, as single commands that run unattended; see ``README.md`` beside this file."""

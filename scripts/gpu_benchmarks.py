@@ -96,7 +96,7 @@ def summary(folder: Path) -> list[dict[str, Any]]:
 
 
 def profiles(folder: Path) -> dict[str, Any]:
-    """What bounds a step, of every profile."""
+    """The bound of a step, from every profile."""
     found = {path.stem: stages.read_json(path) for path in sorted(folder.glob("profile-*.json"))}
     return {name: record["bound"] for name, record in found.items() if record}
 

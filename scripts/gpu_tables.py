@@ -113,7 +113,7 @@ def conclude(options: argparse.Namespace, console: Console) -> bool:
 
 
 def facts(options: argparse.Namespace) -> dict[str, Any]:
-    """What the tables were made with, for the record."""
+    """Versions and machine that the tables were made with, for the record."""
     names = ("device", "epochs", "evaluate_every", "seeds", "jobs", "precision", "override", "quick")
     return {name: getattr(options, name) for name in names}
 

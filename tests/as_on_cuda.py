@@ -1,4 +1,4 @@
-"""What CUDA would run, on the CPU: Jittor's own operators in the place of kernels and oneDNN's, products of fewer bits."""
+"""CUDA's graph on the CPU: Jittor's own operators in the place of kernels and oneDNN's, products of fewer bits."""
 
 from __future__ import annotations
 

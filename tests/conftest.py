@@ -1,4 +1,4 @@
-"""What the whole suite shares: its processes, and the runs that many tests look at and none changes."""
+"""Shared by the whole suite: its processes, and the runs that many tests look at and none changes."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def together(problems: dict[str, str], cwd: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
-    """What is said of every key at once, by kind of mistake: that is one command a kind, not one a key."""
+    """The messages of every key at once, by kind of mistake: that is one command a kind, not one a key."""
     found: dict[str, list[str]] = {}
 
     def of(kind: str) -> list[str]:

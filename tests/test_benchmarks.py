@@ -117,7 +117,7 @@ def test_flop_are_those_of_the_layers() -> None:
 
 
 def record_of(benchmark: Any, options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
-    """What ``python -m benchmarks.… --size 32 --width 16 <options>`` writes, run in this process."""
+    """The record that ``python -m benchmarks.… --size 32 --width 16 <options>`` writes, run in this process."""
     out = tmp_path / "record.json"
     command = f"{benchmark.__name__} --size 32 --width 16 {options} --out"
     monkeypatch.setattr("sys.argv", [*command.split(), str(out)])

@@ -1,4 +1,4 @@
-"""What a user can get wrong, and the one message that comes back: key, value, what is allowed."""
+"""Mistakes of a user, and the one message that comes back: key, value, what is allowed."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ REST = [c for c in COMMANDS if c not in RUN and c not in MODULES and not any(g i
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """What stands in for FILE, DIR and so on: a checkpoint without weights, a data set, a sweep with its records."""
+    """Stand-ins for FILE, DIR and so on: a checkpoint without weights, a data set, a sweep with its records."""
     top = tmp_path_factory.mktemp("places")
     run = top / "run"
     (run / "checkpoints").mkdir(parents=True)
@@ -263,7 +263,7 @@ def test_they_run(command, tmp_path):
 
 
 def ended(result: Path) -> list:
-    """What a run came to; how long it took is another matter."""
+    """The result of a run without its times."""
     record = json.loads(result.read_text())
     return [record.get(key) for key in ("status", "best", "last", "iterations")]
 

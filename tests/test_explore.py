@@ -1,4 +1,4 @@
-"""What stands behind the page of ``task=explore``: uploads, masks, maps, archives, episodes, the session, the command."""
+"""The parts behind the page of ``task=explore``: uploads, masks, maps, archives, episodes, the session, the command."""
 
 from __future__ import annotations
 

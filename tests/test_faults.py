@@ -1,4 +1,4 @@
-"""What happens to runs on real machines: nothing that was saved is lost, nothing hangs, one message says why it ended."""
+"""Faults of real machines: nothing that was saved is lost, nothing hangs, one message says why it ended."""
 
 from __future__ import annotations
 
@@ -505,7 +505,7 @@ def test_ctrl_c_twice_in_a_run(tmp_path: Path) -> None:
 
 
 def test_numbers_of_the_fault_tests_are_not_trivial(undisturbed_run: Path) -> None:
-    """What the comparisons above compare is not all zeros."""
+    """The values that the comparisons above compare are not all zeros."""
     tensors, state = read_checkpoint(undisturbed_run / "checkpoints" / "last.safetensors")
     assert state["progression"]["iteration"] == 6
     assert (

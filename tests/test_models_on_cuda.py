@@ -40,7 +40,7 @@ def operators_of(run) -> set[str]:
 
 
 def test_a_training_step_needs_no_library_but_cudnn_and_cublas(monkeypatch):
-    """What CUB has (arguments of maxima, sorting, cumulative sums, places) Jittor takes through host memory without it;
+    """Without CUB, Jittor takes arguments of maxima, sorting, cumulative sums and places through host memory;
     random numbers are drawn on the host, so that every device draws the same."""
     without_kernels(monkeypatch)
     made: list = []

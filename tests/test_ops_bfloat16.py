@@ -85,7 +85,7 @@ KINDS = ["emulate", pytest.param("", marks=NATIVE)]  # of CPANET_BF16; empty: th
 
 
 def offering(kind: str, *arguments: str) -> str:
-    """What a Python says that offers bf16: ``kind`` is the value of CPANET_BF16."""
+    """The output of a Python that offers bf16: ``kind`` is the value of CPANET_BF16."""
     environment = {**os.environ, "CPANET_BF16": kind, "PYTHONPATH": str(REPO)}
     command = [sys.executable, *arguments]
     return subprocess.run(

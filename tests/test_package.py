@@ -1,4 +1,4 @@
-"""What is installed and what is handed on: the whole configuration goes with the code."""
+"""Installed package and source archive: the whole configuration goes with the code."""
 
 from __future__ import annotations
 

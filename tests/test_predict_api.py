@@ -52,7 +52,7 @@ def test_masks_come_out_in_the_size_of_each_picture(fitted):
 
 
 def canvas(image):
-    """What a network of 32×32 pixels sees of a picture."""
+    """A picture as a network of 32×32 pixels sees it."""
     return transforms.test(image, np.zeros(image.shape[:2], np.uint8), 32)[0]
 
 

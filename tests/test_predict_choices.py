@@ -1,4 +1,4 @@
-"""What a prediction chooses and says by itself: threshold, the limit for no defect, supports that disagree, progress."""
+"""Choices and words of a prediction: threshold, the limit for no defect, supports that disagree, progress."""
 
 from __future__ import annotations
 

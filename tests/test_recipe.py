@@ -1,4 +1,4 @@
-"""What a recipe may choose beside the optimiser: feature normalisation, the head's start, the loss, the scored weights."""
+"""Choices of a recipe beside the optimiser: feature normalisation, the head's start, the loss, the scored weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run that is refused removes, and what a sweep says is still to come."""
+"""Runs that are refused: what they remove, and the jobs that a sweep counts as still to come."""
 
 from __future__ import annotations
 

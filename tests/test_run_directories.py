@@ -1,4 +1,4 @@
-"""What a command does to directories that are there already, in use, or impossible."""
+"""Commands on directories that are there already, in use, or impossible."""
 
 from __future__ import annotations
 

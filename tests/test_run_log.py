@@ -1,4 +1,4 @@
-"""What ``run.log`` keeps, and what an interrupted command says."""
+"""The content of ``run.log``, and the last line of an interrupted command."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO    (.*)")
 
 
 def lines(directory: Path) -> list[str]:
-    """What was logged, each line with a time before it."""
+    """The logged lines, each after its time."""
     found = [LINE.fullmatch(line) for line in (directory / "run.log").read_text("utf-8").splitlines()]
     assert all(found)
     return [match[1] for match in found if match]

@@ -1,4 +1,4 @@
-"""What comes before ``import jittor``: compiler, headers, home, oneDNN, environment."""
+"""Steps before ``import jittor``: compiler, headers, home, oneDNN, environment."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def write(file: Path, text: str = "") -> Path:
 
 
 def wheels(environment: Path, release: str = "13.0.88", headers: int = 13000) -> Path:
-    """What NVIDIA's wheels leave in the folder ``environment`` of a Python; the folder."""
+    """Write the files of NVIDIA's wheels into the folder ``environment`` of a Python; the folder."""
     for name, libraries in LIBRARIES.items():
         for library in libraries:
             write(environment / "nvidia" / name / "lib" / f"lib{library}", library)
@@ -264,7 +264,7 @@ def test_a_mended_jittor_has_a_cache_of_its_own(tmp_path):
 
 
 def test_a_process_that_is_started_chooses_its_compiler_itself():
-    """What Jittor was told while it was imported, "no CUDA" or a tree of links, is not for them."""
+    """Jittor's settings at its import, "no CUDA" or a tree of links, are not for them."""
     prepare("cpu")
     code = "import os\nfrom cpanet.runtime import prepare\nprepare('cpu')\nprint(os.environ.get('nvcc_path'))"
     for value, left in ((None, "None"), ("/some/nvcc", "/some/nvcc")):

@@ -129,7 +129,7 @@ def test_a_killed_child_does_not_end_the_process(tmp_path):
 
 
 def test_operator_progress_is_dropped_and_messages_pass(tmp_path):
-    """What Jittor writes while it compiles operators, through the real std::cerr."""
+    """Jittor's output while it compiles operators, through the real std::cerr."""
     source = tmp_path / "say.cc"
     source.write_text(
         "#include <iostream>\n"

@@ -86,7 +86,7 @@ def test_a_sweep_that_died_gets_the_table_of_one_that_did_not(
 
 
 def test_a_job_of_a_sweep_has_the_numbers_of_the_single_run(undisturbed: Path, tmp_path: Path) -> None:
-    """What the runs of a process share (test images' and training images' features) changes no digit of any of them."""
+    """Sharing of test images' and training images' features between runs changes no digit of any of them."""
     single = ("ablation=full", "seed=1", "train.epochs=2", *TINY, f"hydra.run.dir={tmp_path}/run")
     assert run_here(tmp_path, *single) == 0
     for table in ("metrics.csv", "episodes.csv"):

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of two runs side by side, as its own pages ask for it; and the pages in a real browser."""
+"""TensorBoard on two runs side by side, as its own pages ask for them, and in a real browser."""
 
 from __future__ import annotations
 

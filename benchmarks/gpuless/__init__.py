@@ -71,7 +71,7 @@ def _build(toolkit: Toolkit, folder: Path) -> None:
 
 
 def read_counts(file: Path) -> dict[str, int]:
-    """What ``stand_in_write`` wrote: a count and a name a line."""
+    """The calls that ``stand_in_write`` wrote: a count and a name a line."""
     rows = (line.split(" ", 1) for line in file.read_text().splitlines())
     return {name: int(count) for count, name in rows}
 

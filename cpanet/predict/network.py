@@ -79,7 +79,7 @@ class Network:
             return self.model.features(jt.array(batch)).numpy()
 
     def _query_features(self, batch: np.ndarray) -> np.ndarray:
-        """Features that the prototype is compared with: the training-free baseline's stage, CPANet's reduced query feature."""
+        """Features that the prototype meets: the training-free baseline's stage, CPANet's reduced query feature."""
         features = self.model.features(jt.array(batch))
         if hasattr(self.model, "stage"):
             return self.model.chosen(features).numpy()

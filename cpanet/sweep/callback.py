@@ -93,7 +93,7 @@ class Sweep(Callback):
 
 
 def end_with_lost_jobs() -> None:
-    """Do what Hydra leaves out when the launcher fails with its jobs: write their records, the tables, and the last words."""
+    """Do what Hydra leaves out when the launcher fails with its jobs: write records, tables, and the last words."""
     while _running:
         directory = _running[0]
         lost_jobs.record_begun(

@@ -68,7 +68,7 @@ def modules(
 
 
 def multirun(top: Path, *typed: str) -> None:
-    """What Hydra keeps of a multirun's command."""
+    """Hydra's record of a multirun's command."""
     top.mkdir(parents=True, exist_ok=True)
     kept = {"hydra": {"overrides": {"task": list(typed), "hydra": ["hydra.mode=MULTIRUN"]}}}
     (top / "multirun.yaml").write_text(yaml.safe_dump(kept))

@@ -126,7 +126,7 @@ def write_run(
 
 
 def write_failure(directory: Path, changes: Mapping[str, Any], reason: str, status: str = "failed") -> Path:
-    """What a job that failed leaves behind."""
+    """Files of a job that failed."""
     directory.mkdir(parents=True)
     record = {"status": status, "reason": reason, "best": None, "last": None, "config": resolved(**changes)}
     (directory / "result.json").write_text(json.dumps(record))

@@ -46,7 +46,7 @@ def links(toolkit: Toolkit) -> dict[str, Path]:
 
 
 def _matching(piece: Piece, folder: Path, libraries: bool) -> list[Path]:
-    """Files that ``piece`` links from ``folder``, by its patterns for libraries, or for headers ("cub/": a folder)."""
+    """Files that ``piece`` links from ``folder``, by its patterns for libraries or headers ("cub/": a folder)."""
     matched = []
     for pattern in piece.links:
         if pattern.startswith("lib") == libraries:

@@ -52,7 +52,7 @@ def offered(device: str) -> tuple[str, ...]:
 
 
 def default(device: str) -> str:
-    """The precision of ``auto``: TF32 on CUDA; on a CPU bfloat16 where the doctor found it right and faster, else float32."""
+    """The precision of ``auto``: TF32 on CUDA; on a CPU bfloat16 where the doctor finds it right and faster, else FP32."""
     if device == "cuda":
         return "tf32"
     return "bf16" if bfloat16_on_cpu() == "native" and doctor_prefers_bfloat16() else "fp32"

@@ -1,4 +1,4 @@
-"""What setup.cfg cannot say: ``conf/`` and ``sweeps/`` travel inside the installed package, as ``cpanet/_conf``."""
+"""Build beyond setup.cfg: ``conf/`` and ``sweeps/`` travel inside the installed package, as ``cpanet/_conf``."""
 
 from __future__ import annotations
 

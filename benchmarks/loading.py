@@ -2,7 +2,7 @@
 
     python -m benchmarks.loading --workers 2 --threads 2
 
-What the data costs is what the steps take longer. Both run on the project's own loop, in turns, each in a process of
+The data's cost is the steps' extra time. Both run on the project's own loop, in turns, each in a process of
 its own.
 """
 

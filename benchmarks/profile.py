@@ -21,7 +21,7 @@ from benchmarks.profiler import OPERATORS, TRACE
 from benchmarks.workload import Workload, parser
 from cpanet.errors import UserError
 
-BUSY = 0.9  # of the wall time: a GPU that computes as much of it is what a step waits for
+BUSY = 0.9  # of the wall time: a step waits for a GPU that computes as much of it
 
 
 def arguments() -> argparse.Namespace:

@@ -74,7 +74,7 @@ def shown(found: dict[str, Any]) -> str:
 
 
 def by_seed(runs: Sequence[Run], values: Any) -> list[float]:
-    """``values(run)`` averaged over the folds of each seed: seeds are what an interval rests on."""
+    """``values(run)`` averaged over the folds of each seed: an interval rests on seeds."""
     seeds = sorted({run.seed for run in runs})
     return [statistics.fmean(values(run) for run in runs if run.seed == seed) for seed in seeds]
 

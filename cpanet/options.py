@@ -92,7 +92,7 @@ def _backbone(section: Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in option.items() if key not in TRAINED_WITH}, **section}
 
 
-_UNUSED = {"adamw": ("momentum", 0.9), "cosine": ("power", None)}  # what stood beside a name and was not read
+_UNUSED = {"adamw": ("momentum", 0.9), "cosine": ("power", None)}  # stood beside a name and was not read
 
 
 def _of_recipe(kind: str, section: Any) -> Any:
@@ -130,7 +130,7 @@ def named_for_its_parts(ablation: Mapping[str, Any]) -> dict[str, Any]:
     return {**ablation, "name": name, "label": name}
 
 
-# What earlier versions took on the command line, and what is typed now.
+# Overrides that earlier versions took, and those that are typed now.
 _PART = "ablation.{}={{_target_: cpanet.models.{}}}"
 _TYPED = {
     "ablation.cpp=true": _PART.format("prototype", "CrossPositionProxy"),

@@ -1,7 +1,7 @@
 """Sections of the configuration as classes, and the sections that name their class themselves.
 
 A kind of component (an optimiser, a schedule) derives from :class:`Component`; its classes derive from that kind, inside
-this package or outside it. Their fields are what the section holds, checked before anything is written.
+this package or outside it. Their fields are the section's keys, checked before anything is written.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Component(Section):
     """
 
     KEY: ClassVar[str]  # the section, of a kind
-    BASE: ClassVar[str] = ""  # what the kind's classes derive from, where that is not the kind itself
+    BASE: ClassVar[str] = ""  # base of the kind's classes, where that is not the kind itself
 
     _target: str = ""  # as the configuration names the class
 

@@ -22,7 +22,7 @@ from cpanet import runtime
 from scripts import stages
 from scripts.parity_side import FIXTURES
 
-# What is accepted. Logits and the released training step: as in tests/test_fixtures.py. The CPU's own gradients (Winograd
+# Tolerances. Logits and the released training step: as in tests/test_fixtures.py. The CPU's own gradients (Winograd
 # kernels, float32) are up to 8e-4 from float64; later steps start from what the earlier ones differ in.
 LIMITS = {
     "fixture logits": 1e-4,

@@ -31,7 +31,7 @@ LEDGER = "stages.json"
 DONE, FAILED, STOPPED = "done", "failed", "stopped"
 COMPLETE, INCOMPLETE, UNFINISHED = 0, 1, 3  # exit statuses: all done; something failed; out of time
 GRACE = 60.0  # seconds that a task has to save and end once it is asked to
-SMALL = (".json", ".yaml", ".csv", ".md", ".html", ".log", ".txt")  # what goes into an archive
+SMALL = (".json", ".yaml", ".csv", ".md", ".html", ".log", ".txt")  # suffixes in an archive
 LARGEST = 16 * 2**20  # bytes of a file in an archive
 LINES = 15  # of a log that are shown when a task fails
 
@@ -264,7 +264,7 @@ def main(
     options.out = options.out.resolve()
     console = Console(highlight=False, soft_wrap=True)
     end = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is under way is ended with this
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends what is under way
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         status = _stages(stages, options, end, console, runner)
@@ -289,11 +289,11 @@ def _stages(
     stages: Sequence[Stage], options: argparse.Namespace, end: float, console: Console, runner: Runner
 ) -> int:
     worst = COMPLETE
-    planned = [(stage, stage.tasks(options)) for stage in stages]  # what is asked for wrongly is told at once
+    planned = [(stage, stage.tasks(options)) for stage in stages]  # tells of a wrong request at once
     for stage, tasks in planned:
         console.rule(stage.name)
         status = work_through(tasks, options.out, end, console, runner, stop=stage.gate)
-        # what is there is shown, also where more is to come
+        # show what is there, also where more is to come
         good = stage.conclude(options, console)
         if status == UNFINISHED:
             return UNFINISHED

@@ -179,7 +179,7 @@ OUT_OF_RANGE = [
 CHOICES = [key for key in KEYS if typing.get_origin(key.kind) is Literal and key.name not in GROUPS]
 OUT_OF_RANGE += [(key.name, "zzz", "must be one of ") for key in CHOICES]
 
-# what is typed, alone; and what the message says
+# an override, alone; and words of the message
 ALONE = [
     ("task=3", "task = 3: no such option. Options: "),
     ("task=trian", "Did you mean 'train'?"),
@@ -647,7 +647,7 @@ def yaml_of(name: str, text: str) -> Callable[[Path], Any]:
 
 NOTHING_READ = "can be read. Remove that folder to start at the beginning."
 A_NAN = np.full(1, np.nan, np.float32)
-# what is done to the run, what is typed besides, what is said
+# change to the run, further overrides, words of the message
 RESUMED: dict[str, tuple[Callable[[Path], Any], tuple[str, ...], str]] = {
     "truncated checkpoints": (both(lambda p: cut(p, 0.5)), (), NOTHING_READ),
     "empty checkpoints": (both(lambda p: p.write_bytes(b"")), (), NOTHING_READ),

@@ -255,7 +255,7 @@ def test_backbone_weights_in_torchvision_names(tmp_path, backbone):
     model = published_network(backbone, width=16, seed=1)
     source = model_tensors(published_network(backbone, width=16, seed=2).backbone)
     renamed = {_torchvision(name, backbone): tensor for name, tensor in source.items()}
-    # what a whole classifier has besides
+    # a whole classifier has these, too
     renamed["classifier.0.weight" if backbone.startswith("vgg") else "fc.weight"] = np.ones(
         (3, 3), np.float32
     )

@@ -44,7 +44,7 @@ MISTAKES = [
     ("backbone.weights=null", "backbone.weights = null"),
     ("backbone.weights=''", "backbone.weights"),
     ("~loss_k", "loss"),
-    # what Hydra cannot read
+    # unreadable for Hydra
     ("nonsense", "cannot read 'nonsense'"),
     ("a b=1", "cannot read"),
 ]

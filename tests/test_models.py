@@ -90,7 +90,7 @@ def assert_same_step(
 
     Where one of a million ReLU inputs is zero but for rounding, the two may take different sides, and on maps this
     small a single pixel is more than 1e-4 of a gradient. A mistake would show with any input, so that agreement of the
-    gradients on one of several is what is asked for; on all others the difference has to stay a pixel's. Inputs whose
+    gradients on one of several is enough; on all others the difference has to stay a pixel's. Inputs whose
     losses a rounding of the pictures alone moves by a tenth of what is allowed tell nothing and are passed over.
     """
     errors = []

@@ -177,7 +177,7 @@ def test_parameters_are_those_of_the_constructor(run):
     parameters = segmenter.get_params()
     assert parameters["checkpoint"] == run
     assert (parameters["threshold"], parameters["tiling"]) == (0.3, False)
-    assert Segmenter(**parameters).get_params() == parameters  # what scikit-learn's clone does
+    assert Segmenter(**parameters).get_params() == parameters  # as scikit-learn's clone does
     assert "threshold=0.3" in repr(segmenter)
     assert segmenter.set_params(threshold=0.9) is segmenter
     assert segmenter.threshold == 0.9

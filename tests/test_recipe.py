@@ -90,7 +90,7 @@ def test_the_principal_projection_keeps_where_features_differ():
     projection = principal_projection(features, 3)
     projected = np.einsum("rc,nchw->nrhw", projection, features)
     np.testing.assert_allclose((projected**2).mean(), 1, rtol=1e-6)
-    lost = projection @ directions[:, 3:]  # what it sees of the directions in which nothing happens
+    lost = projection @ directions[:, 3:]  # its part in the directions in which nothing happens
     assert np.abs(lost).max() < 1e-2 * np.abs(projection @ directions[:, :3]).max()
     seen = np.linalg.svd(projection @ directions[:, :3], compute_uv=False)
     np.testing.assert_allclose(seen[0] / seen[2], 2, rtol=0.1)  # 4 to 1, each over the root of its spread

@@ -60,7 +60,7 @@ def status(out: Path) -> dict[str, str]:
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     assert work(tmp_path, Runner()) == stages.COMPLETE
-    (tmp_path / "b.json").unlink()  # what it made is gone
+    (tmp_path / "b.json").unlink()  # its output is gone
     again = Runner()
     assert work(tmp_path, again) == stages.COMPLETE
     assert again.ran == ["b"]

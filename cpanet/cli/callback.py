@@ -27,7 +27,7 @@ from cpanet.errors import UserError
 from cpanet.records import result_file
 
 CHECKED: dict[Path, Any] = {}  # the configuration of the run that is about to start in a directory
-RESULTS = (result_file.FILE, "checkpoints", "predictions.csv")  # what a run that has begun leaves
+RESULTS = (result_file.FILE, "checkpoints", "predictions.csv")  # left by a run that has begun
 SWEEP = "jobs.json"  # and a sweep
 Hook = TypeVar("Hook", bound=Callable[..., None])
 

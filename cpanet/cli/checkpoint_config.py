@@ -17,7 +17,7 @@ from cpanet.errors import UserError
 
 # How a command works, never taken from a checkpoint.
 OWN = ("task", "checkpoint", "device", "precision", "evaluate", "log", "data.workers", "resume")
-# What the weights decide: anything else would not fit them.
+# Decided by the weights: anything else would not fit them.
 FIXED = (
     "method",
     "backbone",

@@ -31,7 +31,7 @@ PATHS = (
     "hydra.sweep.dir",
 )  # of directories that this program names, commas and all, and of pictures, named by anybody
 SWEPT_PATHS = ("data.root", "backbone.weights", "predict.category")  # of which a sweep may have several
-PLAIN = re.compile(r"(?=.*[A-Za-z])[\w/.+@%*?-]*", re.ASCII)  # what Hydra reads as a text without quotes
+PLAIN = re.compile(r"(?=.*[A-Za-z])[\w/.+@%*?-]*", re.ASCII)  # read by Hydra as a text without quotes
 NUMBER = re.compile(r"[-+]?[\d._]*")  # left as one, and refused as a value of a wrong type
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 INTERPOLATED = re.compile(r".*\$\{.*")

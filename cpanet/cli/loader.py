@@ -139,7 +139,7 @@ class ConfigLoader(ConfigLoaderImpl):
                 )
         except CompositionError:
             raise
-        except Exception as error:  # composing runs no code but resolvers: what fails here is what was typed
+        except Exception as error:  # composing runs no code but resolvers: the mistake is in what was typed
             raise explain(error, overrides, self, config_name) from error
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:

@@ -13,7 +13,7 @@ from typing import TextIO
 from cpanet.errors import UserError
 
 FILE = ".lock"
-HELD = (BlockingIOError, PermissionError)  # what a lock of another process is reported as
+HELD = (BlockingIOError, PermissionError)  # raised where another process has the lock
 
 _held: dict[Path, TextIO] = {}  # open as long as they are locked
 

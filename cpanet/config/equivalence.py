@@ -31,7 +31,7 @@ _NO_INFLUENCE = (
     "backbone.epochs",  # only through train.epochs
     "data.workers",
 )
-# What the training-free method does not have.
+# Keys that the training-free method lacks.
 _TRAINED = ("ablation", "loss", "protocol", "recipe", "train", "model", "evaluate.every")
 # Choices that earlier versions did not have, at what these versions did.
 _DEFAULTS = {
@@ -75,7 +75,7 @@ def essence(config: Mapping[str, Any], seed: bool = True) -> dict[str, Any]:
         kept = "protocol.support_mask"
         values = {k: value for k, value in values.items() if k == kept or not covered(k, _TRAINED)}
     else:
-        values.pop("baseline.stage", None)  # what a trained network is compared with
+        values.pop("baseline.stage", None)  # the baseline of a trained network
     values.pop("recipe.episodes.name", None)
     for key, default in _DEFAULTS.items():
         if values.get(key) == default:

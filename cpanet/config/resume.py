@@ -14,7 +14,7 @@ from cpanet.config.equivalence import covered
 from cpanet.config.keys import leaves, show
 from cpanet.errors import UserError
 
-# What a run that goes on may do otherwise than it began: none of it changes a number.
+# Keys that a run may change when it goes on: none of them changes a number.
 FREE = ("data.root", "data.workers", "log", "checkpoint", "resume")
 
 

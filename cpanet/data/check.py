@@ -39,7 +39,7 @@ def shorten(names: Sequence[str], limit: int = 4) -> str:
     return ", ".join(printable(n) for n in names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
-BACKGROUND, DEFECT, IGNORE = 0, 1, 255  # what a mask holds once it is read
+BACKGROUND, DEFECT, IGNORE = 0, 1, 255  # values of a mask once it is read
 FEW_VALUES = 8  # as many are labels rather than soft edges
 
 

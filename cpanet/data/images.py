@@ -30,7 +30,7 @@ MIN_SIDE = 8  # pixels; the test transform rounds sides down to multiples of thi
 MAX_PIXELS = 150_000_000  # of one picture, wherever it is read; Pillow's own limit for bombs is not far above
 MAX_FILE_BYTES = 2**30
 
-# What Pillow calls 8-bit grey, bilevel, palette, colour; each with or without transparency.
+# Pillow's modes of 8-bit grey, bilevel, palette, colour; each with or without transparency.
 _PLAIN = ("L", "1", "P", "RGB", "CMYK", "YCbCr")
 _WITH_ALPHA = ("LA", "PA", "RGBA")
 _ORIENTATION = 0x0112  # of EXIF and of TIFF: 1 is stored as shown, 5 to 8 are stored on their side

@@ -119,7 +119,7 @@ def _rotation(angle: float) -> np.ndarray:
 def paint(
     image: np.ndarray, opacity: np.ndarray, style: Style, other: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """``image`` float32 (S, S, 3) in grey levels 0–255 with a style painted in; ``other`` is what ``patch`` takes from."""
+    """``image`` float32 (S, S, 3) in grey levels 0–255 with a style painted in; ``patch`` takes from ``other``."""
     size = len(image)
     if style.fill == "patch":
         top, left = (int(rng.integers(side - size + 1)) if side > size else 0 for side in other.shape[:2])

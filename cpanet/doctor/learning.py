@@ -14,7 +14,7 @@ MIN_IOU, MAX_LOSS_RATIO = 0.6, 0.5  # on a sound machine: 0.86 and 0.09
 
 
 def checks(remedy: str) -> list[Check]:
-    """The learning check; ``remedy`` is what to do where the operators are right and it still fails."""
+    """The learning check; ``remedy``: advice where the operators are right and it still fails."""
     return [Check(f"learning: {STEPS} steps on two episodes", overfit, remedy)]
 
 
@@ -58,7 +58,7 @@ def overfit() -> Seen:
 
 
 def check_statistics(mean: np.ndarray, variance: np.ndarray) -> None:
-    """CheckFailed where the running statistics of a BatchNorm, (C,) each, still are what they started as, 0 and 1, or are
+    """CheckFailed where the running statistics of a BatchNorm, (C,) each, still are as they started, 0 and 1, or are
     no numbers: the run would look right and its evaluation be wrong."""
     if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
         raise CheckFailed("BatchNorm's running statistics are not finite after training")

@@ -39,7 +39,7 @@ Array = np.ndarray
 
 
 def checks(remedy: str, precision: str = "fp32") -> list[Check]:
-    """All operator checks at ``precision``; ``remedy`` is what to do about a wrong number on this device."""
+    """All operator checks at ``precision``; ``remedy``: advice for a wrong number on this device."""
     return [*product_checks(remedy, precision), *float32_checks(remedy)]
 
 

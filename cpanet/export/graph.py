@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 OPSET = 17
-IR_VERSION = 8  # what belongs to operator set 17; newer ones are refused by runtimes of its time
+IR_VERSION = 8  # of operator set 17; newer ones are refused by runtimes of its time
 
 Dimensions = Sequence[object]  # numbers, or names of sizes that are free
 

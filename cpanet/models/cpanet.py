@@ -30,8 +30,8 @@ class CPANet(jt.nn.Module):
     Parameters
     ----------
     backbone: features of images; frozen here.
-    prototype: what makes a support feature and its mask one vector, such as CPP.
-    decoder: what makes the compared features logits at full resolution, such as SSA.
+    prototype: makes a support feature and its mask one vector, such as CPP.
+    decoder: makes the compared features logits at full resolution, such as SSA.
     auxiliary: the branch that segments the support itself, in training only, such as SA; None: no auxiliary loss.
     width: channels C of the head, those of the parts too.
     protocol: corrected or released behaviour; by default the paper's with point-sampled support masks, as in the

@@ -96,7 +96,7 @@ def kaiming_normal(shape: tuple, rng) -> np.ndarray:
 
 NOISE = 0.1  # of a Kaiming-normal draw, beside the weights that carry the comparison
 THRESHOLD = 0.25  # mean of min(p, q) over channels, features in units of their RMS, where the logit is 0
-PASSED = 1.25  # what SSA multiplies by while its attention is undecided: residual 1, attention 0.5 · 0.5
+PASSED = 1.25  # factor of SSA while its attention is undecided: residual 1, attention 0.5 · 0.5
 LOGIT = 4.0  # logit of a position that has all of its prototype, and minus that of one that has nothing of it
 
 

@@ -15,7 +15,7 @@ from cpanet.models.upsample import upsample
 from cpanet.runtime import jt
 
 SCALE = 20.0  # logits for a difference of cosines of 1 when training starts
-HEAD = 0.1  # what the head's classifier starts at, in parts of what it starts at without a prior
+HEAD = 0.1  # start of the head's classifier, as a fraction of its start without a prior
 
 
 class ResidualPrior(jt.nn.Module):

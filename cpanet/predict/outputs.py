@@ -142,5 +142,5 @@ def remove_outputs(directory: Path) -> None:
 
 
 def sixteen_bits(probability: np.ndarray) -> np.ndarray:
-    """Probabilities 0–1 as uint16, 65535 × probability, rounded; ½ down: above 32767 is what exceeds a threshold of 0.5."""
+    """Probabilities 0–1 as uint16, 65535 × probability, rounded; ½ down: values above 32767 exceed a threshold of 0.5."""
     return np.ceil(np.clip(probability, 0, 1).astype(np.float64) * SIXTEEN_BITS - 0.5).astype(np.uint16)

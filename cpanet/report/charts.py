@@ -33,7 +33,7 @@ class Curve(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Everything that the template draws; ``data`` is what hovering shows."""
+    """Everything that the template draws; hovering shows ``data``."""
 
     name: str
     unit: str

@@ -23,7 +23,7 @@ from cpanet.report.values import Key
 
 COLOURS = 8
 TEMPLATES = Path(__file__).parent / "templates"
-# what Hydra and this project add to a command's own overrides
+# overrides that Hydra and this project add to a command's own
 ADDED = ("hydra.mode=", "hydra.sweep.dir=", "hydra.job.config.override_dirname.exclude_keys=")
 
 

@@ -35,9 +35,9 @@ PREFERRED = (
 )  # fmt: skip
 DEFAULT_REFERENCE: Overrides = {"ablation": "full", "loss.k": 0.4}
 NO_AXIS = ("seed", "log", "checkpoint", "data.workers", "data.root")
-# what the training-free method does not have; the stage of the baseline is no choice of a trained row
+# keys that the training-free method lacks; the stage of the baseline is no choice of a trained row
 NOT_TRAINED = ("ablation", "loss", "recipe", "train", "model", "evaluate.every")
-# what a run found, and the key of the configuration that led to it
+# a run's findings, and the key of the configuration that led to it
 FOUND = {"data.fingerprint": ("dataset", "fingerprint"), "backbone.weights_used": ("backbone_weights",)}
 
 
@@ -84,7 +84,7 @@ class Pivot:
     values: dict[str, list[Value]]
     cells: dict[Key, Cell]
     mean_over: str | None
-    reference: dict[str, Value]  # what the reference row is chosen by; axes of OWN are each row's own
+    reference: dict[str, Value]  # chooses the reference row; axes of OWN are each row's own
     unplaced: list[Run] = field(default_factory=list)
     labels: dict[str, dict[Value, str]] = field(default_factory=dict)  # of choices, as runs recorded them
     notes: list[str] = field(default_factory=list)

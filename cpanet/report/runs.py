@@ -27,7 +27,7 @@ BASELINE = "floor"  # in files: the training-free baseline that a run evaluates 
 COUNTS = ("inter_fg", "union_fg", "inter_bg", "union_bg")
 
 
-# what a job that was left out has from the one that computes the same
+# fields that a left-out job takes from the one that computes the same
 SHARED = ("status", "reason", "best", "last", "untrained", "baseline", "episodes", "metrics", "result")
 
 

@@ -5,7 +5,7 @@ A sweep's declaration under ``sweeps/`` holds the same keys; the copy in the swe
 
     name: modules
     title: Modules of CPANet
-    axes:                                   # what varies, in the order of the table; keys as on the command line
+    axes:                                   # varied keys, in the order of the table; as on the command line
       ablation: [none, cpp, full]
     variants: []                            # instead of, or beside, axes: rows that set several keys at once
     seeds: [0, 1, 2]

@@ -33,7 +33,7 @@ class TrainingBatches:
         available = len(dataset.split(config.fold).train_indices) // config.train.batch_size
         self.per_epoch = min(available, config.train.iterations_per_epoch or available)
         transform = config.recipe.episodes
-        self._origin = (  # what batches behind the backbone depend on, besides epoch and position
+        self._origin = (  # key of batches behind the backbone, besides epoch and position
             config.seed,
             backbone_key(config.backbone.model_dump()),
             weights,

@@ -39,7 +39,7 @@ FIGURES = 8  # test episodes in figures/ of a completed run
 
 
 def run(config: Config, directory: Path, device: Runtime, resume: bool, shared: bool) -> float:
-    """Train and evaluate into ``directory``, see :func:`cpanet.tasks.train.run`; ``device`` is what Jittor runs on."""
+    """Train and evaluate into ``directory``, see :func:`cpanet.tasks.train.run`; Jittor runs on ``device``."""
     dataset = dataset_of(config.data, config.shot)
     model, file = build_model(config)
     # random weights depend on the seed

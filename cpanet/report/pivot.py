@@ -37,7 +37,7 @@ DEFAULT_REFERENCE: Overrides = {"ablation": "full", "loss.k": 0.4}
 NO_AXIS = ("seed", "log", "checkpoint", "data.workers", "data.root")
 # keys that the training-free method lacks; the stage of the baseline is no choice of a trained row
 NOT_TRAINED = ("ablation", "loss", "recipe", "train", "model", "evaluate.every")
-# a run's findings, and the key of the configuration that led to it
+# axes that a run finds out rather than is told, and where its result.json holds them
 FOUND = {"data.fingerprint": ("dataset", "fingerprint"), "backbone.weights_used": ("backbone_weights",)}
 
 

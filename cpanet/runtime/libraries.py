@@ -15,11 +15,14 @@ from cpanet.files import replacing
 HEADER = 64  # bytes at the start of an ELF file of 64 bits
 
 
-def small_library(source: Path, folder: Path, compiler: str) -> ctypes.CDLL | None:
-    """``source``, one file of C++, compiled into ``folder`` (the first time) and loaded; None where that fails."""
-    key = hashlib.sha256(source.read_bytes() + compiler.encode()).hexdigest()[:12]
+def small_library(source: Path, folder: Path, compiler: str, more: Sequence[str] = ()) -> ctypes.CDLL | None:
+    """``source``, one file of C++, compiled into ``folder`` (the first time) and loaded; None where that fails.
+
+    ``more``: flags for the compiler, after those that every small library has.
+    """
+    key = hashlib.sha256(source.read_bytes() + " ".join((compiler, *more)).encode()).hexdigest()[:12]
     library = folder / f"{source.stem}-{key}.so"
-    flags = ("-O1", "-shared", "-fPIC", "-pthread", "-std=c++14")
+    flags = ("-O1", "-shared", "-fPIC", "-pthread", "-std=c++14", *more)
     try:
         compile_library([compiler, *flags, str(source)], library, seconds=120)  # usually one
         return ctypes.CDLL(str(library))

@@ -20,6 +20,7 @@ from cpanet.errors import UserError
 from cpanet.runtime import locks, onednn, quiet, toolchain
 from cpanet.runtime import precision as precisions
 from cpanet.runtime.cache_repair import repair
+from cpanet.runtime.compile_operators import compile_operators_safely
 from cpanet.runtime.cuda import GIB, CudaReport, assemble, patches, probe_cuda
 from cpanet.runtime.environment import jittor_environment, wants_onednn
 from cpanet.runtime.home import cache_folder, choose_home, own_folder, user_home
@@ -130,6 +131,7 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
             "nvcc_path", asked
         )  # a process that is started from here chooses its device, and compiler, itself
     locks.watch_operators_lock(own_folder(home), compiler)
+    compile_operators_safely(jittor, own_folder(home), compiler)
     if not verbose:
         quiet.silence_operator_progress(own_folder(home), compiler)
     if threads is not None:

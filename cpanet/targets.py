@@ -1,9 +1,9 @@
 """Classes that a configuration names as ``_target_``: which of them may be used, and making them.
 
-A file from elsewhere must not choose what is imported. Classes of this project may be named by anything; any other class
-has to be named by the command itself, by an option of ``--config-dir`` or by ``_target_`` on the command line. That is why
-:func:`make` stands in the place of ``hydra.utils.instantiate``, which imports whatever it reads; it also checks the
-arguments by the class's annotations, and says which key is wrong.
+``hydra.utils.instantiate`` imports whatever it reads. A file from elsewhere must not choose what is imported, so
+:func:`make` looks first: classes of this project may be named by anything; any other class has to be named by the command
+itself, by an option of ``--config-dir`` or by ``_target_`` on the command line. It also checks the arguments by the class's
+annotations, and says which key is wrong.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
 
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
@@ -75,11 +77,16 @@ def make(
         if name in signature.parameters:
             arguments.setdefault(name, value)
     _check_types(found, arguments, target, key)
+    refused = f"{key}: {target} refuses its arguments: {{}}. It takes {signature}."
     try:
         signature.bind(**arguments)
-        return found(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{key}: {target} refuses its arguments: {error}. It takes {signature}.") from error
+        return instantiate({KEY: target, "_recursive_": False, "_convert_": "all"}, **arguments)
+    except TypeError as error:
+        raise UserError(refused.format(error)) from error
+    except InstantiationException as error:
+        if isinstance(error.__cause__, (TypeError, ValueError)):
+            raise UserError(refused.format(error.__cause__)) from error
+        raise (error.__cause__ or error) from None
 
 
 def class_of(section: Mapping[str, Any], base: type, key: str) -> Any:

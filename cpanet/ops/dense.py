@@ -6,7 +6,7 @@ lock, into the lists of variables that other threads are reading: once in a whil
 step. Naming the operator leaves nothing to be found, and no loop to be compiled that is never run.
 
 Matrix products, a handful of kernels, stay with Jittor: a product that is named and one that is found at the same time are
-written to the same file by two threads.
+written to the same file by two threads. ``cpanet.runtime.compile_operators`` keeps the threads that find them apart.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ episodes, and writes a JSON, a table and a figure. What follows the options are 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from typing import Any
 
 from benchmarks import measure
 from cpanet.errors import UserError
+from cpanet.records.result_file import read_result, read_rows
 from cpanet.report.statistics import t_quantile
 
 FIGURES = measure.ROOT / "docs" / "figures"
@@ -142,11 +142,8 @@ def read_run(directory: Path, recipe: str) -> Run:
     """A run's directory, as run.py left it."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    result = json.loads((directory / "result.json").read_text())
-    rows: list[dict[str, str]] = []
-    if (directory / "metrics.csv").exists():
-        with (directory / "metrics.csv").open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
+    result = read_result(directory) or {}
+    rows = read_rows(directory, "metrics.csv") or []
     events = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
     trained = "train/step_seconds" in events.Tags()["scalars"]
     steps = [event.value for event in events.Scalars("train/step_seconds")] if trained else []
@@ -181,7 +178,7 @@ def train(
     if not records:
         raise UserError(f"recipe {recipe}: {' '.join(command)} left no run.\n{done.stderr[-2000:].strip()}")
     for path in records:
-        result = json.loads(path.read_text())
+        result = read_result(path.parent) or {}
         if result["status"] != "completed":
             print(
                 f"{recipe}, {path.parent.name}: {result['status']}. {result.get('reason')}", file=sys.stderr

@@ -40,7 +40,6 @@ def resize(x: Tensor, size: Iterable[int]) -> Tensor:
 
 VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))
 RESNET_BLOCKS = {50: (3, 4, 6), 101: (3, 4, 23), 152: (3, 8, 36)}
-BACKBONES = ("vgg16", "vgg16_bn", *(f"resnet{d}{s}" for d in RESNET_BLOCKS for s in ("", "_deep")))
 
 
 def vgg16_stages(batch_norm: bool) -> list[nn.Sequential]:
@@ -223,7 +222,7 @@ class ReferenceCPANet(nn.Module):
     """The whole network with every component on. Parameter names are the released ones.
 
     Args:
-        backbone: one of ``BACKBONES``; frozen, and always in evaluation mode.
+        backbone: an option of ``conf/backbone``; frozen, and always in evaluation mode.
         width: the head's channels C, a multiple of 16 (256 in the paper).
         aux_padding: "ignore" or "background", the target of padded support pixels in the auxiliary loss.
     """

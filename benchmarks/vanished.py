@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from cpanet import runtime
 from cpanet.data import load_dataset, transforms
 from cpanet.data.dataset import DefectDataset
-from cpanet.models.masks import SUPPORT_MASKS, shrink_mask
+from cpanet.models.masks import shrink_mask
+from cpanet.protocol import SupportMask
 from cpanet.runtime import jt
 
 
@@ -28,7 +30,7 @@ def vanished(dataset: DefectDataset, size: int, grid: int) -> dict[str, dict[str
         masks = (np.stack(prepared) == 1).astype(np.float32)
         parts = masks.mean(axis=(1, 2))
         found[name] = {}
-        for kind in SUPPORT_MASKS:
+        for kind in get_args(SupportMask):
             small = shrink_mask(jt.array(masks[:, None]), (grid, grid), kind).numpy()
             lost = (small.max(axis=(1, 2, 3)) <= 0) & (parts > 0)
             found[name][kind] = int(lost.sum()), float(parts[lost].max(initial=0.0))

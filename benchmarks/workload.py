@@ -8,15 +8,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from benchmarks.oracle import Inputs, episode_inputs
+from cpanet import options
 from cpanet.errors import UserError
 from cpanet.runtime.precision import LEVELS, offered
 from cpanet.runtime.threads import available_cpus
 
-BACKBONES = (
-    "vgg16",
-    "vgg16_bn",
-    *(f"resnet{depth}{stem}" for depth in (50, 101, 152) for stem in ("", "_deep")),
-)
 # The recipe's weights are random, not trained: at the published rate they would run to NaN in a few steps. So
 # the optimiser does all its work, and moves nothing.
 LEARNING_RATE = 1e-12
@@ -77,7 +73,7 @@ def parser(description: str, module: str, precisions: bool = False) -> argparse.
         description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    made.add_argument("--backbone", choices=BACKBONES, default="vgg16")
+    made.add_argument("--backbone", choices=options.names("backbone"), default="vgg16")
     made.add_argument("--size", type=int, default=200, metavar="PIXELS", help="side of the images")
     made.add_argument("--batch", type=int, default=2, help="episodes in a step")
     made.add_argument("--shot", type=int, default=1, help="support images in an episode")

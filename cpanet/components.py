@@ -9,16 +9,16 @@ from cpanet.checkpoint.weights import load_backbone_weights
 from cpanet.config import Config
 from cpanet.config.schema import Common
 from cpanet.console import log
-from cpanet.data.synthetic import default_cache
 from cpanet.errors import UserError
 from cpanet.models import PrototypeBaseline, backbone_of, network_of
 from cpanet.models.pretrained import find_weights, instructions
 from cpanet.recipe import WeightAverage
+from cpanet.runtime import user_cache
 
 
 def build_model(config: Common) -> tuple[Any, Path | None]:
     """The model of ``config`` with its backbone weights, and the file that these came from (None: random)."""
-    cache = default_cache()
+    cache = user_cache()
     name, imagenet = config.backbone.name, config.backbone.imagenet
     path, sentence = find_weights(name, imagenet, config.backbone.weights, cache)
     if path is None and config.backbone.weights != "random":

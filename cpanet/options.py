@@ -55,6 +55,15 @@ def _read(group: str, name: str) -> dict[str, Any]:
     return found
 
 
+def offers(group: str, section: Mapping[str, Any]) -> bool:
+    """Whether an option of ``group`` makes its network, or part of one, of the same classes and arguments as ``section``."""
+
+    def kept(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if key not in ("name", *BESIDE_NETWORK)}
+
+    return any(kept(read(group, name)) == kept(section) for name in names(group))
+
+
 def label(group: str, name: str) -> str:
     """How tables call the option: its ``label``, else its name."""
     return str(read(group, name).get("label", name))

@@ -4,6 +4,8 @@ from typing import Literal, Optional
 
 from cpanet.section import Section, Text
 
+SupportMask = Literal["area", "point"]
+
 
 class Protocol(Section):
     """The behaviours in which the released code differs; the defaults are the corrected ones, but for ``support_mask``.
@@ -22,4 +24,4 @@ class Protocol(Section):
     aux_loss: Literal["mean", "last"] = "mean"
     backbone_mode: Literal["eval", "train"] = "eval"
     aux_padding: Literal["ignore", "background"] = "ignore"
-    support_mask: Literal["area", "point"] = "point"
+    support_mask: SupportMask = "point"

@@ -16,6 +16,7 @@ import pandas as pd
 from rich.console import Console
 
 from cpanet.errors import UserError
+from cpanet.records.result_file import read_result
 from scripts import stages
 
 TABLES = ("modules", "loss_k")
@@ -134,9 +135,7 @@ def keep(sweeps: list[Path], kept: Path, made_with: dict[str, Any]) -> int:
     runs = [path.parent for sweep in sweeps for path in sorted(sweep.glob("*/result.json"))]
     _write_csv(kept / "curves.csv", [curve for run in runs if (curve := evaluations(run)) is not None])
     _write_csv(kept / "losses.csv", [curve for run in runs if (curve := losses(run)) is not None])
-    completed = [
-        run for run in runs if (stages.read_json(run / "result.json") or {}).get("status") == "completed"
-    ]
+    completed = [run for run in runs if (read_result(run) or {}).get("status") == "completed"]
     record = {**made_with, "machine": machine(made_with["device"]), "versions": runtime.versions()}
     record.update(sweeps=[s.name for s in sweeps], completed=len(completed), runs=len(summary.runs))
     record["seconds"] = {f"{r.parent.name}/{r.name}": _seconds(r) for r in completed}
@@ -150,7 +149,7 @@ def without_folders(text: str) -> str:
 
 
 def _seconds(run: Path) -> float | None:
-    return (stages.read_json(run / "result.json") or {}).get("wall_seconds")
+    return (read_result(run) or {}).get("wall_seconds")
 
 
 def evaluations(run: Path) -> pd.DataFrame | None:

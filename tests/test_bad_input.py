@@ -273,6 +273,23 @@ def test_a_misspelt_key_brings_the_nearest(key: Key, lines: Any) -> None:
     assert line.startswith(f"unknown key {typed!r}. Did you mean {key.name!r}?")
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (["backbone=resnet50", "backbone.depth=99"], "depth = 99: must be one of 50, 101, 152"),
+        (["backbone=resnet50", "backbone.depth=deep"], "backbone.depth = 'deep'"),
+        (["backbone=vgg16", "+backbone.dilated=true"], "dilated"),
+        (["ablation.decoder._target_=cpanet.models.MaskedAverage"], "must be a class that derives from"),
+        (["ablation.prototype._target_=cpanet.models.Missing"], "there is no such class"),
+        (["method=prototype", "backbone._target_=cpanet.models.SupportAuxiliary"], "must be a class that"),
+    ],
+)
+def test_a_part_of_the_network_that_cannot_be_made(cwd: Path, typed: list[str], says: str) -> None:
+    ended = ending(cwd, "data=embedded", "device=cpu", *typed)
+    assert_refused(ended, cwd)
+    assert says in ended.said
+
+
 @pytest.mark.parametrize(("key", "value", "says"), OUT_OF_RANGE, ids=[f"{k}={v}" for k, v, _ in OUT_OF_RANGE])
 def test_a_key_out_of_range(key: str, value: str, says: str, lines: Any) -> None:
     about = [line for line in lines("range") if line.startswith(f"{key} = ")]

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks import oracle
+from cpanet import options
 
 torch = pytest.importorskip("torch", reason="the benchmark extra is not installed")
 
-from benchmarks.reference import BACKBONES, ReferenceCPANet, without_dropout  # noqa: E402
+from benchmarks.reference import ReferenceCPANet, without_dropout  # noqa: E402
 
 
 def load(backbone: str, state: dict[str, np.ndarray], **options: str) -> ReferenceCPANet:
@@ -50,7 +51,7 @@ def test_training_step_is_the_released_one() -> None:
         assert model.get_buffer(name).numpy() == pytest.approx(np.array(running), rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", options.names("backbone"))
 def test_every_backbone_has_the_shape_it_should(backbone: str) -> None:
     with torch.device("meta"):
         model = ReferenceCPANet(backbone)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from PIL import Image
 import cpanet
 from cpanet.checkpoint import describe, model_tensors, read_checkpoint, write_checkpoint
 from cpanet.checkpoint.description import Description
+from cpanet.errors import UserError
 from cpanet.models import published_network
 from tests.checkpoints import embedded_class, trained_run
 from tests.hydra_app import REPO, run_here
@@ -55,6 +58,18 @@ def checkpoint(folder: Path, backbone: str, cpp: bool, ssa: bool, **config: obje
     path = folder / "net.safetensors"
     write_checkpoint(path, {f"model.{n}": t for n, t in tensors.items()}, {"config": recorded})
     return describe(path)
+
+
+@pytest.mark.parametrize("part", ["backbone", "prototype", "decoder"])
+def test_a_part_that_has_no_form_in_onnx_is_refused(tmp_path, part):
+    """Whether it stands in conf/ or elsewhere: the graphs would hold the published part in its place."""
+    found = checkpoint(tmp_path, "vgg16", cpp=False, ssa=False)
+    config = copy.deepcopy(found.config)
+    section = config["backbone"] if part == "backbone" else config["ablation"][part]
+    section["_target_"] = "cpanet.models.Mine"
+    with pytest.raises(UserError, match=r"published parts, and cpanet\.models\.Mine is none"):
+        write_graphs(dataclasses.replace(found, config=config), 64, False, tmp_path)
+    assert not list(tmp_path.glob("*.onnx"))
 
 
 def undecided(path: Path, image: np.ndarray) -> Path:

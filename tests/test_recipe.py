@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
+from cpanet.config.schema import FeatureNorm
 from cpanet.losses import CROSS_ENTROPY, SegmentationLoss
 from cpanet.models import published_network
-from cpanet.models.feature_norm import FEATURE_NORMS, normalise_features
+from cpanet.models.feature_norm import normalise_features
 from cpanet.models.init import principal_projection, start_from
 from cpanet.recipe import WeightAverage
 from cpanet.runtime import jt
@@ -28,14 +31,14 @@ def test_the_papers_feature_norm_hands_features_through_exactly(features):
     np.testing.assert_array_equal(through(features, "plain"), features)
 
 
-@pytest.mark.parametrize("feature_norm", FEATURE_NORMS[1:])
+@pytest.mark.parametrize("feature_norm", get_args(FeatureNorm)[1:])
 def test_a_feature_norm_makes_the_head_indifferent_to_the_scale_of_features(features, feature_norm):
     np.testing.assert_allclose(
         through(features * 50, feature_norm), through(features, feature_norm), rtol=1e-3, atol=1e-4
     )
 
 
-@pytest.mark.parametrize("feature_norm", FEATURE_NORMS)
+@pytest.mark.parametrize("feature_norm", get_args(FeatureNorm))
 def test_a_feature_norm_looks_at_each_image_alone(features, feature_norm):
     np.testing.assert_allclose(
         through(features, feature_norm)[1:], through(features[1:], feature_norm), rtol=1e-5

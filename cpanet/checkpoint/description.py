@@ -10,16 +10,16 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from cpanet import options
 from cpanet.checkpoint import names
 from cpanet.checkpoint.files import FORMAT, READERS, state_of
 from cpanet.errors import UserError
-from cpanet.options import current
 from cpanet.records.result_file import DamagedResult, read_result
 
 SUFFIXES = (".safetensors", *READERS)
 PAPER_SIZE = 200  # pixels; of files that do not say
 PREFIX = "model."
-_BLOCKS_TO_DEPTH = {6: 50, 23: 101, 36: 152}  # of layer3
+_BLOCKS_TO_DEPTH = {6: 50, 23: 101, 36: 152}  # of a ResNet's layer3
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -91,7 +91,7 @@ def _describe_run(directory: Path) -> Description:
     except DamagedResult:
         config = None
     if isinstance(config, dict) and config.get("method") == "prototype":
-        return Description(None, current(config))
+        return Description(None, options.current(config))
     held = "jobs of a sweep: give one of them" if list(directory.glob("*/checkpoints")) else "no checkpoint"
     raise UserError(f"checkpoint={directory} holds {held}. Give the directory of a run, or a file.")
 
@@ -110,7 +110,7 @@ def _from_record(path: Path, state: Mapping[str, Any]) -> Description:
     if not isinstance(config, dict):
         raise UserError(f"checkpoint={path}: damaged, it records no configuration.")
     # from before it was a choice
-    config = {**current(config), "protocol": {"support_mask": "point", **config.get("protocol", {})}}
+    config = {**options.current(config), "protocol": {"support_mask": "point", **config.get("protocol", {})}}
     classes, side = state.get("train_classes"), state.get("picture_side")
     return Description(
         path,
@@ -144,7 +144,7 @@ def _from_tensors(path: Path, shapes: Shapes) -> Description:
             "ImageNet weights belong to backbone.weights."
         )
     modules = {part: any(name.startswith(f"{part}.") for name in own) for part in ("cpp", "sa", "ssa")}
-    config = current(
+    config = options.current(
         {
             "method": "cpanet",
             "backbone": {"name": backbone},
@@ -165,14 +165,15 @@ def _from_tensors(path: Path, shapes: Shapes) -> Description:
 
 
 def _backbone(shapes: Shapes) -> str | None:
-    """The backbone that the tensors belong to."""
+    """The option of ``conf/backbone`` that the tensors belong to."""
     stem = shapes.get("backbone.layer0.0.weight")
     if stem is None:
         return None
-    if "backbone.layer1.0.conv1.weight" not in shapes:
-        return "vgg16_bn" if "backbone.layer0.1.running_mean" in shapes else "vgg16"
-    blocks = {int(m[1]) for name in shapes if (m := re.match(r"backbone\.layer3\.(\d+)\.", name))}
-    depth = _BLOCKS_TO_DEPTH.get(len(blocks))
-    if depth is None:
-        return None
-    return f"resnet{depth}" + ("" if tuple(stem)[-1] == 7 else "_deep")
+    if "backbone.layer1.0.conv1.weight" in shapes:
+        blocks = {int(m[1]) for name in shapes if (m := re.match(r"backbone\.layer3\.(\d+)\.", name))}
+        built = {"depth": _BLOCKS_TO_DEPTH.get(len(blocks)), "deep_stem": tuple(stem)[-1] == 3}
+    else:
+        built = {"depth": None, "batch_norm": "backbone.layer0.1.running_mean" in shapes}
+    options_of = {name: options.read("backbone", name) for name in options.names("backbone")}
+    fitting = (n for n, o in options_of.items() if all(o.get(key) == value for key, value in built.items()))
+    return next(fitting, None)

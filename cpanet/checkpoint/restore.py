@@ -7,10 +7,10 @@ from typing import Any
 
 from cpanet.checkpoint.description import Description
 from cpanet.checkpoint.weights import assign, load_backbone_weights, network_tensors
-from cpanet.data.synthetic import default_cache
 from cpanet.models import PrototypeBaseline, auxiliary_name, backbone_of, network_of
 from cpanet.models.pretrained import find_weights
 from cpanet.options import current
+from cpanet.runtime import user_cache
 
 
 def restore(description: Description) -> Any:
@@ -38,11 +38,6 @@ def restore(description: Description) -> Any:
     return model
 
 
-def feature_norm_of(description: Description) -> str:
-    """Normalisation of its features before the head; of the paper's network, and of a file of weights alone, none."""
-    return str(description.config.get("recipe", {}).get("features", "plain"))
-
-
 def training_free(
     backbone: str | Mapping[str, Any], weights: str, seed: int, stage: str, support_mask: str
 ) -> PrototypeBaseline:
@@ -52,7 +47,7 @@ def training_free(
     as :func:`find_weights` takes them; where there are none its features are random.
     """
     section = current({"backbone": {"name": backbone} if isinstance(backbone, str) else backbone})["backbone"]
-    path, _ = find_weights(str(section["name"]), section.get("imagenet"), weights, default_cache())
+    path, _ = find_weights(str(section["name"]), section.get("imagenet"), weights, user_cache())
     model = PrototypeBaseline(backbone_of(section), stage, seed, support_mask)
     if path is not None:
         load_backbone_weights(model, path)

@@ -68,21 +68,16 @@ class Reader(pickle.Unpickler):
         raise ValueError("a reference to something outside the file")
 
 
-def refusal(path: object, refused: Refused) -> UserError:
-    """The message for a file that would do more than hold tensors."""
-    return UserError(
-        f"{path}: refused, because loading it would call {refused}. Only files with plain tensors are read: "
-        "save the model's state_dict() instead of the model, or convert it to .safetensors."
-    )
-
-
 @contextmanager
 def reading(path: object, kind: str) -> Iterator[None]:
     """Turns errors while a pickle of ``kind`` is read into a :class:`UserError` that names ``path``."""
     try:
         yield
     except Refused as refused:
-        raise refusal(path, refused) from None
+        raise UserError(
+            f"{path}: refused, because loading it would call {refused}. Only files with plain tensors are read: "
+            "save the model's state_dict() instead of the model, or convert it to .safetensors."
+        ) from None
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged pickle can raise anything

@@ -69,7 +69,7 @@ def _option_problem(group: str, value: Any, options: list[str]) -> str | None:
     text = getattr(value, "text", value)  # quoted strings
     if isinstance(text, list):
         return f"{group} takes one option, not a list. To run several: -m {group}={','.join(map(str, text))}"
-    if text in options or (isinstance(text, str) and text in options):
+    if text in options:
         return None
     if as_number(text) is not None and all(as_number(option) is not None for option in options):
         return None  # a number for a group of numbers: its range is checked with the values

@@ -221,11 +221,8 @@ def resumed(
             resolve_auto_options(config)
             return config  # nothing to go on with: the first run of this command
         directory = found
-    try:
-        values = options.current(resume.read_config(directory))
-        begun = resume.read_overrides(directory)
-    except UserError as error:
-        raise CompositionError(str(error)) from error
+    values = options.current(resume.read_config(directory))
+    begun = resume.read_overrides(directory)
     typed = [text for text in overrides if not text.startswith(("resume=", "hydra"))]
     refuse_recorded_targets(begun, typed, directory)
     before = compose([*(text for text in overrides if text.startswith("hydra")), *begun])
@@ -243,10 +240,7 @@ def resumed(
             f"resume={directory} goes on with the configuration that was recorded. In conflict: "
             f"{'; '.join(conflicts)}. Leave these out, or start a new run."
         )
-    try:
-        targets.check_recorded(values, f"resume={directory}")
-    except UserError as error:
-        raise CompositionError(str(error)) from error
+    targets.check_recorded(values, f"resume={directory}")
     with read_write(after), open_dict(after):
         for key, value in leaves(values).items():
             if key not in changed and key != "resume":

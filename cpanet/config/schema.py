@@ -20,6 +20,7 @@ def _threshold(value: Union[float, str]) -> Union[float, str]:
     return value
 
 
+FeatureNorm = Literal["plain", "rms", "position", "standard"]
 Stage = Literal["f3", "f2", "both", "f3_unpooled", "both_unpooled"]
 
 
@@ -86,7 +87,7 @@ class Recipe(Section):
     optimizer: SerializeAsAny[Optimizer]
     schedule: SerializeAsAny[Schedule]
     init: Init
-    features: Literal["plain", "rms", "position", "standard"]
+    features: FeatureNorm
     clip_grad_norm: Optional[Positive]
     dropout: bool
     loss: SerializeAsAny[losses.Loss]

@@ -360,14 +360,14 @@ def write(root: Path) -> None:
     (root / "dataset.yaml").write_text(text, "utf-8")
 
 
-def write_new(root: Path, replace: bool = False) -> None:
+def write_new(root: Path) -> None:
     """``write`` to a folder that appears only when it is whole, so several processes may do this at once.
 
-    Where ``root`` exists it is kept as it is, or replaced. Raises ``UserError`` where it cannot be written.
+    Raises ``UserError`` where ``root`` exists or cannot be written.
     """
-    if root.exists() and not replace:
+    if root.exists():
         raise UserError(f"{root} exists already. Give a folder that does not, or remove it.")
-    _draw(root, replace)
+    _draw(root, replace=False)
 
 
 def _draw(root: Path, replace: bool) -> None:
@@ -394,14 +394,9 @@ def _draw(root: Path, replace: bool) -> None:
         ) from None
 
 
-def default_cache() -> Path:
-    """Where the set is kept when the caller does not say."""
-    return user_cache()
-
-
 def ensure(cache: Path | None = None, again: bool = False) -> Path:
     """Folder of the embedded set below ``cache``, drawn there if it is not yet, or ``again``."""
-    root = (Path(cache) if cache is not None else default_cache()) / f"embedded-v{VERSION}"
+    root = (Path(cache) if cache is not None else user_cache()) / f"embedded-v{VERSION}"
     if again or not root.is_dir():
         _draw(root, replace=again)
     return root

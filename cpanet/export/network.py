@@ -12,6 +12,15 @@ from cpanet.data.transforms import MEAN, STD
 from cpanet.export.graph import Graph
 
 EPSILON = 1e-6  # as in cpanet.models.feature_norm
+# the classes that are written here; any other has to be refused
+PARTS = (
+    "cpanet.models.backbones.VGG16",
+    "cpanet.models.backbones.ResNet",
+    "cpanet.models.CrossPositionProxy",
+    "cpanet.models.MaskedAverage",
+    "cpanet.models.SpaceSqueezeAttention",
+    "cpanet.models.ConvDecoder",
+)
 Tensors = Mapping[str, np.ndarray]
 SIDES = ("height", "width")
 
@@ -19,8 +28,8 @@ SIDES = ("height", "width")
 class Kind(NamedTuple):
     """Properties of a network that its tensors do not tell.
 
-    ``feature_norm``: a name of :data:`cpanet.models.feature_norm.FEATURE_NORMS`; ``support_mask``: one of
-    :data:`cpanet.models.masks.SUPPORT_MASKS`; ``prior``: stage of the residual prior, None without.
+    ``feature_norm``: see :func:`cpanet.models.feature_norm.normalise_features`; ``support_mask``: one of
+    :data:`cpanet.protocol.SupportMask`; ``prior``: stage of the residual prior, None without.
     """
 
     feature_norm: str = "plain"

@@ -8,6 +8,7 @@ from cpanet.models.prototype_baseline import PrototypeBaseline
 from cpanet.models.published import (
     auxiliary_name,
     backbone_of,
+    check_parts,
     network_of,
     published_backbone,
     published_network,
@@ -33,6 +34,7 @@ __all__ = [
     "SupportAuxiliary",
     "auxiliary_name",
     "backbone_of",
+    "check_parts",
     "network_of",
     "published_backbone",
     "published_network",

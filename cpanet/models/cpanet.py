@@ -94,36 +94,33 @@ class CPANet(jt.nn.Module):
         for parameter in self.backbone.parameters():
             parameter.stop_grad()
 
-    def _add(self, kind: str, part: Part) -> None:
-        """Hold ``part`` under its own name, which the names of its weights start with."""
-        name = part.weights_name()
-        if hasattr(self, name):
-            raise ValueError(
-                f"the {kind} {type(part).__name__} is called {name!r}, as another part is: give the class another `name`"
-            )
-        setattr(self, name, part)
-        self._names[kind] = name
+    # ------------------------------------------------------------------ the network, in the order of the paper's figure
 
-    @property
-    def prototype(self) -> Any:
-        """The part that makes the prototype."""
-        return getattr(self, self._names["prototype"])
+    def execute(self, query, support, support_mask):
+        """query (B, 3, H, W), support (B, K, 3, H, W), support_mask (B, K, H, W) → logits (B, 2, H, W).
 
-    @property
-    def decoder(self) -> Any:
-        """The part that makes the logits."""
-        return getattr(self, self._names["decoder"])
+        Images are normalised RGB; in the mask 1 is defect and everything else is not; H and W are multiples of 8.
+        """
+        query_features, support_features = self.episode_features(query, support)
+        _, prototype = self.encode_supports(support_features, support_mask)
+        return self.decode(query_features, prototype, _size(query))
 
-    @property
-    def auxiliary(self) -> Any:
-        """The auxiliary branch, or None."""
-        return getattr(self, self._names["auxiliary"]) if "auxiliary" in self._names else None
-
-    # ------------------------------------------------------------------ the parts, in the order of the paper's figure
+    def episode_features(self, query, support):
+        """query (B, 3, H, W), support (B, K, 3, H, W) → features (B, C_b, h, w) and (B, K, C_b, h, w), no gradient."""
+        batch, shot = support.shape[:2]
+        _check_size(query)
+        images = support.reshape(batch * shot, *support.shape[2:])
+        if self.is_train and self.protocol.backbone_mode == "train":
+            # batch statistics of the query and of each shot apart, as in the released code
+            features = jt.stack([self.features(support[:, i]) for i in range(shot)], dim=1)
+            return self.features(query), features
+        both = self.features(jt.concat([query, images], dim=0))
+        supports = both[batch:]
+        return both[:batch], supports.reshape(batch, shot, *supports.shape[1:])
 
     def features(self, images):
         """Frozen backbone: normalised RGB images (N, 3, H, W) → (N, C_backbone, h, w), no gradient."""
-        return frozen_features(self.backbone, images, self.unpooled)
+        return frozen_features(self.backbone, images, self.unpooled, self.fused)
 
     def head_features(self, features):
         """Features as the head takes them, from those of :meth:`features`: pooled, then normalised."""
@@ -177,6 +174,11 @@ class CPANet(jt.nn.Module):
             x = self.drop(nn.relu(conv(x)))
         return x
 
+    # ------------------------------------------------------------------ the same, computed faster
+
+    def _run(self, part: Part, *arguments):
+        return part.fused(*arguments) if self.fused else part(*arguments)
+
     def _compared_fused(self, query, prototype):
         kernel = self.compare1.weight
         # the prototype is the same at every position: its half of the 1×1 convolution is one vector an episode
@@ -190,39 +192,7 @@ class CPANet(jt.nn.Module):
             kept = following
         return x
 
-    def initial(self, name, shape, scheme, rng):
-        """As a prototype comparison, the layers between backbone and decoder compare (:mod:`cpanet.models.init`)."""
-        layer, _, kind = name.rpartition(".")
-        if scheme != "prototype" or kind != "weight":
-            return None
-        if layer in ("down_query", "down_supp"):
-            return init.signed_projection(shape)
-        if layer == "compare1":
-            return (
-                init.NOISE * init.kaiming_normal(shape, rng) + init.intersection(shape[0])[:, :, None, None]
-            )
-        if layer in ("compare2", "refine1", "refine2"):
-            return init.NOISE * init.kaiming_normal(shape, rng) + init.centre_tap(shape)
-        return None
-
-    @property
-    def logit_weights(self) -> str:
-        """Prefix of the names of the weights that give the logits."""
-        return ".".join(word for word in (self._names["decoder"], self.decoder.logit_layer) if word) + "."
-
-    def _run(self, part: Part, *arguments):
-        return part.fused(*arguments) if self.fused else part(*arguments)
-
-    # ------------------------------------------------------------------ whole passes
-
-    def execute(self, query, support, support_mask):
-        """query (B, 3, H, W), support (B, K, 3, H, W), support_mask (B, K, H, W) → logits (B, 2, H, W).
-
-        Images are normalised RGB; in the mask 1 is defect and everything else is not; H and W are multiples of 8.
-        """
-        query_features, support_features = self.episode_features(query, support)
-        _, prototype = self.encode_supports(support_features, support_mask)
-        return self.decode(query_features, prototype, _size(query))
+    # ------------------------------------------------------------------ training
 
     def losses(self, query, query_mask, support, support_mask, k: float = 0.4, loss: Loss = CROSS_ENTROPY):
         """Main and auxiliary loss of a batch; the total is ``main + k · auxiliary``.
@@ -263,19 +233,6 @@ class CPANet(jt.nn.Module):
             total = of_shot if total is None else total + of_shot
         return total / len(shots)
 
-    def episode_features(self, query, support):
-        """query (B, 3, H, W), support (B, K, 3, H, W) → features (B, C_b, h, w) and (B, K, C_b, h, w), no gradient."""
-        batch, shot = support.shape[:2]
-        _check_size(query)
-        images = support.reshape(batch * shot, *support.shape[2:])
-        if self.is_train and self.protocol.backbone_mode == "train":
-            # batch statistics of the query and of each shot apart, as in the released code
-            features = jt.stack([self.features(support[:, i]) for i in range(shot)], dim=1)
-            return self.features(query), features
-        both = self.features(jt.concat([query, images], dim=0))
-        supports = both[batch:]
-        return both[:batch], supports.reshape(batch, shot, *supports.shape[1:])
-
     def train(self) -> None:
         """Training mode for the head; the frozen backbone follows the protocol."""
         super().train()
@@ -300,6 +257,53 @@ class CPANet(jt.nn.Module):
             {"params": slow, "lr": lr, "scale": 1.0},
             {"params": fast, "lr": lr * head_multiplier, "scale": head_multiplier},
         ]
+
+    # ------------------------------------------------------------------ the parts and their weights
+
+    def _add(self, kind: str, part: Part) -> None:
+        """Hold ``part`` under its own name, which the names of its weights start with."""
+        name = part.weights_name()
+        if hasattr(self, name):
+            raise ValueError(
+                f"the {kind} {type(part).__name__} is called {name!r}, as another part is: give the class another `name`"
+            )
+        setattr(self, name, part)
+        self._names[kind] = name
+
+    @property
+    def prototype(self) -> Any:
+        """The part that makes the prototype."""
+        return getattr(self, self._names["prototype"])
+
+    @property
+    def decoder(self) -> Any:
+        """The part that makes the logits."""
+        return getattr(self, self._names["decoder"])
+
+    @property
+    def auxiliary(self) -> Any:
+        """The auxiliary branch, or None."""
+        return getattr(self, self._names["auxiliary"]) if "auxiliary" in self._names else None
+
+    @property
+    def logit_weights(self) -> str:
+        """Prefix of the names of the weights that give the logits."""
+        return ".".join(word for word in (self._names["decoder"], self.decoder.logit_layer) if word) + "."
+
+    def initial(self, name, shape, scheme, rng):
+        """As a prototype comparison, the layers between backbone and decoder compare (:mod:`cpanet.models.init`)."""
+        layer, _, kind = name.rpartition(".")
+        if scheme != "prototype" or kind != "weight":
+            return None
+        if layer in ("down_query", "down_supp"):
+            return init.signed_projection(shape)
+        if layer == "compare1":
+            return (
+                init.NOISE * init.kaiming_normal(shape, rng) + init.intersection(shape[0])[:, :, None, None]
+            )
+        if layer in ("compare2", "refine1", "refine2"):
+            return init.NOISE * init.kaiming_normal(shape, rng) + init.centre_tap(shape)
+        return None
 
 
 def _is_fast(declared: bool | tuple[str, ...], name: str) -> bool:

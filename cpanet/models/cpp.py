@@ -34,11 +34,6 @@ class CrossPositionProxy(Prototype):
         masked = feature * mask
         return first_maximum(self.aggregate(masked).reshape(masked.shape[0], masked.shape[1], -1))
 
-    def initial(self, name, shape, scheme, rng):
-        """The closing BatchNorm starts at 0, so that at first the block hands its input through, as in the released code."""
-        del scheme, rng
-        return np.zeros(shape) if name.startswith("norm.") else None
-
     def aggregate(self, masked):
         """The non-local block alone: (B, C, h, w) → (B, C, h, w)."""
         batch, _, h, w = masked.shape
@@ -48,6 +43,11 @@ class CrossPositionProxy(Prototype):
         attention = nn.softmax(jt.matmul(queries, keys), dim=2)
         gathered = jt.matmul(attention, values).permute(0, 2, 1).reshape(batch, -1, h, w)
         return self.norm(self.project(gathered)) + masked
+
+    def initial(self, name, shape, scheme, rng):
+        """The closing BatchNorm starts at 0, so that at first the block hands its input through, as in the released code."""
+        del scheme, rng
+        return np.zeros(shape) if name.startswith("norm.") else None
 
 
 class MaskedAverage(Prototype):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-FEATURE_NORMS = ("plain", "rms", "position", "standard")
 EPSILON = 1e-6
 
 

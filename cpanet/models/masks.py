@@ -10,8 +10,6 @@ import numpy as np
 from cpanet.models.upsample import upsample
 from cpanet.runtime import jt
 
-SUPPORT_MASKS = ("area", "point")
-
 
 @lru_cache(maxsize=128)
 def area_matrix(n_out: int, n_in: int) -> np.ndarray:

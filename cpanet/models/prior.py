@@ -21,7 +21,7 @@ HEAD = 0.1  # start of the head's classifier, as a fraction of its start without
 class ResidualPrior(jt.nn.Module):
     """``scale`` times the cosine difference of frozen features, plus ``shift``; both are learnt.
 
-    ``stage``: the features compared, one of :data:`cpanet.models.prototype_baseline.STAGES`.
+    ``stage``: the features compared, one of :data:`cpanet.config.schema.Stage`.
     """
 
     head_start = HEAD

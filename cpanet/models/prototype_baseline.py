@@ -16,7 +16,6 @@ from cpanet.models.upsample import upsample
 from cpanet.runtime import jt
 
 nn = jt.nn
-STAGES = ("f3", "f2", "both", "f3_unpooled", "both_unpooled")
 UNPOOLED = "_unpooled"
 
 
@@ -46,6 +45,13 @@ class PrototypeBaseline(jt.nn.Module):
         for parameter in self.backbone.parameters():
             parameter.stop_grad()
 
+    def execute(self, query, support, support_mask):
+        """query (B, 3, H, W), support (B, K, 3, H, W), support_mask (B, K, H, W) → logits (B, 2, H, W)."""
+        batch, shot = support.shape[:2]
+        supports = self.features(support.reshape(batch * shot, *support.shape[2:]))
+        _, prototypes = self.encode_supports(supports.reshape(batch, shot, *supports.shape[1:]), support_mask)
+        return self.decode(self.features(query), prototypes, (int(query.shape[2]), int(query.shape[3])))
+
     def features(self, images):
         """Normalised RGB images (N, 3, H, W) → features (N, C, h, w), of which :meth:`chosen` takes the stage's."""
         return frozen_features(self.backbone, images, self.unpooled)
@@ -65,13 +71,6 @@ class PrototypeBaseline(jt.nn.Module):
         difference = cosine_difference(self.chosen(features), prototypes)
         return upsample(jt.concat([jt.zeros_like(difference), difference], dim=1), size)
 
-    def execute(self, query, support, support_mask):
-        """query (B, 3, H, W), support (B, K, 3, H, W), support_mask (B, K, H, W) → logits (B, 2, H, W)."""
-        batch, shot = support.shape[:2]
-        supports = self.features(support.reshape(batch * shot, *support.shape[2:]))
-        _, prototypes = self.encode_supports(supports.reshape(batch, shot, *supports.shape[1:]), support_mask)
-        return self.decode(self.features(query), prototypes, (int(query.shape[2]), int(query.shape[3])))
-
     def chosen(self, features):
         """The stage's channels of what :meth:`features` gives."""
         return stage_of(features, self.stage, self.backbone.channels_f3)
@@ -82,10 +81,12 @@ def is_unpooled(stage: str | None) -> bool:
     return stage is not None and stage.endswith(UNPOOLED)
 
 
-def frozen_features(backbone: Any, images: Any, unpooled: bool) -> Any:
+def frozen_features(backbone: Any, images: Any, unpooled: bool, fused: bool = True) -> Any:
     """Normalised RGB images (N, 3, H, W) → the frozen backbone's features (N, C, h, w), no gradient."""
+    plain = backbone.unpooled if unpooled else backbone
+    faster = backbone.unpooled_fused if unpooled else backbone.fused
     with jt.no_grad():
-        return (backbone.unpooled(images) if unpooled else backbone(images)).stop_grad()
+        return (faster if fused else plain)(images).stop_grad()
 
 
 def stage_of(features: Any, stage: str, channels_f3: int) -> Any:

@@ -55,6 +55,13 @@ def _parts(ablation: Mapping[str, Any], width: int) -> tuple[Prototype, Decoder,
     return part("prototype", Prototype), part("decoder", Decoder), branch
 
 
+def check_parts(config: Mapping[str, Any], head: bool) -> None:
+    """Make the backbone that ``config`` describes, and with ``head`` the parts of the head. Raises UserError as they do."""
+    backbone_of(config["backbone"])
+    if head:
+        _parts(config["ablation"], config["model"]["width"])
+
+
 def auxiliary_name(ablation: Mapping[str, Any]) -> str | None:
     """Prefix of the names of the auxiliary branch's weights; None where there is no branch."""
     if ablation["auxiliary"] is None:

@@ -30,7 +30,9 @@ class Network:
 
     def features(self, canvases: Iterable[np.ndarray]) -> np.ndarray:
         """Of canvases float32 (3, S, S), normalised: float32 (N, C, h, w)."""
-        return np.concatenate([self._features(batch)[:n] for batch, n in self._batches(canvases)])
+        batches = self._batches(canvases)
+        with jt.no_grad():
+            return np.concatenate([self.model.features(jt.array(b)).numpy()[:n] for b, n in batches])
 
     def encode(self, features: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
         """K supports' features (K, C, h, w) and masks uint8 (S, S) {0, 1, 255} → their prototype, (1, C) or (1, 2, C).
@@ -73,10 +75,6 @@ class Network:
         repeated = jt.array(np.repeat(prototype, features.shape[0], axis=0))
         logits = self.model.decode(features, repeated, (self.size, self.size))
         return (logits[:, 1] - logits[:, 0]).numpy()
-
-    def _features(self, batch: np.ndarray) -> np.ndarray:
-        with jt.no_grad():
-            return self.model.features(jt.array(batch)).numpy()
 
     def _query_features(self, batch: np.ndarray) -> np.ndarray:
         """Features that the prototype meets: the training-free baseline's stage, CPANet's reduced query feature."""

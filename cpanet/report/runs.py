@@ -63,7 +63,7 @@ class Run:
     @property
     def name(self) -> str:
         """The directory, below its sweep."""
-        return _relative(self.directory, self.sweep)
+        return self.directory.relative_to(self.sweep).as_posix()
 
     @property
     def completed(self) -> bool:
@@ -276,13 +276,6 @@ def _check_scores(run: Run) -> None:
 
 def _text(value: Any) -> str:
     return "" if value is None else " ".join(str(value).split())
-
-
-def _relative(path: Path, base: Path) -> str:
-    try:
-        return path.relative_to(base).as_posix()
-    except ValueError:
-        return path.name
 
 
 def _natural(path: Path) -> list[tuple[int, float, str]]:

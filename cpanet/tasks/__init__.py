@@ -1,7 +1,7 @@
 """``task=…``: the module that does it. Imported when it is asked for, so that ``--help`` and ``--cfg`` start nothing.
 
 Each has ``preflight(config)``, which raises UserError for what can be said before anything is written and starts no
-Jittor, and ``run(config, directory, resume)``, which returns the mIoU that came out.
+Jittor for options of ``conf/``, and ``run(config, directory, resume)``, which returns the mIoU that came out.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,14 +91,13 @@ def run(config: ExportConfig, directory: Path, resume: bool = False) -> float:
 
 def write_graphs(description: Description, size: int, dynamic: bool, directory: Path) -> None:
     """``support_encoder.onnx`` and ``query_segmenter.onnx``."""
-    from cpanet.checkpoint.restore import feature_norm_of
     from cpanet.checkpoint.weights import network_tensors
     from cpanet.export import network
 
     assert description.path is not None
     tensors = network_tensors(description.path, inference=True)
     config = description.config
-    _check_parts(config)
+    _check_parts(config, network.PARTS)
     metadata = {
         "image_size": str(size),
         "dynamic": str(dynamic).lower(),
@@ -109,7 +109,7 @@ def write_graphs(description: Description, size: int, dynamic: bool, directory: 
     }
     scale = float(description.summed_shots or 1)
     kind = network.Kind(
-        feature_norm_of(description),
+        config.get("recipe", {}).get("features", "plain"),
         config.get("protocol", {}).get("support_mask", "point"),
         config.get("recipe", {}).get("prior"),
     )
@@ -122,11 +122,8 @@ def write_graphs(description: Description, size: int, dynamic: bool, directory: 
         write_atomically(directory / name, model.SerializeToString())
 
 
-def _check_parts(config: dict[str, Any]) -> None:
+def _check_parts(config: dict[str, Any], known: Sequence[str]) -> None:
     """Raises UserError for a part that has no form in ONNX here."""
-    rows = [options.read("ablation", name) for name in options.names("ablation")]
-    known = {row[key]["_target_"] for row in rows for key in ("prototype", "decoder")}
-    known |= {options.read("backbone", name)["_target_"] for name in options.names("backbone")}
     named = options.current(config)
     parts = (named["backbone"], named["ablation"]["prototype"], named["ablation"]["decoder"])
     for target in (part["_target_"] for part in parts):

@@ -1,6 +1,6 @@
 """Checks of what a task is given (data sets, weights, checkpoints), before anything is written, and its segmenter.
 
-Starts no Jittor.
+Starts no Jittor, but for classes that are not among the options of ``conf/``.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cpanet import options, runtime
 from cpanet.checkpoint.files import check_file
 from cpanet.config.schema import Common, UseConfig
 from cpanet.data.catalog import Layout
@@ -44,6 +45,22 @@ def read_images(config: Common) -> None:
         dataset_of(config.data, config.shot)
 
 
+def check_parts(config: Common, head: bool) -> None:
+    """Raises UserError for a backbone, and with ``head`` for a part of the head, that cannot be made from its section.
+
+    Options as they stand in ``conf/`` can be made; for any other Jittor is started, whose classes they are.
+    """
+    values = config.model_dump()
+    if options.offers("backbone", values["backbone"]) and (
+        not head or options.offers("ablation", values["ablation"])
+    ):
+        return
+    runtime.prepare(config.device, config.log.verbose, precision=config.precision)
+    from cpanet import models
+
+    models.check_parts(values, head)
+
+
 def check_weights(config: Common) -> None:
     """Raises UserError for a file of backbone weights that is not there or damaged."""
     if config.backbone.weights not in ("auto", "random"):
@@ -59,6 +76,8 @@ def check_checkpoint(config: UseConfig) -> None:
         )
     if config.checkpoint is None or config.method != "cpanet":  # a checkpoint holds the backbone's weights
         check_weights(config)
+    if config.checkpoint is None:
+        check_parts(config, head=False)
 
 
 def segmenter_of(config: UseConfig, **settings: Any) -> Segmenter:

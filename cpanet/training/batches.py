@@ -46,6 +46,7 @@ class TrainingBatches:
             config.data.leave_out,
             json.dumps(transform.model_dump(exclude={"name"}), sort_keys=True),
             model.unpooled,
+            config.model.fused,
         )
         # where all are kept there is nothing left for workers to do
         kept = shared is not None and shared.begin(self._origin, epochs, self.per_epoch)

@@ -110,6 +110,7 @@ def _features_key(config: Config, dataset: DefectDataset, weights: tuple, device
         config.fold,
         config.data.leave_out,
         config.data.image_size,
+        config.model.fused,
         device.device,
     )
 

@@ -6,11 +6,11 @@ baseline on the same episodes. Runs of a directory that are not completed are le
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from cpanet.records.result_file import read_result, read_rows
 
 COLOURS = ("#1b6ca8", "#c44e52", "#55a868", "#8172b2", "#937860")
 
@@ -19,10 +19,9 @@ def runs(directory: Path) -> list[tuple[dict[str, Any], list[tuple[float, float]
     """Result and curve (iteration, mIoU in percent) of every completed run below ``directory``."""
     found = []
     for path in sorted(directory.rglob("result.json")):
-        result = json.loads(path.read_text())
+        result = read_result(path.parent) or {}
         if result["status"] == "completed" and result["floor"]:
-            with open(path.parent / "metrics.csv", newline="") as stream:
-                rows = list(csv.DictReader(stream))
+            rows = read_rows(path.parent, "metrics.csv") or []
             curve = [(float(row["iteration"]), 100 * float(row["miou"])) for row in rows]
             found.append((result, curve))
     return found

@@ -52,7 +52,6 @@ class ResNet(Backbone):
     def __init__(self, depth: int = 50, deep_stem: bool = False) -> None:
         if depth not in BLOCKS:
             raise ValueError(f"depth = {depth}: must be one of {', '.join(map(str, BLOCKS))}")
-        self.name = f"resnet{depth}" + ("_deep" if deep_stem else "")
         self._stem = DEEP_STEM if deep_stem else PLAIN_STEM
         if deep_stem:
             stem = [*_conv_bn_relu(3, 64, 3, 2), *_conv_bn_relu(64, 64, 3, 1), *_conv_bn_relu(64, 128, 3, 1)]

@@ -25,7 +25,6 @@ class VGG16(Backbone):
     channels_f3 = 512
 
     def __init__(self, batch_norm: bool = True) -> None:
-        self.name = "vgg16_bn" if batch_norm else "vgg16"
         self._starts = STARTS[batch_norm]
         self.layer0, self.layer1, self.layer2, self.layer3 = (
             nn.Sequential(*_stage(inputs, outputs, batch_norm)) for inputs, outputs in STAGES
@@ -37,15 +36,26 @@ class VGG16(Backbone):
 
     def unpooled(self, images):
         """images (N, 3, H, W) normalised RGB → [layer3 before its pooling ‖ layer2] (N, 768, ⌈H/8⌉, ⌈W/8⌉)."""
-        x = images
-        for stage in (self.layer0, self.layer1, self.layer2):
-            x = _run(stage, len(stage), x)
-        return jt.concat([_run(self.layer3, len(self.layer3) - 1, x), x], dim=1)
+        f3 = f2 = self.layer2(self.layer1(self.layer0(images)))
+        for place in range(len(self.layer3) - 1):
+            f3 = self.layer3[place](f3)
+        return jt.concat([f3, f2], dim=1)
 
     def pooled(self, unpooled):
         """Pools the result of :meth:`unpooled` to that of :meth:`execute`."""
         f3 = self.layer3[len(self.layer3) - 1](unpooled[:, : self.channels_f3])
         return jt.concat([f3, upsample(unpooled[:, self.channels_f3 :], tuple(f3.shape[2:]))], dim=1)
+
+    def fused(self, images):
+        """:meth:`execute`, each convolution in one operator with its BatchNorm and ReLU."""
+        return self.pooled(self.unpooled_fused(images))
+
+    def unpooled_fused(self, images):
+        """:meth:`unpooled`, likewise."""
+        x = images
+        for stage in (self.layer0, self.layer1, self.layer2):
+            x = _run_fused(stage, len(stage), x)
+        return jt.concat([_run_fused(self.layer3, len(self.layer3) - 1, x), x], dim=1)
 
     def own_name(self, name: str) -> str | None:
         """torchvision's name → the name here; None for the classifier, what lies behind layer3, and counters of batches."""
@@ -61,7 +71,7 @@ class VGG16(Backbone):
         return f"layer{stage}.{layer - self._starts[stage]}.{match.group(2)}"
 
 
-def _run(stage, count: int, x):
+def _run_fused(stage, count: int, x):
     """The first ``count`` layers of a stage, each convolution in one operator with what follows it up to its ReLU."""
     step = 3 if isinstance(stage[1], BatchNorm) else 2
     place = 0

@@ -16,6 +16,7 @@ from cpanet.models import (
     published_network,
 )
 from cpanet.models.dropout import DropoutSource
+from cpanet.models.init import initialise
 from cpanet.models.layers import BatchNorm, first_maximum, max_pool_2x2
 from cpanet.models.upsample import conv_of_upsampled, upsample
 from cpanet.runtime import jt
@@ -63,22 +64,45 @@ def test_fused_and_textbook_have_the_same_losses_and_gradients(backbone, size, e
 
     def step(fused):
         def run(arrays):
+            model.fused = True  # of the same features: a test of its own compares the backbone's
+            features = model.episode_features(arrays[0], arrays[2])
             model.fused = fused
             model.dropout_source.reseed(2, 5)  # the same channels are dropped
-            return losses_and_gradients(model, arrays)
+            return losses_and_gradients(model, arrays, features)
 
         return run
 
     assert_same_step(step(True), step(False), lambda seed: batch(size, episodes, shot, seed))
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"])
+def test_a_backbone_is_the_same_layer_by_layer_and_fused(name, training):
+    rng = np.random.default_rng(3)
+    backbone = published_backbone(name)
+    initialise(backbone, 0)
+    for parameter_name, parameter in backbone.named_parameters():
+        if parameter_name.endswith("running_mean"):
+            parameter.assign(jt.array(0.1 * rng.standard_normal(parameter.shape).astype(np.float32)))
+        elif parameter_name.endswith("running_var"):
+            parameter.assign(jt.array((0.5 + rng.random(parameter.shape)).astype(np.float32)))
+    backbone.train() if training else backbone.eval()
+    images = jt.array(rng.standard_normal((2, 3, 40, 56)).astype(np.float32))
+    for plain, fused in ((backbone, backbone.fused), (backbone.unpooled, backbone.unpooled_fused)):
+        expected = plain(images).numpy()
+        assert expected.any()
+        assert relative_error(fused(images).numpy(), expected) < 1e-5
+
+
 Step = tuple[list[float], list[np.ndarray]]
 
 
-def losses_and_gradients(model, arrays: Arrays) -> Step:
+def losses_and_gradients(model, arrays: Arrays, features: tuple | None = None) -> Step:
     """Main and auxiliary loss of a training step, and the gradients of what is trained."""
     trained = [p for p in model.parameters() if not p.is_stop_grad()]
-    main, auxiliary = model.losses(*arrays, 0.4)
+    query, label, support, masks = arrays
+    found = model.episode_features(query, support) if features is None else features
+    main, auxiliary = model.losses_of_features(*found, label, masks, 0.4)
     gradients = jt.grad(main + 0.4 * auxiliary, trained)
     return [main.item(), auxiliary.item()], [g.numpy() for g in gradients]
 

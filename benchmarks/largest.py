@@ -33,13 +33,13 @@ def search(fits: Callable[[int], bool], limit: int, start: int = 1) -> int:
 
 
 def find(
-    side: str, asked: Workload, limit: int, say: Callable[[str], None] = lambda text: None
+    side: str, asked: Workload, limit: int, log: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """``batch``: the largest that ``side`` can train with; ``tried``: what every try came to."""
     tried: dict[str, str] = {}
 
     def fits(batch: int) -> bool:
-        say(f"{side}: batch {batch}")
+        log(f"{side}: batch {batch}")
         try:
             measure.run(side, "steps", replace(asked, batch=batch), timeout=SECONDS, warmup=1, repeats=1)
         except measure.OutOfMemory:

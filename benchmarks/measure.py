@@ -32,7 +32,7 @@ SIDES = ("project", "reference")
 AUTOCAST = "PyTorch, bf16 autocast, channels_last"
 MODULES = {"project": "side_project", "reference": "side_reference", AUTOCAST: "side_reference"}
 NO_MEMORY = 3  # exit status of a worker whose device or machine had no memory left
-NO_MEMORY_SAYS = (  # PyTorch, CUDA, Jittor's allocator, cuDNN, cuBLAS, C++, PyTorch on a CPU
+NO_MEMORY_MESSAGES = (  # PyTorch, CUDA, Jittor's allocator, cuDNN, cuBLAS, C++, PyTorch on a CPU
     "out of memory",
     "Unable to alloc",
     "CUDNN_STATUS_ALLOC_FAILED",
@@ -179,9 +179,9 @@ def run(
         return {**found, "gpu_bytes": gpu.bytes}
 
 
-def lacked_memory(status: int, said: str) -> bool:
+def lacked_memory(status: int, message: str) -> bool:
     """Whether a process that ended so was out of memory; Linux kills with SIGKILL where the machine's is used up."""
-    return status in (NO_MEMORY, -9) or any(words in said for words in NO_MEMORY_SAYS)
+    return status in (NO_MEMORY, -9) or any(words in message for words in NO_MEMORY_MESSAGES)
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where the released code departs from the paper, one switch each."""
+"""The differences between the released code and the paper, one switch each."""
 
 from typing import Literal, Optional
 

@@ -33,7 +33,7 @@ def of_this_process(handler: Handler) -> Handler:
 
 
 @contextmanager
-def stop_signals(say: Callable[[str], None] = print) -> Iterator[Callable[[], bool]]:
+def stop_signals(log: Callable[[str], None] = print) -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C or SIGTERM into a flag that the loop asks for; a second Ctrl-C ends the process at once.
 
     At once, also in the middle of a kernel that takes seconds, during which no handler of Python's runs: the first
@@ -46,7 +46,7 @@ def stop_signals(say: Callable[[str], None] = print) -> Iterator[Callable[[], bo
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if not asked:
             asked = True
-            say("stopping after this step; Ctrl-C to stop at once")
+            log("stopping after this step; Ctrl-C to stop at once")
 
     kept = {}
     with suppress(ValueError):  # not in the main thread: signals stay as they are

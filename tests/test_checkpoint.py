@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import collections
-import io
 import os
-import pickle
-import sys
-import types
 import zipfile
 from pathlib import Path
 
@@ -21,110 +17,10 @@ from cpanet.checkpoint.pth import read_pth
 from cpanet.checkpoint.weights import MODEL_PREFIX, model_tensors
 from cpanet.errors import UserError
 from cpanet.models import published_network
+from tests.checkpoints import TorchTensor, named_as_torch, write_legacy, write_zip  # noqa: F401 (a fixture)
 from tests.shared import shared
 
 # ------------------------------------------------------------------ PyTorch files, written without PyTorch
-
-
-class _Storage:
-    def __init__(self, array):
-        self.array = array
-
-
-class FloatStorage:
-    pass
-
-
-class HalfStorage:
-    pass
-
-
-class BFloat16Storage:
-    pass
-
-
-class LongStorage:
-    pass
-
-
-KINDS = {"float32": FloatStorage, "float16": HalfStorage, "uint16": BFloat16Storage, "int64": LongStorage}
-
-
-def _rebuild_tensor_v2(*arguments):
-    raise AssertionError("only pickled by name")
-
-
-class _Tensor:
-    """Pickles as PyTorch's tensors do: a call of ``torch._utils._rebuild_tensor_v2`` on a stored array."""
-
-    def __init__(self, array, transposed=False):
-        self.array, self.transposed = np.asarray(array), transposed
-
-    def __reduce__(self):
-        shape = self.array.shape
-        strides = tuple(s // self.array.itemsize for s in self.array.strides)
-        if self.transposed:
-            shape, strides = shape[::-1], strides[::-1]
-        arguments = (_Storage(self.array), 0, shape, strides, False, collections.OrderedDict())
-        return _rebuild_tensor_v2, arguments
-
-
-class _Pickler(pickle.Pickler):
-    def __init__(self, stream):
-        super().__init__(stream, protocol=2)
-        self.storages = []
-
-    def persistent_id(self, value):
-        if not isinstance(value, _Storage):
-            return None
-        self.storages.append(value.array)
-        kind = KINDS[str(value.array.dtype)]
-        return ("storage", kind, str(len(self.storages) - 1), "cpu", value.array.size)
-
-
-@pytest.fixture
-def as_torch(monkeypatch):
-    """Modules of PyTorch's names, so that pickles refer to them; PyTorch itself is not needed."""
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    for kind in KINDS.values():
-        setattr(torch, kind.__name__, kind)
-        monkeypatch.setattr(kind, "__module__", "torch")
-    monkeypatch.setattr(_rebuild_tensor_v2, "__module__", "torch._utils")
-    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "torch._utils", utils)
-
-
-def write_zip(path, content):
-    stream = io.BytesIO()
-    pickler = _Pickler(stream)
-    pickler.dump(content)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", stream.getvalue())
-        for i, array in enumerate(pickler.storages):
-            archive.writestr(f"archive/data/{i}", array.tobytes())
-    return path
-
-
-def write_legacy(path, content):
-    with open(path, "wb") as stream:
-        pickle.dump(0x1950A86A20F9469CFC6C, stream, protocol=2)
-        pickle.dump(1001, stream, protocol=2)
-        pickle.dump({"protocol_version": 1001, "little_endian": True, "type_sizes": {}}, stream, protocol=2)
-        body = io.BytesIO()
-        pickler = _LegacyPickler(body)
-        pickler.dump(content)
-        stream.write(body.getvalue())
-        pickle.dump([str(i) for i in range(len(pickler.storages))], stream, protocol=2)
-        for array in pickler.storages:
-            stream.write(np.int64(array.size).tobytes() + array.tobytes())
-    return path
-
-
-class _LegacyPickler(_Pickler):
-    def persistent_id(self, value):
-        key = super().persistent_id(value)
-        return None if key is None else (*key, None)
 
 
 @pytest.mark.parametrize("write", [write_zip, write_legacy])
@@ -132,7 +28,10 @@ def test_tensors_of_a_pytorch_file(tmp_path, as_torch, write):
     plain = np.arange(6, dtype=np.float32).reshape(2, 3)
     brain = np.array([0x3F80, 0xC000], dtype=np.uint16)  # 1 and −2
     content = collections.OrderedDict(
-        a=_Tensor(plain), b=_Tensor(plain, transposed=True), c=_Tensor(brain), n=_Tensor(np.array([7]))
+        a=TorchTensor(plain),
+        b=TorchTensor(plain, transposed=True),
+        c=TorchTensor(brain),
+        n=TorchTensor(np.array([7])),
     )
     tensors = read_pth(write(tmp_path / "file.pth", {"state_dict": content, "epoch": 3}))
     np.testing.assert_array_equal(tensors["a"], plain)
@@ -149,7 +48,7 @@ class _Evil:
 @pytest.mark.parametrize("write", [write_zip, write_legacy])
 def test_a_file_that_would_run_code_is_refused_by_name(tmp_path, as_torch, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
-    path = write(tmp_path / "evil.pth", {"weight": _Tensor(np.ones(2, np.float32)), "x": _Evil()})
+    path = write(tmp_path / "evil.pth", {"weight": TorchTensor(np.ones(2, np.float32)), "x": _Evil()})
     with pytest.raises(UserError, match=r"would call (posix|os)\.system"):
         read_pth(path)
     assert not Path("ran").exists()
@@ -158,14 +57,14 @@ def test_a_file_that_would_run_code_is_refused_by_name(tmp_path, as_torch, monke
 @pytest.mark.parametrize("keep", [0.0, 0.2, 0.9])
 @pytest.mark.parametrize("write", [write_zip, write_legacy])
 def test_a_truncated_file_is_a_clear_error(tmp_path, as_torch, write, keep):
-    path = write(tmp_path / "file.pth", {"weight": _Tensor(np.ones((50, 50), np.float32))})
+    path = write(tmp_path / "file.pth", {"weight": TorchTensor(np.ones((50, 50), np.float32))})
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
     with pytest.raises(UserError, match=r"file\.pth"):
         read_pth(path)
 
 
 def test_a_compressed_file_is_refused(tmp_path, as_torch):
-    path = write_zip(tmp_path / "file.pth", {"weight": _Tensor(np.zeros(2**20, np.float32))})
+    path = write_zip(tmp_path / "file.pth", {"weight": TorchTensor(np.zeros(2**20, np.float32))})
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -176,7 +75,7 @@ def test_a_compressed_file_is_refused(tmp_path, as_torch):
 
 
 def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path, as_torch):
-    class Beyond(_Tensor):
+    class Beyond(TorchTensor):
         def __reduce__(self):
             function, (storage, _, _, _, *rest) = super().__reduce__()
             return function, (storage, 0, (1000,), (1000,), *rest)
@@ -215,7 +114,7 @@ def test_released_names_cover_the_released_keys():
 def test_released_checkpoints_load(tmp_path, as_torch, prefix):
     rng = np.random.default_rng(0)
     keys = fixture_keys("vgg16_bn")
-    released = {prefix + k: _Tensor(np.asarray(rng.random(s), np.float32)) for k, s in keys.items()}
+    released = {prefix + k: TorchTensor(np.asarray(rng.random(s), np.float32)) for k, s in keys.items()}
     model = small()
     load_weights(model, write_zip(tmp_path / "released.pth", {"state_dict": released}))
     np.testing.assert_array_equal(model.sa.cls1.weight.numpy(), released[f"{prefix}cls.0.weight"].array)

@@ -93,13 +93,13 @@ def test_the_resolved_choices_are_recorded(tmp_path: Path, capfd: pytest.Capture
             assert (recorded.profile, recorded.data.name) == ("quick", "embedded")
 
 
-def _claim(path: Path) -> str:
+def _create(path: Path) -> str:
     return create_run_dir(path).name
 
 
 def test_runs_started_together_never_share_a_directory(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        names = pool.map(_claim, [tmp_path / "outputs" / "fold=0"] * 40, chunksize=1)
+        names = pool.map(_create, [tmp_path / "outputs" / "fold=0"] * 40, chunksize=1)
     assert sorted(names) == sorted(["fold=0"] + [f"fold=0_{n}" for n in range(2, 41)])
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from cpanet.doctor import __main__ as doctor
 from cpanet.doctor import machine, processes
-from cpanet.doctor.checks import Check, CheckFailed, Result, Seen
-from cpanet.doctor.record import Record, read_record
+from cpanet.doctor.checks import Check, CheckFailed, CheckResult, Seen
+from cpanet.doctor.record import DoctorRecord, read_record
 from cpanet.errors import UserError
 from cpanet.runtime import prepare
 from cpanet.runtime.cuda import GIB, CudaReport, Driver, Gpu, Toolkit
@@ -155,10 +155,10 @@ def part(body: str) -> list[str]:
         import os, signal, sys
         sys.path.insert(0, {str(REPO)!r})
         from pathlib import Path
-        from cpanet.doctor.checks import Result
-        from cpanet.doctor.record import Record
-        record = Record(Path(sys.argv[sys.argv.index("--json") + 1]))
-        sound = Result("one", True, 0.1, "deviation 1e-07")
+        from cpanet.doctor.checks import CheckResult
+        from cpanet.doctor.record import DoctorRecord
+        record = DoctorRecord(Path(sys.argv[sys.argv.index("--json") + 1]))
+        sound = CheckResult("one", True, 0.1, "deviation 1e-07")
     """
     return [sys.executable, "-c", textwrap.dedent(start) + textwrap.dedent(body)]
 
@@ -167,7 +167,7 @@ SOUND = "record.add(sound, 'tf32'); record.end('tf32'); record.finish(1.0)"
 
 
 def test_a_process_that_comes_to_its_end():
-    record = Record(None)
+    record = DoctorRecord(None)
     assert processes.examine("tf32", part(SOUND), record) is None
     assert record.data["precisions"]["tf32"] == {
         "ok": True,
@@ -180,7 +180,7 @@ def test_a_process_that_comes_to_its_end():
 
 
 def test_a_process_that_crashes_keeps_what_it_found_and_names_the_check():
-    record = Record(None)
+    record = DoctorRecord(None)
     body = "record.add(sound, 'tf32'); record.start('two', 'tf32'); os.kill(os.getpid(), signal.SIGSEGV)"
     lost = processes.examine("tf32", part(body), record)
     assert lost is not None
@@ -191,7 +191,7 @@ def test_a_process_that_crashes_keeps_what_it_found_and_names_the_check():
 
 
 def test_a_process_that_does_not_start():
-    record = Record(None)
+    record = DoctorRecord(None)
     lost = processes.examine("tf32", [sys.executable, "-c", "raise SystemExit(3)"], record)
     assert lost is not None
     assert (lost.name, lost.error) == ("start", "the process was ended with status 3")
@@ -227,10 +227,10 @@ def test_findings_of_a_process_are_taken_over_while_it_runs(tmp_path, monkeypatc
         record.add(sound, 'tf32')
         while 'one' not in (Path({str(file)!r}).read_text() if Path({str(file)!r}).exists() else ''):
             time.sleep(0.01)
-        record.add(Result("two", True, 0.1), 'tf32')
+        record.add(CheckResult("two", True, 0.1), 'tf32')
         record.end('tf32'); record.finish(1.0)
     """
-    assert processes.examine("tf32", part(textwrap.dedent(body)), Record(file)) is None
+    assert processes.examine("tf32", part(textwrap.dedent(body)), DoctorRecord(file)) is None
     found = read_record(file)
     assert found is not None
     assert [row["name"] for row in found["checks"]] == ["one", "two"]
@@ -238,7 +238,7 @@ def test_findings_of_a_process_are_taken_over_while_it_runs(tmp_path, monkeypatc
 
 def test_a_real_process_on_the_cpu():
     words = processes.command("cpu", "fp32", ["relu"], False)
-    record = Record(None)
+    record = DoctorRecord(None)
     assert processes.examine("fp32", words, record) is None
     assert {row["name"] for row in record.data["checks"]} >= {"relu", "relu with channel dropout"}
     assert record.finish(1.0)
@@ -260,8 +260,8 @@ def test_a_killed_doctor_leaves_what_it_had_found(tmp_path):
 
 
 def test_a_row_is_a_result_at_a_precision():
-    result = Result("x", True, 0.5, "detail", deviation=1e-3)
-    record = Record(None)
+    result = CheckResult("x", True, 0.5, "detail", deviation=1e-3)
+    record = DoctorRecord(None)
     record.add(result, "fp32")
     assert record.data["checks"] == [
         {

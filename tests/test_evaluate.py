@@ -11,10 +11,9 @@ import pytest
 
 from cpanet.checkpoint.names import to_released
 from cpanet.checkpoint.weights import network_tensors
-from tests.checkpoints import TINY, trained_run
+from tests.checkpoints import TINY, TorchTensor, named_as_torch, trained_run, write_zip  # noqa: F401 (a fixture)
 from tests.hydra_app import composed, run_here
 from tests.sweep_runs import only
-from tests.test_checkpoint import _Tensor, as_torch, write_zip  # noqa: F401
 
 CPU = ("task=evaluate", "device=cpu", "evaluate.episodes=8")
 
@@ -79,10 +78,10 @@ def test_other_shots_and_classes_seen_in_training(tmp_path, capfd):
     assert warning in capfd.readouterr().out
 
 
-def test_a_released_pth_scores_as_the_run_it_was_made_of(tmp_path, as_torch, monkeypatch, capfd):  # noqa: F811
+def test_a_released_pth_scores_as_the_run_it_was_made_of(tmp_path, as_torch, monkeypatch, capfd):
     run = trained_run("recipe.features=plain", "protocol.support_mask=point")
     tensors = network_tensors(run / "checkpoints" / "best.safetensors")
-    state = {to_released(name): _Tensor(np.ascontiguousarray(tensor)) for name, tensor in tensors.items()}
+    state = {to_released(name): TorchTensor(np.ascontiguousarray(tensor)) for name, tensor in tensors.items()}
     write_zip(tmp_path / "net.pth", {"epoch": 1, "state_dict": state})
     monkeypatch.undo()  # no PyTorch, not even its name
     results = []

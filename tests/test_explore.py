@@ -13,8 +13,8 @@ import pytest
 
 from cpanet.errors import UserError
 from cpanet.explore import arrays
-from cpanet.explore.episodes import Record, episodes_file, read_episodes
-from cpanet.explore.session import MOST_QUERIES, Query, Session, Support
+from cpanet.explore.episodes import RecordedEpisode, episodes_file, read_episodes
+from cpanet.explore.session import MOST_QUERIES, QueryPicture, Session, Support
 from cpanet.tasks.explore import free_port, title
 from tests.datasets import tiny_dataset
 from tests.hydra_app import compose, run_process
@@ -151,18 +151,18 @@ class Echo:
 def test_a_session_predicts_from_the_supports_that_have_a_mask():
     session = Session(Echo(), None)
     supports = [Support(PICTURE, MASK), Support(PICTURE, ~MASK), Support(PICTURE, MASK & False)]
-    (result,) = session.segment(supports, [Query("q", PICTURE, MASK)])
+    (result,) = session.segment(supports, [QueryPicture("q", PICTURE, MASK)])
     assert result.similarity[0, 0] == 2
     np.testing.assert_array_equal(result.mask(0.5), PICTURE[..., 0] > 127)
     assert result.mask(0.9).sum() < result.mask(0.1).sum()
     assert "IoU" in result.sentence(0.5)
     assert result.overlay(0.5).shape == PICTURE.shape
-    assert session.segment([supports[2]], [Query("q", PICTURE)]) == []
+    assert session.segment([supports[2]], [QueryPicture("q", PICTURE)]) == []
     assert session.segment(supports, []) == []
     with pytest.raises(UserError, match="marks everything"):
-        session.segment([Support(PICTURE, MASK | True)], [Query("q", PICTURE)])
+        session.segment([Support(PICTURE, MASK | True)], [QueryPicture("q", PICTURE)])
     with pytest.raises(UserError, match="task=predict takes any number"):
-        session.segment(supports, [Query("q", PICTURE)] * (MOST_QUERIES + 1))
+        session.segment(supports, [QueryPicture("q", PICTURE)] * (MOST_QUERIES + 1))
     with pytest.raises(UserError, match="not in the data set, which was not found"):
         session.query("x")
 
@@ -170,7 +170,7 @@ def test_a_session_predicts_from_the_supports_that_have_a_mask():
 def test_an_episodes_iou_is_one_number_or_has_a_reason():
     dataset = tiny_dataset()
     session = Session(Echo(), dataset, 0, epoch="best")
-    record = Record(0.0, "class_0", dataset.names[0], (dataset.names[1],))
+    record = RecordedEpisode(0.0, "class_0", dataset.names[0], (dataset.names[1],))
     mask, iou = session.repeat(record)
     assert 0 < iou < 1
     assert mask.shape == dataset.masks[0].shape

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cpanet.explore.episodes import Record
+from cpanet.explore.episodes import RecordedEpisode
 from cpanet.explore.session import Session
 from cpanet.runtime.gradio_import import import_gradio
 from cpanet.tasks.explore import free_port
@@ -46,7 +46,7 @@ def answers(tmp_path):
 
     dataset = tiny_dataset()
     supports = tuple(dataset.names[1:3])
-    records = {"best": [Record(0.25, "class_0", dataset.names[0], supports)]}
+    records = {"best": [RecordedEpisode(0.25, "class_0", dataset.names[0], supports)]}
     return Answers(Session(Echo(), dataset, 0, records), tmp_path / "masks")
 
 
@@ -93,8 +93,8 @@ def test_a_stroke_adds_to_a_loaded_mask(answers):
     _, _, (kept,), _ = answers.keep(stroked, support, [])
     np.testing.assert_array_equal(kept.mask, support.mask | (layer[..., 3] > 0))
     np.testing.assert_array_equal(kept.picture, support.picture)
-    assert answers.say_mask(editor, support).startswith(f"{before:,} of 1,600 pixels")
-    assert answers.say_mask(stroked, support).startswith(f"{np.count_nonzero(kept.mask):,} of")
+    assert answers.describe_mask(editor, support).startswith(f"{before:,} of 1,600 pixels")
+    assert answers.describe_mask(stroked, support).startswith(f"{np.count_nonzero(kept.mask):,} of")
 
 
 def test_a_support_and_its_mask_come_from_files(answers, tmp_path):
@@ -190,9 +190,9 @@ def painted_page(tmp_path):
     dataset = dataclasses.replace(
         dataset, images=[np.repeat(p[..., :1], 3, axis=2) for p, _ in drawn], masks=[m for _, m in drawn]
     )
-    records = {"best": [Record(0.25, "class_0", dataset.names[0], (dataset.names[1],))]}
+    records = {"best": [RecordedEpisode(0.25, "class_0", dataset.names[0], (dataset.names[1],))]}
     session = Session(Echo(), dataset, 0, records, "best")
-    app = pages.layout(session, tmp_path / "masks", "test")
+    app = pages.build_page(session, tmp_path / "masks", "test")
     yield pages.launch(app, "127.0.0.1", free_port("127.0.0.1", None), 1, False), dataset
     app.close(verbose=False)
 

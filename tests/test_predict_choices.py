@@ -74,7 +74,7 @@ def test_progress_is_a_line_now_and_then(monkeypatch):
     now = [0.0]
     lines = Lines(100, "pictures", lambda: now[0])
     for done in range(101):
-        lines.say(done)
+        lines.report(done)
         now[0] += 2.0
     assert said[0] == "15 of 100 pictures, about 3 min left"
     assert len(said) == 6

@@ -133,7 +133,7 @@ def held(lock: Path, how: str) -> Iterator[int]:
 def test_nothing_goes_while_another_process_compiles(
     name: str, how: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(locks, "SAY_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "REPORT_SECONDS", 0.1)
     monkeypatch.setattr(locks, "LOCK_SECONDS", 0.6)
     lock = cache.parent / "jittor.lock"
     (cache / name).write_bytes(b"")
@@ -155,7 +155,7 @@ def test_what_is_finished_in_the_meantime_stays(cache: Path, monkeypatch: pytest
 def test_the_lock_of_an_import_is_told_and_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(locks, "SAY_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "REPORT_SECONDS", 0.1)
     monkeypatch.setattr(locks, "LOCK_SECONDS", 0.6)
     with locks.import_lock(tmp_path):
         pass
@@ -175,7 +175,7 @@ def test_a_holder_that_the_kernel_does_not_name(tmp_path: Path, monkeypatch: pyt
 
 # ------------------------------------------------------------------ Jittor itself
 
-IMPATIENT = "from cpanet.runtime import locks\nlocks.SAY_SECONDS, locks.LOCK_SECONDS = 1.0, 3.0\n"
+IMPATIENT = "from cpanet.runtime import locks\nlocks.REPORT_SECONDS, locks.LOCK_SECONDS = 1.0, 3.0\n"
 OPERATOR = """
 from cpanet.runtime import jt
 print(jt.code((1,), "float32", cpu_src="@out(0) = {number};").item())
@@ -228,9 +228,9 @@ def test_a_kernel_of_a_warm_cache_that_was_cut(size: int) -> None:
     number = time.time_ns() % 10**6
     assert run(number).stdout == f"{number}.0\n"
     os.truncate(kernel(number), size)
-    mended, again = run(number), run(number)
-    assert (mended.returncode, mended.stdout) == (0, f"{number}.0\n")
-    assert mended.stderr == "Files of Jittor's cache that are not whole: 1. Compiling them again…\n"
+    repaired, again = run(number), run(number)
+    assert (repaired.returncode, repaired.stdout) == (0, f"{number}.0\n")
+    assert repaired.stderr == "Files of Jittor's cache that are not whole: 1. Compiling them again…\n"
     assert (again.stdout, again.stderr) == (f"{number}.0\n", "")
 
 

@@ -166,10 +166,10 @@ def test_headers_of_another_release(tmp_path):
     assert "headers are of CUDA 13.2" in cuda_report(DRIVER, found(wheels(tmp_path, headers=13020))).reason
 
 
-def test_the_tree(toolkit, tmp_path):
+def test_the_folder_of_links(toolkit, tmp_path):
     nvcc = assemble(toolkit, tmp_path / "cache")
-    tree = nvcc.parent.parent
-    names = {str(p.relative_to(tree)) for p in tree.rglob("*")}
+    linked = nvcc.parent.parent
+    names = {str(p.relative_to(linked)) for p in linked.rglob("*")}
     assert {
         "bin/nvcc",
         "lib64/libcudart.so",
@@ -184,15 +184,15 @@ def test_the_tree(toolkit, tmp_path):
         "include/crt",
         "include/cub",
     } <= names
-    files = [p for p in tree.rglob("*") if p.is_file() and not p.is_symlink() and not p.parent.is_symlink()]
+    files = [p for p in linked.rglob("*") if p.is_file() and not p.is_symlink() and not p.parent.is_symlink()]
     assert files == [nvcc], "nothing is copied"
-    assert (tree / "lib64/libcudnn.so").read_text() == "cudnn.so.9"
+    assert (linked / "lib64/libcudnn.so").read_text() == "cudnn.so.9"
     said = subprocess.run([str(nvcc), "-x", "a b"], capture_output=True, text=True, check=True).stdout
     assert said == "V13.0.88 -x a b\n"
     assert not nvcc.is_symlink(), "Jittor would look for libraries beside the file that a link points to"
 
 
-def test_the_tree_is_made_once_and_again_when_a_piece_changes(toolkit, tmp_path):
+def test_the_folder_of_links_is_made_once_and_again_when_a_piece_changes(toolkit, tmp_path):
     cache = tmp_path / "cache"
     first = assemble(toolkit, cache)
     before = first.stat().st_mtime_ns
@@ -213,14 +213,14 @@ def test_every_piece_can_be_found():
     assert all(piece.links for piece in PIECES)
 
 
-def test_the_mends_fit_the_installed_jittor():
+def test_the_patches_fit_the_installed_jittor():
     texts = patches.patched(patches.installed())
     assert "libcudnn_graph.so" in texts["compile_extern.py"]
     assert "clockRate" not in texts["extern/cuda/inc/helper_cuda.h"]
     assert all(p["why"] and p["old"] != p["new"] for p in patches.content()["patches"])
 
 
-def test_a_mended_jittor_is_links_and_leaves_the_installed_one_alone(tmp_path):
+def test_a_patched_jittor_is_links_and_leaves_the_installed_one_alone(tmp_path):
     package = patches.installed()
     before = {file: (package / file).read_bytes() for file in patches.patched(package)}
     place = patches.present(tmp_path)
@@ -235,7 +235,7 @@ def test_a_mended_jittor_is_links_and_leaves_the_installed_one_alone(tmp_path):
     assert not list(patched.rglob("__pycache__"))
 
 
-def test_another_jittor_is_not_mended(tmp_path):
+def test_another_jittor_is_not_patched(tmp_path):
     with pytest.raises(UserError, match=r"CUDA 13 needs Jittor 1\.3\.11\.0.*installed is 1\.4\.0"):
         patches.present(tmp_path, version="1.4.0")
     package = tmp_path / "package"
@@ -249,7 +249,7 @@ def test_another_jittor_is_not_mended(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_mended_jittor_has_a_cache_of_its_own(tmp_path):
+def test_a_patched_jittor_has_a_cache_of_its_own(tmp_path):
     package = tmp_path / "jittor-0123"
 
     def name(environ, **settings):
@@ -264,7 +264,7 @@ def test_a_mended_jittor_has_a_cache_of_its_own(tmp_path):
 
 
 def test_a_process_that_is_started_chooses_its_compiler_itself():
-    """Jittor's settings at its import, "no CUDA" or a tree of links, are not for them."""
+    """Jittor's settings at its import, "no CUDA" or a folder of links, are not for them."""
     prepare("cpu")
     code = "import os\nfrom cpanet.runtime import prepare\nprepare('cpu')\nprint(os.environ.get('nvcc_path'))"
     for value, left in ((None, "None"), ("/some/nvcc", "/some/nvcc")):

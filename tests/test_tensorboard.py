@@ -140,8 +140,8 @@ def test_the_caption_has_room(width):
     image = np.full((200, width, 3), 90, np.uint8)
     mask = np.zeros((200, width), bool)
     mask[50:100, 10:30] = True
-    panel = pictures.EpisodeFigure(image, mask, image, mask, mask, "patch: 1.png")
-    strip, captioned = pictures.strip(panel), pictures.captioned_strip(panel)
+    figure = pictures.EpisodeFigure(image, mask, image, mask, mask, "patch: 1.png")
+    strip, captioned = pictures.strip(figure), pictures.captioned_strip(figure)
     above = len(captioned) - len(strip)
     np.testing.assert_array_equal(captioned[above:, : strip.shape[1]], strip)
     dark = np.argwhere(captioned[:above].max(axis=2) < 128)

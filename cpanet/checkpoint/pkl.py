@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cpanet.checkpoint.restricted import CONTAINERS, Marker, Names, Reader, Refused, reading, state_dict
+from cpanet.checkpoint.restricted import CONTAINERS, Marker, Names, Reader, RefusedPickle, reading, state_dict
 from cpanet.errors import UserError
 
 MARK = b"HCAJSLHD"
@@ -34,7 +34,7 @@ class _Type:
     def __init__(self, code: Any, *_: Any) -> None:
         text = code.decode("ascii") if isinstance(code, bytes) else str(code)
         if text.lstrip("<=|") not in _KINDS:
-            raise Refused(f"numpy.dtype({text[:20]!r})")
+            raise RefusedPickle(f"numpy.dtype({text[:20]!r})")
         self.type = np.dtype("<" + text.lstrip("<=|"))
 
     def __setstate__(self, state: Any) -> None:
@@ -45,7 +45,7 @@ class _Type:
         ):
             raise ValueError("a type in another byte order")
         if any(part is not None for part in state[2:5]):
-            raise Refused("numpy.dtype with fields")
+            raise RefusedPickle("numpy.dtype with fields")
 
 
 class _Array:
@@ -103,7 +103,7 @@ class _Bytes:
 
     def __call__(self, text: Any, encoding: Any = "latin1") -> bytes:
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-            raise Refused("_codecs.encode of something other than bytes")
+            raise RefusedPickle("_codecs.encode of something other than bytes")
         self.left -= len(text)
         if self.left < 0:
             raise ValueError("it unpacks to more than it holds")
@@ -113,7 +113,7 @@ class _Bytes:
 def _no_bytes(*arguments: Any) -> bytes:
     """How an older protocol writes no bytes at all."""
     if arguments:
-        raise Refused("builtins.bytes")
+        raise RefusedPickle("builtins.bytes")
     return b""
 
 

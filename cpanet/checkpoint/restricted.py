@@ -19,11 +19,11 @@ Names = Mapping[tuple[str, str], Any]
 CONTAINERS: Names = {("collections", "OrderedDict"): lambda *pairs: collections.OrderedDict(*pairs)}
 
 
-class Refused(Exception):
+class RefusedPickle(Exception):
     """Names what is not on the list."""
 
 
-class Function:
+class ListedFunction:
     """Stand-in for a listed name: it can be called and nothing else, least of all changed by the pickle."""
 
     __slots__ = ("_function",)
@@ -35,7 +35,7 @@ class Function:
         return self._function(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise Refused("a change to the reader itself")
+        raise RefusedPickle("a change to the reader itself")
 
 
 class Marker:
@@ -47,7 +47,7 @@ class Marker:
         self.name = name
 
     def __setstate__(self, state: Any) -> None:
-        raise Refused("a change to the reader itself")
+        raise RefusedPickle("a change to the reader itself")
 
 
 class Reader(pickle.Unpickler):
@@ -61,8 +61,8 @@ class Reader(pickle.Unpickler):
         try:
             found = self._names[module, name]
         except KeyError:
-            raise Refused(f"{module}.{name}") from None
-        return found if isinstance(found, Marker) else Function(found)
+            raise RefusedPickle(f"{module}.{name}") from None
+        return found if isinstance(found, Marker) else ListedFunction(found)
 
     def persistent_load(self, key: Any) -> Any:
         raise ValueError("a reference to something outside the file")
@@ -73,7 +73,7 @@ def reading(path: object, kind: str) -> Iterator[None]:
     """Turns errors while a pickle of ``kind`` is read into a :class:`UserError` that names ``path``."""
     try:
         yield
-    except Refused as refused:
+    except RefusedPickle as refused:
         raise UserError(
             f"{path}: refused, because loading it would call {refused}. Only files with plain tensors are read: "
             "save the model's state_dict() instead of the model, or convert it to .safetensors."

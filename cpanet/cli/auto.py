@@ -48,15 +48,15 @@ def resolve_auto_options(config: DictConfig) -> None:
 
 
 def announce(config: DictConfig) -> None:
-    """Say, a line each, what ``auto`` became, why, and how to have it otherwise."""
+    """Log, a line each, what ``auto`` became, why, and how to have it otherwise."""
     if config.get("task") != "train":
-        return  # a checkpoint settles what matters
+        return  # a checkpoint decides what matters
     chosen = config.hydra.runtime.choices
     if chosen.get("profile") == "auto":
-        _say(f"profile=auto → {config.profile}: {_why(config)}")
+        _log_choice(f"profile=auto → {config.profile}: {_why(config)}")
     if chosen.get("data") == "auto":
         name, _, why = resolve_auto(absolute(config.data.root) if config.data.root else None)
-        _say(f"data=auto → {name}: {why}")
+        _log_choice(f"data=auto → {name}: {why}")
 
 
 def _why(config: DictConfig) -> str:
@@ -66,5 +66,5 @@ def _why(config: DictConfig) -> str:
     return f"{reason}. For the paper's protocol: profile=paper"
 
 
-def _say(line: str) -> None:
+def _log_choice(line: str) -> None:
     log(line, "bold yellow")

@@ -1,4 +1,4 @@
-"""Hydra's config loader, with numbers as group options, settled ``auto`` choices and readable errors.
+"""Hydra's config loader, with numbers as group options, resolved ``auto`` choices and readable errors.
 
 Hydra 1.3 refuses a bare number as a group's option ("Config group override must be a string or a list. Got
 int"), so ``fold=0`` or ``loss_k=0.2`` would need quotes, and quotes for the shell around them. This loader
@@ -98,7 +98,7 @@ class ConfigLoader(ConfigLoaderImpl):
         config = self.compose(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         refuse_names(overrides)
         targets.allow(targets.targets_of(OmegaConf.to_container(config, resolve=False)))
-        if run_mode == RunMode.RUN:  # a sweep's own configuration is no job: each job settles its own
+        if run_mode == RunMode.RUN:  # a sweep's own configuration is no job: each job resolves its own
             try:
                 make_absolute(config)
                 if config.get("resume"):  # its record says what ``auto`` became

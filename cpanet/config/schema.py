@@ -37,7 +37,7 @@ class Built(Section):
         return self
 
 
-class Backbone(Built):
+class BackboneSection(Built):
     name: Text
     label: Optional[Text] = None  # in tables; None: the name
     imagenet: Optional[Text] = None  # address of its ImageNet weights, or the name of a file that has none
@@ -57,7 +57,7 @@ class Ablation(Section):
     auxiliary: Optional[Built]
 
 
-class Loss(Section):
+class LossSection(Section):
     k: NonNegative
 
 
@@ -78,7 +78,7 @@ class Average(Section):
     untrained: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class Baseline(Section):
+class BaselineSection(Section):
     stage: Stage = "f3"
 
 
@@ -131,9 +131,9 @@ class Common(Section):
     fold: Annotated[int, Field(ge=0)]
     shot: Count
     profile: Text
-    backbone: Backbone
+    backbone: BackboneSection
     ablation: Ablation
-    loss: Loss
+    loss: LossSection
     protocol: Protocol
     model: Model
     data: SerializeAsAny[DataSection]
@@ -141,7 +141,7 @@ class Common(Section):
     train: Train
     evaluate: Evaluate
     log: Log
-    baseline: Baseline = Baseline()
+    baseline: BaselineSection = BaselineSection()
 
 
 class Config(Common):

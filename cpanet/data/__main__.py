@@ -24,20 +24,20 @@ from cpanet.errors import UserError
 
 def guess_name(root: Path) -> str:
     """Which data set a folder holds, by its class folders."""
-    for spec in (FSSD12, METAL8):
-        if looks_like(spec, root):
-            return spec.name
+    for layout in (FSSD12, METAL8):
+        if looks_like(layout, root):
+            return layout.name
     return "folder"
 
 
-def class_table(spec: Layout, contents: Contents) -> Table:
+def class_table(layout: Layout, contents: Contents) -> Table:
     """Images, sizes and defect share of each class."""
-    table = Table(title=Text(f"{spec.name}: {len(contents.images)} usable images"))
+    table = Table(title=Text(f"{layout.name}: {len(contents.images)} usable images"))
     for column in ("class", "test fold", "images", "sizes", "defect % (least, median, most)"):
         table.add_column(column, justify="left" if column == "class" else "right")
-    for index, name in enumerate(spec.classes):
+    for index, name in enumerate(layout.classes):
         masks = [m for m, label in zip(contents.masks, contents.labels) if label == index]
-        folds = ", ".join(str(f) for f, fold in enumerate(spec.folds) if name in fold)
+        folds = ", ".join(str(f) for f, fold in enumerate(layout.folds) if name in fold)
         shares = [100 * np.mean(m == 1) for m in masks]
         share = f"{min(shares):.2f}, {np.median(shares):.1f}, {max(shares):.1f}" if shares else "–"
         table.add_row(Text(printable(name)), folds, str(len(masks)), _sizes(masks), share)
@@ -65,11 +65,11 @@ def problem_table(problems: Sequence[Problem]) -> Table:
     return table
 
 
-def report_near(spec: Layout, contents: Contents) -> None:
+def report_near(layout: Layout, contents: Contents) -> None:
     """Add pictures that are the same but for their compression: a problem across classes, otherwise a note."""
     for first, second in near_pairs(contents.images):
         names = [printable(contents.names[i]) for i in (first, second)]
-        if contents.labels[first] == contents.labels[second] or spec.published:
+        if contents.labels[first] == contents.labels[second] or layout.published:
             contents.notes.append(f"{names[1]} is nearly the same picture as {names[0]}")
         else:
             detail = f"is nearly the same picture as {names[0]}: what is tested would be trained on; keep one"
@@ -79,7 +79,7 @@ def report_near(spec: Layout, contents: Contents) -> None:
 def check(arguments: argparse.Namespace) -> int:
     """Print the report; 0 where the data set can be used, 2 where it cannot."""
     name = arguments.name or guess_name(arguments.root)
-    spec, contents = examine(
+    layout, contents = examine(
         name,
         arguments.root,
         arguments.mask_threshold,
@@ -87,9 +87,9 @@ def check(arguments: argparse.Namespace) -> int:
         arguments.folds,
         arguments.mask_values,
     )
-    report_near(spec, contents)
+    report_near(layout, contents)
     console = Console()
-    console.print(class_table(spec, contents))
+    console.print(class_table(layout, contents))
     for note in contents.notes:
         console.print(Text(f"note: {note}"))
     if contents.problems:

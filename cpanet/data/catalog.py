@@ -199,7 +199,7 @@ def _check_folds(path: Path, folds: Folds, classes: Sequence[str]) -> None:
             raise UserError(f"{where}: fold {number} tests every class, which leaves none to train on.")
 
 
-def find_spec(name: str, root: Path, folds: int | None = None) -> Layout:
+def find_layout(name: str, root: Path, folds: int | None = None) -> Layout:
     """The layout of data set ``name``; a folder's is read from ``root``."""
     if name in PUBLISHED:
         return PUBLISHED[name]
@@ -208,10 +208,10 @@ def find_spec(name: str, root: Path, folds: int | None = None) -> Layout:
     raise UserError(f"data.name={name}: there is no such data set. Choose one of {', '.join(NAMES)}.")
 
 
-def looks_like(spec: Layout, root: Path) -> bool:
-    """Whether ``root`` holds most class folders of ``spec``."""
-    found = sum((root / c).is_dir() or (root / spec.aliases.get(c, c)).is_dir() for c in spec.classes)
-    return 2 * found > len(spec.classes)
+def looks_like(layout: Layout, root: Path) -> bool:
+    """Whether ``root`` holds most class folders of ``layout``."""
+    found = sum((root / c).is_dir() or (root / layout.aliases.get(c, c)).is_dir() for c in layout.classes)
+    return 2 * found > len(layout.classes)
 
 
 def resolve_auto(root: Path | None) -> tuple[str, Path | None, str]:
@@ -255,41 +255,41 @@ def examine(
 ) -> tuple[Layout, Contents]:
     """Read ``root`` as data set ``name`` and collect everything that is wrong with it."""
     root = _existing(Path(root))
-    spec = find_spec(name, root, folds)
-    return spec, examine_layout(spec, root, mask_threshold, min_images, mask_values)
+    layout = find_layout(name, root, folds)
+    return layout, examine_layout(layout, root, mask_threshold, min_images, mask_values)
 
 
 def examine_layout(
-    spec: Layout,
+    layout: Layout,
     root: Path,
     mask_threshold: int | None = None,
     min_images: int = 2,
     mask_values: MaskValues | None = None,
 ) -> Contents:
-    """Read the classes of ``spec`` below ``root`` and collect everything that is wrong with them."""
+    """Read the classes of ``layout`` below ``root`` and collect everything that is wrong with them."""
     if mask_threshold is not None and mask_values is not None:
         raise UserError("data.mask_threshold and data.mask_values exclude each other. Give one of them.")
     root = _existing(root)
     folders = [
-        spec.aliases[c] if not (root / c).is_dir() and (root / spec.aliases.get(c, c)).is_dir() else c
-        for c in spec.classes
+        layout.aliases[c] if not (root / c).is_dir() and (root / layout.aliases.get(c, c)).is_dir() else c
+        for c in layout.classes
     ]
     if mask_threshold is None and mask_values is None:
-        mask_threshold, mask_values = spec.mask_threshold, spec.mask_values
+        mask_threshold, mask_values = layout.mask_threshold, layout.mask_values
     contents = read_folder(
         root,
-        spec.classes,
-        MaskRule(mask_threshold, spec.published, mask_values),
+        layout.classes,
+        MaskRule(mask_threshold, layout.published, mask_values),
         folders,
-        duplicates="note" if spec.published else "problem",
+        duplicates="note" if layout.published else "problem",
     )
-    for canonical, folder in zip(spec.classes, folders):
+    for canonical, folder in zip(layout.classes, folders):
         if folder != canonical:
             contents.notes.append(f"folder {folder} is read as {canonical}")
-    for index, canonical in enumerate(spec.classes):
+    for index, canonical in enumerate(layout.classes):
         number = contents.labels.count(index)
-        wanted = spec.expected.get(canonical, number)
-        if spec.published and 0 < number != wanted:
+        wanted = layout.expected.get(canonical, number)
+        if layout.published and 0 < number != wanted:
             contents.notes.append(f"{canonical} has {number} images, the published set {wanted}")
         if number < min_images and (root / folders[index]).is_dir():
             detail = f"has {number} usable images; {min_images - 1}-shot episodes need at least {min_images}"
@@ -298,14 +298,14 @@ def examine_layout(
 
 
 def read_set(
-    spec: Layout,
+    layout: Layout,
     root: Path,
     mask_threshold: int | None = None,
     min_images: int = 2,
     mask_values: MaskValues | None = None,
 ) -> DefectDataset:
-    """The classes of ``spec`` below ``root``, decoded. Raises UserError with all problems."""
-    return _dataset(spec, root, examine_layout(spec, root, mask_threshold, min_images, mask_values))
+    """The classes of ``layout`` below ``root``, decoded. Raises UserError with all problems."""
+    return _dataset(layout, root, examine_layout(layout, root, mask_threshold, min_images, mask_values))
 
 
 def load_dataset(
@@ -331,27 +331,27 @@ def load_dataset(
     values = MaskValues.of(mask_values)
     drawn = root is None
     root = synthetic.ensure(cache) if root is None else Path(root)
-    spec, contents = examine(name, root, mask_threshold, min_images, folds, values)
+    layout, contents = examine(name, root, mask_threshold, min_images, folds, values)
     if drawn and contents.fingerprint != synthetic.FINGERPRINT:
         # Files were damaged or changed. Pictures that come out differently on this machine are possible, too.
         root = synthetic.ensure(cache, again=True)
-        spec, contents = examine(name, root, mask_threshold, min_images, folds, values)
+        layout, contents = examine(name, root, mask_threshold, min_images, folds, values)
         if contents.fingerprint != synthetic.FINGERPRINT:
             contents.notes.append("the embedded set comes out differently here than on other machines")
-    return _dataset(spec, root, contents)
+    return _dataset(layout, root, contents)
 
 
-def _dataset(spec: Layout, root: Path, contents: Contents) -> DefectDataset:
-    raise_problems(spec.name, root, contents.problems)
+def _dataset(layout: Layout, root: Path, contents: Contents) -> DefectDataset:
+    raise_problems(layout.name, root, contents.problems)
     return DefectDataset(
-        spec.name,
+        layout.name,
         root,
-        spec.classes,
+        layout.classes,
         contents.images,
         contents.masks,
         np.array(contents.labels, np.int64),
         contents.names,
-        spec.folds,
+        layout.folds,
         contents.fingerprint,
         contents.notes,
         value_range=contents.value_range,

@@ -33,7 +33,7 @@ MAX_MEMBER_BYTES = 64 * 2**20
 MAX_MEMBERS = 200_000
 
 
-class Row(NamedTuple):
+class SourceRow(NamedTuple):
     """One picture: where it goes below the output folder, and the end of its path in the download."""
 
     image: str
@@ -132,7 +132,7 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     return data
 
 
-def read_sources(path: Path = SOURCES) -> list[Row]:
+def read_sources(path: Path = SOURCES) -> list[SourceRow]:
     """The rows of a SOURCES list, checked: every output path is class/Images/file or class/GT/file."""
     shown = printable(str(path))
     try:
@@ -155,7 +155,7 @@ def read_sources(path: Path = SOURCES) -> list[Row]:
                     f"{shown}, line {number}: {column} must be {row['class']}/{folder}/NAME{suffix}, "
                     f"not {printable(str(row[column]))}."
                 )
-    return [Row(r["image"], r["mask"], r["source"] or "", r["original_image"] or "") for r in rows]
+    return [SourceRow(r["image"], r["mask"], r["source"] or "", r["original_image"] or "") for r in rows]
 
 
 def convert(image: bytes, mask: bytes) -> tuple[bytes, bytes]:
@@ -183,7 +183,7 @@ def build_metal8(sd900: Path, magnetic_tile: Path, out: Path, sources: Path = SO
     return len(rows)
 
 
-def _write_row(row: Row, downloads: Mapping[str, Download], work: Path) -> list[Problem]:
+def _write_row(row: SourceRow, downloads: Mapping[str, Download], work: Path) -> list[Problem]:
     try:
         download = next((d for name, d in downloads.items() if row.source.startswith(name)), None)
         if download is None:

@@ -148,7 +148,7 @@ def _texture(style: Style, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 class EpisodeChanges(EpisodeTransform):
-    """How often a training episode is changed, each a probability; the defaults change nothing.
+    """Random changes of training episodes, each with its probability; the defaults change nothing.
 
     invert: query and supports are inverted in brightness together. photometric: contrast, gamma and brightness change in
     all of them alike. pseudo: the episode becomes a pseudo-class. distractor: a pseudo-class has a second style beside it,

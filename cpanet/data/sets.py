@@ -11,7 +11,7 @@ from cpanet.errors import UserError
 
 
 class DataSet(DataSection):
-    """Where pictures, masks, classes and folds come from. Derive from it to add your own.
+    """The source of pictures, masks, classes and folds. Derive from it to add your own.
 
     Class folders with ``Images/`` and ``GT/`` below ``root`` need :attr:`LAYOUT` alone, or :meth:`layout` where that
     depends on the folder. What has another form overrides :meth:`read`, too.

@@ -19,8 +19,8 @@ from rich.table import Table
 
 from cpanet.console import replace_unencodable
 from cpanet.doctor import learning, machine, operators, precision, processes, speed
-from cpanet.doctor.checks import Check, Result, run_check
-from cpanet.doctor.record import Record
+from cpanet.doctor.checks import Check, CheckResult, run_check
+from cpanet.doctor.record import DoctorRecord
 from cpanet.errors import UserError
 from cpanet.files import CannotWrite
 from cpanet.runtime import Runtime, prepare, probe_cuda, versions
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     start = time.perf_counter()
     try:
-        record = Record(options.json)
+        record = DoctorRecord(options.json)
         device = choose_device(options.device)
         precisions = choose_precisions(options.precision, device)
         report = probe_cuda()
@@ -93,7 +93,7 @@ def choose_precisions(asked: Sequence[str] | None, device: str) -> tuple[str, ..
 
 def in_processes(
     console: Console,
-    record: Record,
+    record: DoctorRecord,
     device: str,
     precisions: Sequence[str],
     options: argparse.Namespace,
@@ -107,7 +107,7 @@ def in_processes(
             show(console, lost, options.verbose)
 
 
-def here(console: Console, record: Record, device: str, name: str, options: argparse.Namespace) -> None:
+def here(console: Console, record: DoctorRecord, device: str, name: str, options: argparse.Namespace) -> None:
     """One precision in this process."""
     start = time.perf_counter()
     record.start("start", name)
@@ -169,7 +169,7 @@ def table(rows: Mapping[str, str]) -> Table:
     return made
 
 
-def show(console: Console, result: Result, verbose: bool) -> None:
+def show(console: Console, result: CheckResult, verbose: bool) -> None:
     """One line for a check; failures always, passes in brief unless ``verbose``; notes always."""
     name, note = escape(result.name), f" [yellow]{escape(result.note)}[/]" if result.note else ""
     if not result.ok:

@@ -42,7 +42,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Result:
+class CheckResult:
     """The outcome of a check: ``detail`` when it went well, ``error`` and ``remedy`` when it did not."""
 
     name: str
@@ -55,7 +55,7 @@ class Result:
     note: str = ""
 
 
-def run_check(check: Check) -> Result:
+def run_check(check: Check) -> CheckResult:
     """Runs one check. Whatever it raises is a failure of that check: an operator may fail in any way."""
     start = time.perf_counter()
     try:
@@ -64,8 +64,8 @@ def run_check(check: Check) -> Result:
         kind = "" if isinstance(error, CheckFailed) else f"{type(error).__name__}: "
         said, measured = one_line(kind + one_line(str(error))), getattr(error, "deviation", None)
         seconds = time.perf_counter() - start
-        return Result(check.name, False, seconds, error=said, remedy=check.remedy, deviation=measured)
-    return Result(check.name, True, time.perf_counter() - start, **seen._asdict())
+        return CheckResult(check.name, False, seconds, error=said, remedy=check.remedy, deviation=measured)
+    return CheckResult(check.name, True, time.perf_counter() - start, **seen._asdict())
 
 
 def one_line(text: str, limit: int = 200) -> str:

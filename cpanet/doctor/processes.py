@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpanet.doctor.checks import Result
-from cpanet.doctor.record import Record, read_record
+from cpanet.doctor.checks import CheckResult
+from cpanet.doctor.record import DoctorRecord, read_record
 
 LOOK_EVERY = 0.5  # seconds
 GRACE = 10.0  # seconds for a process to end once it was asked to
@@ -24,7 +24,7 @@ def command(device: str, precision: str, only: Sequence[str], verbose: bool) -> 
     return [*words, "--verbose"] if verbose else words
 
 
-def examine(precision: str, words: Sequence[str], record: Record) -> Result | None:
+def examine(precision: str, words: Sequence[str], record: DoctorRecord) -> CheckResult | None:
     """Run ``words``, which write a record of their own where ``--json`` says, and take over what is found as it is found.
 
     Returns None where the process came to its end, else what became of it, as a failed check; it is in ``record`` then.
@@ -60,17 +60,17 @@ def _stop(process: subprocess.Popen) -> None:
         process.wait(GRACE)
 
 
-def _take(file: Path, precision: str, record: Record) -> dict | None:
+def _take(file: Path, precision: str, record: DoctorRecord) -> dict | None:
     found = read_record(file)
     if found is not None:
         record.take(found, precision)
     return found
 
 
-def _lost(code: int, found: dict | None) -> Result:
+def _lost(code: int, found: dict | None) -> CheckResult:
     """A process that ended before its checks did, by its status and by what it had written."""
     if found is not None and found["error"]:
-        return Result("start", False, 0.0, error=found["error"], remedy="")
+        return CheckResult("start", False, 0.0, error=found["error"], remedy="")
     running = found["running"] if found is not None else None
     how = f"with status {code}"
     if code < 0:
@@ -78,7 +78,7 @@ def _lost(code: int, found: dict | None) -> Result:
             how = f"by signal {-code} ({signal.Signals(-code).name})"
         except ValueError:
             how = f"by signal {-code}"
-    return Result(
+    return CheckResult(
         running["name"] if running else "start",
         False,
         0.0,

@@ -7,14 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cpanet.doctor.checks import Result
+from cpanet.doctor.checks import CheckResult
 from cpanet.doctor.machine import without_folders
 from cpanet.files import write_atomically
 
 FORMAT = 1
 
 
-class Record:
+class DoctorRecord:
     """The findings so far; ``path`` None keeps it in memory.
 
     ``finished`` is False until everything was examined, ``ok`` None until then; ``running`` is the check under way.
@@ -45,7 +45,7 @@ class Record:
         """A check begins."""
         self.tell(running={"name": name, "precision": precision})
 
-    def add(self, result: Result, precision: str) -> None:
+    def add(self, result: CheckResult, precision: str) -> None:
         """A check has ended."""
         self.data["checks"].append(_row(result, precision))
         self.data["running"] = None
@@ -91,7 +91,7 @@ class Record:
             write_atomically(self.path, f"{text}\n".encode())
 
 
-def _row(result: Result, precision: str) -> dict[str, Any]:
+def _row(result: CheckResult, precision: str) -> dict[str, Any]:
     row = {"name": result.name, "precision": precision, **asdict(result)}
     row["seconds"] = round(result.seconds, 3)
     return {key: without_folders(value) if isinstance(value, str) else value for key, value in row.items()}

@@ -9,7 +9,7 @@ from cpanet.errors import UserError
 from cpanet.records.result_file import DamagedResult, read_rows
 
 
-class Record(NamedTuple):
+class RecordedEpisode(NamedTuple):
     """An episode of ``episodes.csv``: names as in the data set, IoU of the defect as recorded."""
 
     iou: float
@@ -28,16 +28,16 @@ def episodes_file(checkpoint: str | Path | None) -> Path | None:
     return file if file.is_file() else None
 
 
-def read_episodes(file: Path) -> dict[str, list[Record]]:
+def read_episodes(file: Path) -> dict[str, list[RecordedEpisode]]:
     """Records of each evaluation ("best", "last", "floor" where there is one), the lowest IoU first.
 
     Raises UserError for a file that is damaged.
     """
-    found: dict[str, list[Record]] = {}
+    found: dict[str, list[RecordedEpisode]] = {}
     try:
         for row in read_rows(file.parent, file.name) or ():
             union = int(row["union_fg"])
-            record = Record(
+            record = RecordedEpisode(
                 int(row["inter_fg"]) / union if union else 0.0,
                 row["class"],
                 row["query"],

@@ -16,8 +16,8 @@ from starlette.middleware import Middleware
 from cpanet.data.images import ValueRange, value_range_of
 from cpanet.errors import UserError
 from cpanet.explore import arrays
-from cpanet.explore.episodes import Record
-from cpanet.explore.session import Query, Result, Session, Support
+from cpanet.explore.episodes import RecordedEpisode
+from cpanet.explore.session import Prediction, QueryPicture, Session, Support
 from cpanet.files import write_atomically
 from cpanet.records import pictures
 
@@ -34,7 +34,7 @@ PAINT = "rgba({}, {}, {}, 0.6)".format(*arrays.PAINT[:3])
 THRESHOLD = 0.5
 
 
-def layout(session: Session, folder: Path, title: str) -> Any:
+def build_page(session: Session, folder: Path, title: str) -> Any:
     """The page of ``session``; files to download are written below ``folder``."""
     answers = Answers(session, folder)
     data = (
@@ -60,7 +60,7 @@ def layout(session: Session, folder: Path, title: str) -> Any:
                     height=420,
                     elem_id="support",
                 )
-                mask_text = gr.Markdown(answers.say_mask(None, None), elem_id="mask-text")
+                mask_text = gr.Markdown(answers.describe_mask(None, None), elem_id="mask-text")
                 with gr.Row():
                     support_file = gr.File(
                         label="Support picture",
@@ -78,7 +78,7 @@ def layout(session: Session, folder: Path, title: str) -> Any:
                         anew = gr.Button("Take the mask away", elem_id="anew")
                         keep = gr.Button("Keep this support, start another", elem_id="keep")
                         clear = gr.Button("Forget kept supports", elem_id="clear")
-                        kept_text = gr.Markdown(answers.say_kept([]), elem_id="kept")
+                        kept_text = gr.Markdown(answers.describe_kept([]), elem_id="kept")
             with gr.Column():
                 uploads = gr.File(
                     label="Queries",
@@ -176,7 +176,7 @@ def layout(session: Session, folder: Path, title: str) -> Any:
         overlays.select(answers.select, [results, threshold], [selected, *view], show_progress="hidden")
         gr.on(
             [editor.change, support.change],
-            answers.say_mask,
+            answers.describe_mask,
             [editor, support],
             [mask_text],
             trigger_mode="always_last",
@@ -306,13 +306,15 @@ class Answers:
         queries = [self.session.query(name) for name in chosen]
         if uploads and value_range is None:
             value_range = value_range_of(map(Path, uploads))
-        queries += [Query(Path(path).name, arrays.read_picture(path, value_range)) for path in uploads or ()]
+        queries += [
+            QueryPicture(Path(path).name, arrays.read_picture(path, value_range)) for path in uploads or ()
+        ]
         results = self.session.segment(supports, queries)
         if not results:
             return [[], 0, self.nothing(supports, queries), *self._empty()]
         return [results, 0, *self.view(results, 0, threshold)]
 
-    def view(self, results: Sequence[Result], selected: int, threshold: float) -> list[Any]:
+    def view(self, results: Sequence[Prediction], selected: int, threshold: float) -> list[Any]:
         """The results at a threshold: status, overlays, mask, probability, similarity, file of all masks."""
         if not results:
             return [gr.skip() for _ in range(6)]
@@ -326,7 +328,7 @@ class Answers:
             gr.DownloadButton(value=str(self._write(results, threshold)), interactive=True),
         ]
 
-    def select(self, results: Sequence[Result], threshold: float, event: gr.SelectData) -> list[Any]:
+    def select(self, results: Sequence[Prediction], threshold: float, event: gr.SelectData) -> list[Any]:
         """Show the result that was clicked on."""
         return [int(event.index), *self.view(results, int(event.index), threshold)]
 
@@ -362,11 +364,11 @@ class Answers:
         if not edited or not edited[0].mask.any():
             raise UserError("Paint the defect first: a support without a mask says nothing.")
         kept = [*kept, *edited]
-        return [None, None, kept, self.say_kept(kept)]
+        return [None, None, kept, self.describe_kept(kept)]
 
     def forget(self) -> list[Any]:
         """No kept supports."""
-        return [[], self.say_kept([])]
+        return [[], self.describe_kept([])]
 
     def library(self, class_name: str) -> list[Any]:
         """Pictures of a class."""
@@ -400,7 +402,7 @@ class Answers:
         query = self.session.query(record.query)
         mask, iou = self.session.repeat(record)
         truth = query.truth if query.truth is not None else mask
-        panel = pictures.EpisodeFigure(*supports[0], query.picture, truth, mask, record.query)
+        figure = pictures.EpisodeFigure(*supports[0], query.picture, truth, mask, record.query)
         text = (
             f"**{record.class_name}**, {record.query}: {self.session.compared(which, record, iou)}. "
             "(Marked as the evaluation does; above the page's own threshold holds.)"
@@ -408,32 +410,32 @@ class Answers:
         rest = supports[1:]
         return [
             text,
-            pictures.strip(panel),
+            pictures.strip(figure),
             arrays.to_editor(*supports[0]),
             supports[0],
             rest,
-            self.say_kept(rest),
+            self.describe_kept(rest),
             [record.query],
         ]
 
-    def say_mask(self, editor: dict[str, Any] | None, support: Support | None) -> str:
+    def describe_mask(self, editor: dict[str, Any] | None, support: Support | None) -> str:
         """How many pixels of the support are marked."""
         if support is None:
             return "No support yet: upload one, or click on a picture of the data set."
         mask = support.mask | arrays.painted(editor, support.mask.shape)
         return f"{np.count_nonzero(mask):,} of {mask.size:,} pixels of the support are marked as defect"
 
-    def say_kept(self, kept: Sequence[Support]) -> str:
+    def describe_kept(self, kept: Sequence[Support]) -> str:
         """How many supports are put aside."""
         return f"{len(kept)} kept beside the one being painted"
 
-    def nothing(self, supports: Sequence[Support], queries: Sequence[Query]) -> str:
+    def nothing(self, supports: Sequence[Support], queries: Sequence[QueryPicture]) -> str:
         """Names what a prediction still needs."""
         if not any(support.mask.any() for support in supports):
             return "Missing: a support with a painted defect." if supports else "Missing: a support."
         return "Missing: a query." if not queries else ""
 
-    def _records(self, which: str) -> list[Record]:
+    def _records(self, which: str) -> list[RecordedEpisode]:
         return self.session.episodes.get(which, [])
 
     def _edited(self, editor: dict[str, Any] | None, support: Support | None) -> list[Support]:
@@ -445,7 +447,7 @@ class Answers:
     def _empty(self) -> list[Any]:
         return [[], None, None, None, gr.DownloadButton(value=None, interactive=False)]
 
-    def _write(self, results: Sequence[Result], threshold: float) -> Path:
+    def _write(self, results: Sequence[Prediction], threshold: float) -> Path:
         path = self.folder / f"{next(self._numbers)}" / "masks.zip"
         path.parent.mkdir()
         write_atomically(

@@ -10,7 +10,7 @@ import numpy as np
 
 from cpanet.data import DefectDataset
 from cpanet.errors import UserError
-from cpanet.explore.episodes import Record
+from cpanet.explore.episodes import RecordedEpisode
 from cpanet.metrics import count
 from cpanet.overlay import overlay
 from cpanet.predict import Segmenter
@@ -26,7 +26,7 @@ class Support(NamedTuple):
     mask: np.ndarray
 
 
-class Query(NamedTuple):
+class QueryPicture(NamedTuple):
     """A picture uint8 RGB (H, W, 3), its name, and its true mask bool (H, W) where that is known."""
 
     name: str
@@ -34,10 +34,10 @@ class Query(NamedTuple):
     truth: np.ndarray | None = None
 
 
-class Result(NamedTuple):
+class Prediction(NamedTuple):
     """A query with the probability of defect and the prototype's similarity at every pixel, float32 (H, W)."""
 
-    query: Query
+    query: QueryPicture
     probability: np.ndarray
     similarity: np.ndarray
 
@@ -72,7 +72,7 @@ class Session:
         segmenter: Segmenter,
         dataset: DefectDataset | None,
         fold: int = 0,
-        episodes: dict[str, list[Record]] | None = None,
+        episodes: dict[str, list[RecordedEpisode]] | None = None,
         epoch: str = "",
     ) -> None:
         self.segmenter, self.dataset = segmenter, dataset
@@ -106,11 +106,11 @@ class Session:
         assert self.dataset is not None
         return Support(self.dataset.images[index], self.dataset.masks[index] == 1)
 
-    def query(self, name: str) -> Query:
+    def query(self, name: str) -> QueryPicture:
         """A picture of the data set as a query."""
-        return Query(name, *self.support(name))
+        return QueryPicture(name, *self.support(name))
 
-    def segment(self, supports: Sequence[Support], queries: Sequence[Query]) -> list[Result]:
+    def segment(self, supports: Sequence[Support], queries: Sequence[QueryPicture]) -> list[Prediction]:
         """Every query, from ``supports``; nothing where there are none, or none has a mask.
 
         Raises UserError where there are more than MOST_QUERIES, and for supports that cannot be used.
@@ -127,11 +127,11 @@ class Session:
             try:
                 self.segmenter.fit([s.picture for s in marked], [s.mask for s in marked])
                 found = zip(self.segmenter.predict_proba(pictures), self.segmenter.similarity(pictures))
-                return [Result(query, *maps) for query, maps in zip(queries, found)]
+                return [Prediction(query, *maps) for query, maps in zip(queries, found)]
             except ValueError as error:
                 raise UserError(f"{error}.") from error
 
-    def repeat(self, record: Record) -> tuple[np.ndarray, float]:
+    def repeat(self, record: RecordedEpisode) -> tuple[np.ndarray, float]:
         """A recorded episode once more, by the evaluation's own rule: mask bool (H, W) of the query, and IoU."""
         query = self._find(record.query)
         assert self.dataset is not None
@@ -145,7 +145,7 @@ class Session:
         counts = count(mask, self.dataset.masks[query])
         return mask, counts.iou_fg
 
-    def compared(self, which: str, record: Record, iou: float) -> str:
+    def compared(self, which: str, record: RecordedEpisode, iou: float) -> str:
         """The IoU of an episode in one number, or both with the reason why the page's differs."""
         if abs(iou - record.iou) < SAME:
             return f"IoU {iou:.3f}, here as in the record"

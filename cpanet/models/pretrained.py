@@ -1,4 +1,4 @@
-"""Where a backbone's ImageNet weights come from."""
+"""Finds a backbone's ImageNet weights: a file, the cache, or a download."""
 
 from __future__ import annotations
 

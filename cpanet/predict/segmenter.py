@@ -28,7 +28,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 Threshold = Union[float, str]
 
 
-class Seen(NamedTuple):
+class SeenSupports(NamedTuple):
     """The supports as the network saw them: features (N, C, h, w) and masks (N, S, S) of N windows, and whose they are."""
 
     features: np.ndarray
@@ -163,7 +163,7 @@ class Segmenter:
         self.tile_ = self.tile or recorded or max(max(mask.shape) for mask in masks)
         windows = [(number, w) for number, mask in enumerate(masks) for w in self._windows(mask)]
         prepared = [transforms.test(images[n][w.window], masks[n][w.window], self.size) for n, w in windows]
-        seen = Seen(
+        seen = SeenSupports(
             network.features(canvas for canvas, _ in prepared),
             np.stack([mask for _, mask in prepared]),
             np.array([number for number, _ in windows]),

@@ -11,7 +11,7 @@ from cpanet.section import Component, Fraction, NonNegative, Positive, Text
 
 
 class Optimizer(Component):
-    """How weights follow their gradients. Derive from it to add your own; :meth:`over` is all that it needs.
+    """The rule by which weights follow their gradients. Derive from it to add your own; :meth:`over` is all that it needs.
 
     lr: base learning rate, which the schedule changes. head_lr_multiplier: what the decoder's rate is multiplied by.
     """

@@ -9,7 +9,7 @@ from cpanet.section import Component, Positive, Text
 
 
 class Schedule(Component):
-    """How the learning rate changes. Derive from it to add your own; :meth:`shape` is all that it needs.
+    """The course of the learning rate. Derive from it to add your own; :meth:`shape` is all that it needs.
 
     warmup_iterations: the first ones rise linearly to what the schedule gives there.
     """

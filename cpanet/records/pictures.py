@@ -30,23 +30,23 @@ class EpisodeFigure(NamedTuple):
     support_name: str = ""
 
 
-def strip(panel: EpisodeFigure, height: int = 200) -> np.ndarray:
+def strip(figure: EpisodeFigure, height: int = 200) -> np.ndarray:
     """Support with its mask, query with the truth, query with truth and prediction, side by side: uint8 (height, W, 3)."""
     parts = [
-        overlay(panel.support, outlined=panel.support_mask),
-        overlay(panel.query, outlined=panel.truth),
-        overlay(panel.query, filled=panel.prediction, outlined=panel.truth),
+        overlay(figure.support, outlined=figure.support_mask),
+        overlay(figure.query, outlined=figure.truth),
+        overlay(figure.query, filled=figure.prediction, outlined=figure.truth),
     ]
     scaled = [cv2.resize(p, (max(1, round(p.shape[1] * height / p.shape[0])), height)) for p in parts]
     gap = np.full((height, 4, 3), 255, np.uint8)
     return np.concatenate([scaled[0], gap, scaled[1], gap, scaled[2]], axis=1)
 
 
-def captioned_strip(panel: EpisodeFigure) -> np.ndarray:
+def captioned_strip(figure: EpisodeFigure) -> np.ndarray:
     """:func:`strip` below a line that says what its three pictures show, and the episode's IoU."""
-    counts = count(panel.prediction, panel.truth.astype(np.uint8))
+    counts = count(figure.prediction, figure.truth.astype(np.uint8))
     words = f"support, mask green | query, truth green | prediction red, IoU {counts.iou_fg:.2f}"
-    return _below_words(words, strip(panel))
+    return _below_words(words, strip(figure))
 
 
 def _below_words(words: str, picture: np.ndarray, bar: int = 24) -> np.ndarray:
@@ -66,33 +66,33 @@ def _letters() -> Any:
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 13)
 
 
-def save_grid(path: Path, panels: Sequence[EpisodeFigure]) -> None:
+def save_grid(path: Path, figures: Sequence[EpisodeFigure]) -> None:
     """A picture with a row an episode: support, query and truth, prediction."""
     what = "(support | query, truth green | prediction red)"
-    rows = [_below_words(f"{panel.caption}   {what}", strip(panel)) for panel in panels]
+    rows = [_below_words(f"{figure.caption}   {what}", strip(figure)) for figure in figures]
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     write_atomically(path, cv2.imencode(".png", np.concatenate(rows)[..., ::-1])[1].tobytes())
 
 
-def save_episodes(folder: Path, panels: Sequence[EpisodeFigure], side: int = 128) -> None:
+def save_episodes(folder: Path, figures: Sequence[EpisodeFigure], side: int = 128) -> None:
     """Small pictures by themselves, for reports that put runs side by side: ``01_query.png``, …, and ``index.json``.
 
     Photographs as they are, masks grey 0 or 255; ``side`` is the longer side. The index says which episodes they show
     and is written last, so that it never promises a picture that is not there.
     """
     folder.mkdir(exist_ok=True)
-    for number, panel in enumerate(panels, 1):
+    for number, figure in enumerate(figures, 1):
         parts = {
-            "query": panel.query,
-            "truth": panel.truth,
-            "prediction": panel.prediction,
-            "support": panel.support,
-            "support_mask": panel.support_mask,
+            "query": figure.query,
+            "truth": figure.truth,
+            "prediction": figure.prediction,
+            "support": figure.support,
+            "support_mask": figure.support_mask,
         }
         for name, picture in parts.items():
             _save_small(folder / f"{number:02d}_{name}.png", picture, side)
-    index = [{"caption": p.caption, "query": p.query_name, "support": p.support_name} for p in panels]
+    index = [{"caption": p.caption, "query": p.query_name, "support": p.support_name} for p in figures]
     write_atomically(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False).encode())
 
 

@@ -1,4 +1,4 @@
-"""Where the values of a run go: the terminal and its log, tables, TensorBoard, figures."""
+"""Sends the values of a run to the terminal and its log, tables, TensorBoard and figures."""
 
 from __future__ import annotations
 

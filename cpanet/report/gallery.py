@@ -27,7 +27,7 @@ OUTLINE = (255, 255, 255)
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # all that Pillow raises
 
 
-class Picture(NamedTuple):
+class InlinePicture(NamedTuple):
     """A ``data:`` address and the size in pixels."""
 
     source: str
@@ -40,10 +40,10 @@ class EpisodeRow(NamedTuple):
     """One episode: query, support with its mask, the truth, and a prediction (or None) a row of the table."""
 
     caption: str
-    query: Picture
-    support: Picture
-    truth: Picture
-    predictions: list[Picture | None]
+    query: InlinePicture
+    support: InlinePicture
+    truth: InlinePicture
+    predictions: list[InlinePicture | None]
 
 
 class Gallery(NamedTuple):
@@ -93,7 +93,7 @@ def _gallery(members: Sequence[tuple[int, Run, _Shown]]) -> Gallery:
     return Gallery([row for row, _, _ in members], [run.seed for _, run, _ in members], episodes)
 
 
-def _prediction(folder: Path, number: int, query: np.ndarray, truth: np.ndarray) -> Picture | None:
+def _prediction(folder: Path, number: int, query: np.ndarray, truth: np.ndarray) -> InlinePicture | None:
     try:
         predicted = _mask(folder / f"{number:02d}_prediction.png")
     except UNREADABLE:
@@ -147,8 +147,8 @@ def _compared(picture: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> 
     return outline(tint(drawn, truth & ~predicted, MISSED, 0.6), truth, OUTLINE)
 
 
-def _picture(pixels: np.ndarray, words: str) -> Picture:
+def _picture(pixels: np.ndarray, words: str) -> InlinePicture:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=82, optimize=True)
     source = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
-    return Picture(source, pixels.shape[1], pixels.shape[0], words)
+    return InlinePicture(source, pixels.shape[1], pixels.shape[0], words)

@@ -1,4 +1,4 @@
-"""How keys and values are called in a table."""
+"""Names of keys and values in tables."""
 
 from __future__ import annotations
 

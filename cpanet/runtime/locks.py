@@ -18,7 +18,7 @@ from cpanet.runtime.libraries import small_library
 
 COMPILING = "compiling"
 WATCH_SOURCE = Path(__file__).with_name("watch_lock.cc")
-SAY_SECONDS = 60.0
+REPORT_SECONDS = 60.0
 # The system frees the lock of a process that has ended: this is for one that hangs, or was stopped
 LOCK_SECONDS = 3600.0
 KERNEL_LIST = Path("/proc/locks")
@@ -57,7 +57,7 @@ def wait_for(handle: TextIO, take: Callable[[TextIO, int], None] = fcntl.flock) 
             if not compiling and _is_announced(handle):
                 print("Waiting for another process that is compiling Jittor…", file=sys.stderr, flush=True)
                 compiling = True
-            if not named and waited >= SAY_SECONDS:
+            if not named and waited >= REPORT_SECONDS:
                 print(f"Waiting for {handle.name}, held by {holder(handle)}…", file=sys.stderr, flush=True)
                 named = True
             time.sleep(0.05)
@@ -105,4 +105,4 @@ def watch_operators_lock(folder: Path, compiler: str) -> None:
     """
     library = small_library(WATCH_SOURCE, folder, compiler)
     if library is not None:
-        library.cpanet_watch_lock(ctypes.c_double(SAY_SECONDS), ctypes.c_double(LOCK_SECONDS))
+        library.cpanet_watch_lock(ctypes.c_double(REPORT_SECONDS), ctypes.c_double(LOCK_SECONDS))

@@ -67,12 +67,12 @@ def present(cache: Path, wheels: Wheels | None) -> Path | None:
         if ours and library.is_file():
             return library.resolve()
         return None
-    tree = _link_tree(cache / "cpanet", wheels)
+    linked = _link_folder(cache / "cpanet", wheels)
     place.parent.mkdir(parents=True, exist_ok=True)
     if not ours and place.exists():
         # Jittor takes the first folder there whose name starts with "dnnl", hence the other name.
         place.rename(place.with_name(f"broken-{EXPECTED_NAME}-{os.getpid()}"))
-    _replace_link(place, tree)
+    _replace_link(place, linked)
     return library.resolve()
 
 
@@ -81,17 +81,17 @@ def release(cache: Path) -> Path:
     return cache / "mkl" / EXPECTED_NAME
 
 
-def _link_tree(folder: Path, wheels: Wheels) -> Path:
+def _link_folder(folder: Path, wheels: Wheels) -> Path:
     """The wheels as an unpacked release (``include/``, ``lib/``), by links; named by where the wheels lie."""
     key = hashlib.sha256(f"{wheels.library}\n{wheels.include}".encode()).hexdigest()[:12]
-    tree = folder / f"onednn-{key}"
-    if (tree / "lib" / "libmkldnn.so").is_file() and (tree / "include" / "dnnl.hpp").is_file():
-        return tree
+    linked = folder / f"onednn-{key}"
+    if (linked / "lib" / "libmkldnn.so").is_file() and (linked / "include" / "dnnl.hpp").is_file():
+        return linked
     # .so.2 is the name inside the library
     links = {f"lib/{name}": wheels.library for name in ("libmkldnn.so", "libdnnl.so", "libdnnl.so.2")}
     # not the folder: other packages' headers lie there too
     links.update({f"include/{header.name}": header for header in wheels.include.glob("dnnl*.h*")})
-    return make_folder(tree, {**links, "include/oneapi": wheels.include / "oneapi"})
+    return make_folder(linked, {**links, "include/oneapi": wheels.include / "oneapi"})
 
 
 def _replace_link(link: Path, target: Path) -> None:

@@ -46,16 +46,16 @@ def calm_compilation(jittor_utils: Any, verbose: bool, announce: Callable[[], No
     """
 
     @cache
-    def say() -> None:
+    def report() -> None:
         print(CALM_LINE, file=sys.stderr, flush=True)
         announce()
 
     if not verbose:
         jittor_utils.LOG.log_silent = 1
         original = jittor_utils.DelayProgress
-        jittor_utils.DelayProgress = lambda message, count: _CalmProgress(say)
+        jittor_utils.DelayProgress = lambda message, count: _CalmProgress(report)
     if not any(Path(jittor_utils.cache_path).glob("**/jittor_core*.so")):
-        say()
+        report()
     try:
         yield
     finally:
@@ -67,13 +67,13 @@ def calm_compilation(jittor_utils: Any, verbose: bool, announce: Callable[[], No
 class _CalmProgress:
     """Stands in for ``jittor_utils.DelayProgress``: after two seconds, as there, says the one line."""
 
-    def __init__(self, say: Callable[[], None]) -> None:
-        self.say = say
+    def __init__(self, report: Callable[[], None]) -> None:
+        self.report = report
         self.start = time.monotonic()
 
     def update(self, index: int) -> None:
         if time.monotonic() - self.start > 2:
-            self.say()
+            self.report()
 
 
 def stop_compile_pool(jittor_utils: Any) -> None:

@@ -150,7 +150,7 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
     chosen = "cuda" if report.usable and jittor.has_cuda else "cpu"
     jittor.flags.use_cuda = 1 if chosen == "cuda" else 0
     if chosen == "cuda":
-        _settle_on_cuda(jittor, report)
+        _configure_cuda(jittor, report)
     return Runtime(
         device=chosen,
         why_not_cuda="" if chosen == "cuda" else why_not,
@@ -173,7 +173,7 @@ def _for_cuda(report: CudaReport, folder: Path) -> tuple[Path | None, Path | Non
     return assemble(toolkit, folder), patches.present(folder)
 
 
-def _settle_on_cuda(jittor: Any, report: CudaReport) -> None:
+def _configure_cuda(jittor: Any, report: CudaReport) -> None:
     # 1, Jittor's choice, fetches what is uploaded from the device first: two waits for all that was launched before
     jittor.flags.use_cuda_host_allocator = 0
     if report.driver is not None:

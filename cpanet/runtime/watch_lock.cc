@@ -52,16 +52,16 @@ std::string holder(int descriptor) {
     return "another process";
 }
 
-void watch(double say_after, double end_after) {
+void watch(double report_after, double end_after) {
     using Clock = std::chrono::steady_clock;
     auto since = Clock::now();
-    bool said = false;
+    bool reported = false;
     while (true) {
         std::this_thread::sleep_for(std::chrono::seconds(1));
         int descriptor = awaited();
         if (descriptor < 0) {
             since = Clock::now();
-            said = false;
+            reported = false;
             continue;
         }
         double waited = std::chrono::duration<double>(Clock::now() - since).count();
@@ -73,20 +73,20 @@ void watch(double say_after, double end_after) {
             std::fflush(stderr);
             _exit(2);
         }
-        if (!said && waited >= say_after) {
+        if (!reported && waited >= report_after) {
             std::fprintf(stderr, "Waiting for %s, held by %s…\n", name_of(descriptor).c_str(),
                          holder(descriptor).c_str());
-            said = true;
+            reported = true;
         }
     }
 }
 
 }  // namespace
 
-extern "C" void cpanet_watch_lock(double say_after, double end_after) {
+extern "C" void cpanet_watch_lock(double report_after, double end_after) {
     sigset_t all, before;  // signals are for the threads that were there before
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    std::thread(watch, say_after, end_after).detach();
+    std::thread(watch, report_after, end_after).detach();
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }

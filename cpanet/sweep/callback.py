@@ -80,7 +80,7 @@ class Sweep(Callback):
         )
         write_atomically(directory / table_spec.FILE, table_spec.dump(table).encode())
         plan.write(directory, planned)
-        _say_plan(config, directory, planned)
+        _print_plan(config, directory, planned)
         _running[:] = [directory]
         if "submitit" in str(config.hydra.launcher._target_):
             _outlive_lost_jobs(config)
@@ -319,7 +319,7 @@ def _check_origin(directory: Path, jobs: Sequence[Composed]) -> None:
             )
 
 
-def _say_plan(config: DictConfig, directory: Path, planned: plan.Plan) -> None:
+def _print_plan(config: DictConfig, directory: Path, planned: plan.Plan) -> None:
     twice = sum(job.duplicate_of is not None for job in planned.jobs)
     text = (
         f"{planned.count} jobs"

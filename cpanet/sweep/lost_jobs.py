@@ -30,7 +30,7 @@ def waiting_for_all(
     """
 
     @functools.wraps(results)
-    def recorded(job: Any) -> Any:
+    def results_and_losses(job: Any) -> Any:
         try:
             return results(job)
         except lost:
@@ -41,7 +41,7 @@ def waiting_for_all(
             record(directory, config, next((log for log in logs if log.is_file()), None))
             return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=float("nan"))]
 
-    return recorded
+    return results_and_losses
 
 
 def record_begun(sweep: Path, directories: Sequence[str]) -> None:

@@ -23,21 +23,21 @@ class Progress:
         self._console = Console(highlight=False, soft_wrap=True)
 
     def started(self) -> None:
-        self._say("bold", f"{self._head}: starting ({self._state()})")
+        self._print("bold", f"{self._head}: starting ({self._state()})")
 
     def completed(self, score: float) -> None:
-        self._say("green", f"{self._head}: best mIoU {score:.4f} ({self._state()})")
+        self._print("green", f"{self._head}: best mIoU {score:.4f} ({self._state()})")
 
     def skipped(self, score: float) -> None:
-        self._say("dim", f"{self._head}: best mIoU {score:.4f}, completed before")
+        self._print("dim", f"{self._head}: best mIoU {score:.4f}, completed before")
 
     def duplicate(self, original: str) -> None:
-        self._say("dim", f"{self._head}: computes the same as {original}, which is run once for both")
+        self._print("dim", f"{self._head}: computes the same as {original}, which is run once for both")
 
     def failed(self, reason: str) -> None:
-        self._say("red", f"{self._head}: failed: {reason} ({self._state()})")
+        self._print("red", f"{self._head}: failed: {reason} ({self._state()})")
 
-    def _say(self, style: str, line: str) -> None:
+    def _print(self, style: str, line: str) -> None:
         self._console.print(escape(line), style=style)
 
     def _state(self) -> str:

@@ -47,7 +47,7 @@ def plain(config: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Tally:
+class SweepTally:
     """Jobs by how they ended, and the seconds that the completed ones took."""
 
     jobs: int
@@ -57,7 +57,7 @@ class Tally:
     seconds: float
 
 
-def tally(sweep: Path, directories: Iterable[str] = ()) -> Tally:
+def tally(sweep: Path, directories: Iterable[str] = ()) -> SweepTally:
     """The state of a sweep from what its runs have written; a duplicate of a failed run has failed.
 
     ``directories``: of its jobs; where these are not known beforehand, those that are there count.
@@ -77,4 +77,4 @@ def tally(sweep: Path, directories: Iterable[str] = ()) -> Tally:
         elif status == "completed":
             statuses["duplicate" if own is not meant else "completed"] += 1
             seconds += float(own.get("wall_seconds") or 0.0) if own is meant else 0.0
-    return Tally(len(names), statuses["completed"], statuses["duplicate"], tuple(failed), seconds)
+    return SweepTally(len(names), statuses["completed"], statuses["duplicate"], tuple(failed), seconds)

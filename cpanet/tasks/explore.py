@@ -16,7 +16,7 @@ from cpanet.data import DefectDataset
 from cpanet.data.memory import dataset_of
 from cpanet.errors import UserError
 from cpanet.explore.episodes import episodes_file, read_episodes
-from cpanet.explore.session import Query, Session, Support
+from cpanet.explore.session import QueryPicture, Session, Support
 from cpanet.runtime.gradio_import import import_gradio
 from cpanet.tasks.input_checks import check_checkpoint, segmenter_of
 
@@ -46,11 +46,11 @@ def run(config: ExploreConfig, directory: Path, resume: bool = False) -> float:
 def start(config: ExploreConfig, directory: Path) -> tuple[Any, str]:
     """The page's server, in threads of its own, and its address. Raises UserError where Gradio or the port is missing."""
     import_gradio(directory / "uploads")
-    from cpanet.explore.page import launch, layout
+    from cpanet.explore.page import build_page, launch
 
     section = config.explore
     port = free_port(section.host, section.port)
-    app = layout(open_session(config), directory / "masks", title(config))
+    app = build_page(open_session(config), directory / "masks", title(config))
     return app, launch(app, section.host, port, section.max_upload_mb, section.browser)
 
 
@@ -71,7 +71,7 @@ def open_session(config: ExploreConfig) -> Session:
 def warm_up(session: Session) -> None:
     """Compile what a prediction needs, once in a lifetime, before somebody waits for it."""
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    session.segment([Support(picture, picture[..., 0] > 127)], [Query("first", picture)])
+    session.segment([Support(picture, picture[..., 0] > 127)], [QueryPicture("first", picture)])
 
 
 def find_dataset(config: ExploreConfig) -> DefectDataset | None:

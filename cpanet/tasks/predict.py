@@ -41,7 +41,7 @@ from cpanet.tasks.input_checks import check_checkpoint, segmenter_of
 
 DISAGREES = 0.25  # of the other supports' IoU, below which a support is named
 UNSEEN = 0.05  # IoU of every support by the others, below which they say nothing about each other
-SAY_EVERY = 30.0  # seconds, where there is no terminal to draw a bar on
+LOG_EVERY = 30.0  # seconds, where there is no terminal to draw a bar on
 
 
 @dataclass
@@ -139,16 +139,16 @@ def run(config: PredictConfig, directory: Path, resume: bool = False) -> float:
     log(threshold_sentence(segmenter))
     limit = limit_on_clean(config, segmenter, supports)
     fitted = Fitted(segmenter, supports, segmenter.agreement(), limit, warning)
-    say_agreement(fitted)
+    log_agreement(fitted)
     category = options.category or supports.category or "defect"
     tally, status = Tally(), "interrupted"
     try:
         outputs = Outputs(directory, category, options.overlays, options.probabilities)
-        with outputs, progress(len(queries), "pictures") as say_done:
+        with outputs, progress(len(queries), "pictures") as report_done:
             hashes = support_hashes(config.support)
             for batch in read(queries, hashes, segmenter, outputs.skip, tally, supports.value_range):
                 mark(batch, fitted, outputs, tally, config)
-                say_done(tally.predicted + tally.skipped)
+                report_done(tally.predicted + tally.skipped)
         status = "completed" if tally.predicted else "failed"
     finally:
         result = summary(config, fitted, tally, status, time.perf_counter() - started)
@@ -157,7 +157,7 @@ def run(config: PredictConfig, directory: Path, resume: bool = False) -> float:
         raise UserError(
             f"none of the {len(queries)} pictures can be used (skipped.csv): {tally.first_reason}."
         )
-    say_end(tally, directory)
+    log_end(tally, directory)
     return tally.iou
 
 
@@ -201,7 +201,7 @@ def threshold_sentence(segmenter: Segmenter) -> str:
     )
 
 
-def say_agreement(fitted: Fitted) -> None:
+def log_agreement(fitted: Fitted) -> None:
     """How well each support is marked from the others, and which of them stand apart."""
     if not fitted.agreement:
         return
@@ -233,10 +233,10 @@ def limit_on_clean(config: PredictConfig, segmenter: Segmenter, supports: Suppor
     def skip(query: Query, reason: str) -> None:
         log(f"warning: clean picture {printable(query.name)} {reason}: left out", style="bold yellow")
 
-    with progress(len(queries), "clean pictures") as say_done:
+    with progress(len(queries), "clean pictures") as report_done:
         for batch in read(queries, set(), segmenter, skip, tally, supports.value_range):
             scores += [image_score(p) for p in segmenter.predict_proba([p.image for p in batch])]
-            say_done(len(scores) + tally.skipped)
+            report_done(len(scores) + tally.skipped)
     if not scores:
         raise UserError(
             f"clean={printable(config.clean)}: none of the {len(queries)} pictures can be used: {tally.first_reason}."
@@ -334,7 +334,7 @@ def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
     if current_process().name != "MainProcess":
         yield lambda done: None
     elif not console.is_terminal:
-        yield Lines(total, what).say
+        yield Lines(total, what).report
     else:
         with Progress(
             TextColumn(what),
@@ -351,18 +351,18 @@ def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
 
 
 class Lines:
-    """Progress as lines, every SAY_EVERY seconds at most; ``clock`` gives seconds."""
+    """Progress as lines, every LOG_EVERY seconds at most; ``clock`` gives seconds."""
 
     def __init__(self, total: int, what: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.total, self.what, self._clock = total, what, clock
-        self._began = self._said = clock()
+        self._began = self._logged = clock()
 
-    def say(self, done: int) -> None:
+    def report(self, done: int) -> None:
         """``done`` pictures are done."""
         now = self._clock()
-        if now - self._said < SAY_EVERY or not 0 < done < self.total:
+        if now - self._logged < LOG_EVERY or not 0 < done < self.total:
             return
-        self._said = now
+        self._logged = now
         left = (now - self._began) * (self.total - done) / done
         log(
             f"{done} of {self.total} {self.what}, about {left / 60:.0f} min left"
@@ -405,7 +405,7 @@ def summary(
     }
 
 
-def say_end(tally: Tally, directory: Path) -> None:
+def log_end(tally: Tally, directory: Path) -> None:
     """Log the results in a few lines."""
     log(f"{tally.predicted} pictures, {tally.marked} of them with a defect → {directory}")
     if tally.compared:

@@ -1,4 +1,4 @@
-"""How far a run has come, as numbers alone: what its checkpoint keeps beside the weights."""
+"""The progress of a run, as numbers alone: what its checkpoint keeps beside the weights."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ class Trainer:
 
 
 class StopCondition:
-    """Whether training should pause: when asked to stop, or ``seconds`` or ``steps`` after the start.
+    """Condition of a pause in training: a stop was asked for, or ``seconds`` or ``steps`` have passed since the start.
 
     Not before a step has been taken, unless asked to stop.
     """

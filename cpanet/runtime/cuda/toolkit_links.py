@@ -16,21 +16,21 @@ from cpanet.runtime.links import make_folder, stand_for
 
 
 def assemble(toolkit: Toolkit, folder: Path) -> Path:
-    """The tree for ``toolkit``, below ``folder``; its ``nvcc``. Made once, and again when a piece has changed.
+    """The folder of links for ``toolkit``, below ``folder``; its ``nvcc``. Made once, and again when a piece has changed.
 
     Call it under the import lock.
     """
     wanted = links(toolkit)
-    tree = folder / f"cuda-{_key(toolkit, wanted)}"
-    nvcc = tree / "bin" / "nvcc"
-    if nvcc.is_file() and all((tree / name).exists() for name in wanted):
+    linked = folder / f"cuda-{_key(toolkit, wanted)}"
+    nvcc = linked / "bin" / "nvcc"
+    if nvcc.is_file() and all((linked / name).exists() for name in wanted):
         return nvcc
-    make_folder(tree, wanted, {"bin/nvcc": stand_for(toolkit.nvcc)})
+    make_folder(linked, wanted, {"bin/nvcc": stand_for(toolkit.nvcc)})
     return nvcc
 
 
 def links(toolkit: Toolkit) -> dict[str, Path]:
-    """Names in the tree, and what they point to; of two pieces that bring the same name the first one's."""
+    """Names in the folder of links, and what they point to; of two pieces that bring the same name the first one's."""
     found: dict[str, Path] = {}
     for piece in PIECES:
         place = toolkit.pieces[piece.name]
@@ -56,7 +56,7 @@ def _matching(piece: Piece, folder: Path, libraries: bool) -> list[Path]:
 
 
 def _key(toolkit: Toolkit, wanted: Mapping[str, Path]) -> str:
-    """Of what decides the tree: which files, where, and that they are still those (size, time of change)."""
+    """Of what decides the folder of links: which files, where, and that they are still those (size, time of change)."""
     digest = hashlib.sha256(f"{toolkit.nvcc.resolve()}\n{toolkit.version}\n".encode())
     for name, target in sorted(wanted.items()):
         status = target.stat()

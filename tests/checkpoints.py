@@ -109,6 +109,7 @@ def named_as_torch(monkeypatch):
         monkeypatch.setattr(kind, "__module__", "torch")
     monkeypatch.setattr(_rebuild_tensor_v2, "__module__", "torch._utils")
     utils._rebuild_tensor_v2 = _rebuild_tensor_v2
+    torch.Tensor = np.ndarray  # which tensorboardX asks for, where it is imported under this
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "torch._utils", utils)
 

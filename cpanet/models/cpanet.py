@@ -41,7 +41,7 @@ class CPANet(jt.nn.Module):
     feature_norm: how features are normalised before the head, see :func:`cpanet.models.feature_norm.normalise_features`.
     prior: stage of the residual prior (:class:`cpanet.models.prior.ResidualPrior`); None: none.
     seed: of the initial weights, the backbone's too, and of the dropout masks.
-    fused: the parts compute their formula's faster equivalent, where they have one, and so does the comparison.
+    fused: backbone, parts and comparison compute their formula's faster equivalent, where they have one.
 
     The parts come with any weights; they are drawn anew here. Their weights stand under ``part.name`` in files.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import threading
 import time
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ import pytest
 
 from benchmarks import compiling
 from cpanet.runtime import jt, prepare
-from cpanet.runtime.compile_operators import compile_operators_safely, header_flags
+from cpanet.runtime.compile_operators import compile_operators_safely, header_flags, wait_for_threads
 
 prepare("cpu")
 
@@ -38,6 +40,18 @@ def test_one_operator_after_the_other_where_the_hook_cannot_be_compiled(tmp_path
 def test_headers_are_read_with_the_flags_that_concern_them():
     flags = header_flags('-Wall -std=c++14 -fPIC -shared -I"/a b/src" -L"/lib" -l"core" -DHAS_CUDA -Ofast')
     assert flags == ("-std=c++14", "-I/a b/src", "-DHAS_CUDA")
+
+
+def test_the_exit_waits_for_threads_that_still_run():
+    busy = threading.Thread(
+        target=hashlib.pbkdf2_hmac, args=("sha256", b"a", b"b", 3_000_000)
+    )  # without the GIL
+    busy.start()
+    wait_for_threads(0.05)
+    assert busy.is_alive()  # not for ever
+    wait_for_threads(120)
+    busy.join(0.2)
+    assert not busy.is_alive()
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ def arguments() -> argparse.Namespace:
     options = argparse.ArgumentParser(prog="benchmarks.compiling", description=__doc__.splitlines()[0])
     options.add_argument("--processes", type=int, default=150, help="of either kind")
     options.add_argument("--out", help="JSON file (default: benchmarks/results/)")
+    options.set_defaults(overrides=[])  # for report.run: it describes no workload
     return options.parse_args()
 
 
@@ -73,6 +74,4 @@ def shown(record: dict[str, Any], console: Console) -> None:
 
 
 if __name__ == "__main__":
-    settings = arguments()
-    settings.overrides = []  # no workload
-    sys.exit(report.run("compiling", settings, measured, shown))
+    sys.exit(report.run("compiling", arguments(), measured, shown))

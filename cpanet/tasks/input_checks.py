@@ -68,7 +68,7 @@ def check_weights(config: Common) -> None:
 
 
 def check_checkpoint(config: UseConfig) -> None:
-    """Raises UserError where a checkpoint is needed and not given, or backbone weights are needed and damaged."""
+    """Raises UserError where a checkpoint, a backbone or its weights are needed and not to be had."""
     if config.checkpoint is None and config.method != "prototype":
         raise UserError(
             f"checkpoint = null: task={config.task} needs one: checkpoint=RUN_DIR or a .safetensors or .pth file; "
@@ -76,7 +76,6 @@ def check_checkpoint(config: UseConfig) -> None:
         )
     if config.checkpoint is None or config.method != "cpanet":  # a checkpoint holds the backbone's weights
         check_weights(config)
-    if config.checkpoint is None:
         check_parts(config, head=False)
 
 

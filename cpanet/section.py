@@ -54,7 +54,13 @@ class Component(Section):
             found = targets.class_of(value, cls, cls.KEY)
         except UserError as error:
             raise PydanticCustomError(NO_SUCH_CLASS, "{problem}", {"problem": str(error)}) from error
-        made = found.model_validate({key: entry for key, entry in value.items() if key != targets.KEY})
+        fields = {key: entry for key, entry in value.items() if key != targets.KEY}
+        if fields.keys() <= found.model_fields.keys():
+            made = targets.call(value[targets.KEY], fields)
+        else:
+            made = found.model_validate(
+                fields
+            )  # refuses the other keys by name, those too that mean something to Hydra
         made._target = value[targets.KEY]
         return made
 

@@ -80,12 +80,16 @@ def make(
     refused = f"{key}: {target} refuses its arguments: {{}}. It takes {signature}."
     try:
         signature.bind(**arguments)
-        return instantiate({KEY: target, "_recursive_": False, "_convert_": "all"}, **arguments)
-    except TypeError as error:
+        return call(target, arguments)
+    except (TypeError, ValueError) as error:
         raise UserError(refused.format(error)) from error
+
+
+def call(target: str, arguments: Mapping[str, Any]) -> Any:
+    """The object that Hydra makes of the class ``target``, which was looked at before. Raises what the class raises."""
+    try:
+        return instantiate({KEY: target, "_recursive_": False, "_convert_": "all"}, **arguments)
     except InstantiationException as error:
-        if isinstance(error.__cause__, (TypeError, ValueError)):
-            raise UserError(refused.format(error.__cause__)) from error
         raise (error.__cause__ or error) from None
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from cpanet import runtime
 from cpanet.report import table_spec
 from cpanet.sweep import lost_jobs
+from cpanet.tasks.input_checks import check_parts
 from tests.hydra_app import REPO, options, run_recorded
 from tests.sweep_runs import TINY, only, pretend, results
 
@@ -54,7 +56,7 @@ def test_a_published_table_is_one_command(name: str, jobs: int, ran: int, tmp_pa
     assert len(done) == ran
 
 
-def test_every_sweep_file_is_a_layout_with_seeds_and_a_reference_in_its_axes() -> None:
+def test_every_sweep_file_is_a_table_with_seeds_and_a_reference_in_its_axes() -> None:
     names = {path.stem for path in (REPO / "sweeps").glob("*.yaml")}
     assert names == options("sweep") == {"modules", "loss_k", "backbones", "protocol", "folds"}
     for name in names:
@@ -197,6 +199,50 @@ def test_a_job_with_a_bad_value_fails_alone(tmp_path: Path, capfd: pytest.Captur
     assert [c.loss.k for c, _ in jobs] == [0.2, 0.4]
     assert "loss.k = -1" in results(directory)["loss.k=-1"]["reason"]
     assert "loss.k = -1" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (["backbone=resnet50", "backbone.depth=99"], "depth = 99: must be one of 50, 101, 152"),
+        (["ablation.decoder._target_=cpanet.models.MaskedAverage"], "must be a class that derives from"),
+        (["ablation.prototype._target_=cpanet.models.Missing"], "there is no such class"),
+        (["+recipe.optimizer._partial_=true"], "recipe.optimizer._partial_: unknown key"),
+        (["backbone.weights=missing.safetensors"], "missing.safetensors"),
+    ],
+)
+def test_what_no_job_can_be_made_of_is_refused_in_the_plan(
+    typed: list[str], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runtime.prepare("cpu")  # a class that is no option is asked, and recorded runs start no Jittor
+    status, jobs = run_recorded(tmp_path, "-m", "data=embedded", "device=cpu", "seed=0,1", *typed)
+    assert (status, jobs) == (2, [])
+    assert says in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_whose_part_cannot_be_made_fails_alone(tmp_path: Path) -> None:
+    def build(checked: Any, run_dir: Path) -> float:
+        check_parts(checked, head=True)
+        return pretend(checked, run_dir)
+
+    runtime.prepare("cpu")
+    typed = "ablation.decoder._target_=cpanet.models.ConvDecoder,cpanet.models.MaskedAverage"
+    status, _, directory = sweep(tmp_path, "-m", typed, experiment=build)
+    completed, failed = results(directory).values()
+    assert (status, completed["status"], failed["status"]) == (1, "completed", "failed")
+    assert "must be a class that derives from" in failed["reason"]
+
+
+def test_the_file_of_a_table_of_an_earlier_version_is_told_its_first_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own" / "sweep" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("# @package hydra.callbacks.sweep.layout\nname: mine\n")
+    status, jobs = run_recorded(tmp_path, "--config-dir", str(tmp_path / "own"), "-m", "sweep=mine", "seed=0")
+    assert (status, jobs) == (2, [])
+    assert "# @package hydra.callbacks.sweep.table" in capfd.readouterr().err
 
 
 def test_an_interrupted_sweep_stops(tmp_path: Path) -> None:

@@ -97,6 +97,10 @@ class ConfigLoader(ConfigLoaderImpl):
     ) -> DictConfig:
         config = self.compose(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         refuse_names(overrides)
+        if OmegaConf.select(config, "hydra.callbacks.sweep.layout"):  # as earlier versions called it
+            raise CompositionError(
+                "sweep: the first line of its file must now be: # @package hydra.callbacks.sweep.table"
+            )
         targets.allow(targets.targets_of(OmegaConf.to_container(config, resolve=False)))
         if run_mode == RunMode.RUN:  # a sweep's own configuration is no job: each job resolves its own
             try:
@@ -110,7 +114,7 @@ class ConfigLoader(ConfigLoaderImpl):
                 raise CompositionError(str(error).strip()) from error
             except OmegaConfBaseException as error:
                 raise CompositionError(str(error).strip().splitlines()[0]) from error
-        elif OmegaConf.select(config, "hydra.callbacks.sweep.layout"):
+        elif OmegaConf.select(config, "hydra.callbacks.sweep.table"):
             with (
                 read_write(config.hydra),
                 open_dict(config.hydra),

@@ -1,4 +1,4 @@
-"""Layout of a sweep's table, as plain data: ``<sweep directory>/sweep.yaml``.
+"""Axes, rows and columns of a sweep's table, as plain data: ``<sweep directory>/sweep.yaml``.
 
 A sweep's declaration under ``sweeps/`` holds the same keys; the copy in the sweep's directory says what was asked for
 (the axes and seeds of that command), so that the table needs nothing else. An example::

@@ -45,7 +45,7 @@ def as_sweep(values: Sequence[Scalar]) -> str:
 def table_of(
     declaration: TableSpec | None, typed: Sequence[Override], key_of: Callable[[str], str]
 ) -> TableSpec:
-    """The layout of the table of this command: declared, or by what varies.
+    """The table of this command, as it was declared or by what varies.
 
     Of a declared table the axes hold the values that were asked for; what varies beside them becomes columns.
     Without a declaration the last key that varies becomes the columns and all others rows (``fold`` always columns).

@@ -35,7 +35,7 @@ from cpanet.report.table_spec import TableSpec
 from cpanet.sweep import axes, lost_jobs, plan, results
 from cpanet.sweep.progress import Watch
 from cpanet.tasks import USE_EPISODES
-from cpanet.tasks.input_checks import check_folder
+from cpanet.tasks.input_checks import check_inputs
 
 # not the callback's own: callbacks are pickled and sent with the jobs
 _running: list[Path] = []  # the directory of the sweep
@@ -44,10 +44,10 @@ EXTRAS = {"joblib": "cluster", "submitit": "cluster", "optuna": "optuna"}
 
 
 class Sweep(Callback):
-    """Prepares a sweep and says how it ended. ``layout``: the content of a file of ``sweeps/``, or nothing."""
+    """Prepares a sweep and says how it ended. ``table``: the content of a file of ``sweeps/``, or nothing."""
 
-    def __init__(self, layout: DictConfig | None = None) -> None:
-        self.declared: Any = None if layout is None else OmegaConf.to_container(layout, resolve=True)
+    def __init__(self, table: DictConfig | None = None) -> None:
+        self.declared: Any = None if table is None else OmegaConf.to_container(table, resolve=True)
 
     @or_exit
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -214,13 +214,15 @@ def _compose_jobs(config: DictConfig, overrides: Sequence[Override]) -> list[Com
     lines = _grid(overrides) if grid else _corners(overrides)
     composed: list[Composed] = []
     refusal = None
+    here = str(config.hydra.launcher._target_).endswith(".BasicLauncher")
+    device = None if here else "cpu"  # where this process trains nothing, it takes no memory of a GPU
     for line in lines:
         job = _loader().load_sweep_config(config, line)
         name = str(OmegaConf.select(job, "hydra.sweep.subdir"))
         try:
             checked = check(job)
             if checked.task in USE_EPISODES:
-                check_folder(checked)
+                check_inputs(checked, device)
         except UserError as error:
             refusal = refusal or error
             composed.append((name, line, None))

@@ -23,7 +23,7 @@ from cpanet.records.result_file import dataset_facts
 from cpanet.records.run_directory import episode_rows
 from cpanet.report.statistics import Episodes, Interval, compare, estimate
 from cpanet.runtime.threads import current_threads
-from cpanet.tasks.input_checks import check_checkpoint, check_folder, read_images
+from cpanet.tasks.input_checks import check_inputs, read_images
 
 if TYPE_CHECKING:
     from cpanet import engine
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 def preflight(config: EvaluateConfig) -> None:
     """Raises UserError for a fold or a number of shots that the data set lacks, for damaged images, for no checkpoint."""
-    check_folder(config)
-    check_checkpoint(config)
+    check_inputs(config)
     read_images(config)
 
 

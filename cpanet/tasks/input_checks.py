@@ -18,6 +18,21 @@ from cpanet.errors import UserError
 from cpanet.predict.segmenter import Segmenter
 
 
+def check_inputs(config: Common, device: str | None = None) -> None:
+    """Look at what a task that uses episodes is given, but for the content of pictures.
+
+    ``device``: where Jittor is started if a class has to be asked, as in :func:`check_parts`. Raises UserError for a
+    fold or a number of shots that the data set lacks, for weights or a checkpoint that cannot be read, and for parts of
+    the network that cannot be made.
+    """
+    check_folder(config)
+    if isinstance(config, UseConfig):
+        check_checkpoint(config, device)
+    else:
+        check_weights(config)
+        check_parts(config, head=config.method == "cpanet", device=device)
+
+
 def check_folder(config: Common) -> None:
     """Look into the data set's folder, names only. Raises UserError where fold or shot do not fit it."""
     if config.data.root is None or config.data.synthetic:
@@ -45,17 +60,20 @@ def read_images(config: Common) -> None:
         dataset_of(config.data, config.shot)
 
 
-def check_parts(config: Common, head: bool) -> None:
+def check_parts(config: Common, head: bool, device: str | None = None) -> None:
     """Raises UserError for a backbone, and with ``head`` for a part of the head, that cannot be made from its section.
 
-    Options as they stand in ``conf/`` can be made; for any other Jittor is started, whose classes they are.
+    Options as they stand in ``conf/`` can be made; for any other Jittor is started, whose classes they are: on
+    ``device``, else on the one that the configuration asks for.
     """
     values = config.model_dump()
     if options.offers("backbone", values["backbone"]) and (
         not head or options.offers("ablation", values["ablation"])
     ):
         return
-    runtime.prepare(config.device, config.log.verbose, precision=config.precision)
+    runtime.prepare(
+        device or config.device, config.log.verbose, precision=None if device else config.precision
+    )
     from cpanet import models
 
     models.check_parts(values, head)
@@ -67,7 +85,7 @@ def check_weights(config: Common) -> None:
         check_file(Path(config.backbone.weights).expanduser())
 
 
-def check_checkpoint(config: UseConfig) -> None:
+def check_checkpoint(config: UseConfig, device: str | None = None) -> None:
     """Raises UserError where a checkpoint, a backbone or its weights are needed and not to be had."""
     if config.checkpoint is None and config.method != "prototype":
         raise UserError(
@@ -76,7 +94,7 @@ def check_checkpoint(config: UseConfig) -> None:
         )
     if config.checkpoint is None or config.method != "cpanet":  # a checkpoint holds the backbone's weights
         check_weights(config)
-        check_parts(config, head=False)
+        check_parts(config, head=False, device=device)
 
 
 def segmenter_of(config: UseConfig, **settings: Any) -> Segmenter:

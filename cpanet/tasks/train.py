@@ -10,15 +10,13 @@ from pathlib import Path
 from cpanet import runtime
 from cpanet.config import Config
 from cpanet.records import RunDirectory
-from cpanet.tasks.input_checks import check_folder, check_parts, check_weights, read_images
+from cpanet.tasks.input_checks import check_inputs, read_images
 
 
 def preflight(config: Config) -> None:
     """Raises UserError for a fold or a number of shots that the data set lacks, for damaged images and weights, for parts of
     the network that cannot be made."""
-    check_folder(config)
-    check_weights(config)
-    check_parts(config, head=config.method == "cpanet")
+    check_inputs(config)
     read_images(config)
 
 

@@ -27,7 +27,7 @@ from cpanet.cli.explain import CompositionError, explain
 from cpanet.cli.naming import latest, run_name
 from cpanet.cli.numbers import as_choice
 from cpanet.config import defaults, resume
-from cpanet.config.keys import leaves
+from cpanet.config.keys import leaves, resolved
 from cpanet.console import program
 from cpanet.data import DataSet, FSSD12Set
 from cpanet.errors import UserError
@@ -177,25 +177,26 @@ class ConfigLoader(ConfigLoaderImpl):
         return [as_choice(override, repo) for override in parsed], repo
 
 
-NAMES = {
-    "data.name": "data",
-    "backbone.name": "backbone",
-    "ablation.name": "ablation",
-    "protocol.name": "protocol",
-    "recipe.name": "recipe",
-    "recipe.optimizer.name": "recipe/optimizer",
-    "recipe.schedule.name": "recipe/schedule",
-    "recipe.episodes.name": "recipe/episodes",
-}
+_NAMED = (
+    "data",
+    "backbone",
+    "ablation",
+    "protocol",
+    "recipe",
+    "recipe/optimizer",
+    "recipe/schedule",
+    "recipe/episodes",
+)
+NAMES = {f"{group.replace('/', '.')}.name": group for group in _NAMED}
 
 
 def refuse_names(overrides: list[str]) -> None:
     """Raises CompositionError for a key that says what a group chose and, set by itself, would change nothing."""
     for text in overrides:
-        group = NAMES.get(text.lstrip("+~").split("=")[0])
-        if group is not None:
+        key = text.lstrip("+~").split("=")[0]
+        if key in NAMES:
             raise CompositionError(
-                f"{text}: {group.replace('/', '.')}.name only says what was chosen. To choose: {group}=OPTION."
+                f"{text}: {key} only says what was chosen. To choose: {NAMES[key]}=OPTION."
             )
 
 
@@ -236,9 +237,10 @@ def resumed(
         if composed.data.name == "auto":  # it has become what was recorded
             with open_dict(composed):
                 composed.data.update({key: values["data"].get(key) for key in ("name", targets.KEY)})
-    wanted = leaves(plain(after))
-    changed = {key for key, value in leaves(plain(before)).items() if wanted.get(key) != value}
-    conflicts = [text for text in resume.differences(values, plain(after)) if text.split(" = ")[0] in changed]
+    wanted = resolved(after)
+    typed_now = leaves(wanted)
+    changed = {key for key, value in leaves(resolved(before)).items() if typed_now.get(key) != value}
+    conflicts = [text for text in resume.differences(values, wanted) if text.split(" = ")[0] in changed]
     if conflicts:
         raise CompositionError(
             f"resume={directory} goes on with the configuration that was recorded. In conflict: "
@@ -251,11 +253,3 @@ def resumed(
                 OmegaConf.update(after, key, value, merge=False, force_add=True)
         after.resume = after.hydra.run.dir = str(directory.absolute())
     return after
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """A composed configuration without Hydra's part, resolved."""
-    values: Any = OmegaConf.to_container(config, resolve=False)
-    values.pop("hydra", None)
-    resolved: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
-    return resolved

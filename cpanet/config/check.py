@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import Any, Callable
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from cpanet.config.defaults import device_for
-from cpanet.config.keys import nearest, show
+from cpanet.config.keys import nearest, resolved, show
 from cpanet.config.schema import TASKS, Common, Config
 from cpanet.errors import UserError
 from cpanet.runtime import precision
@@ -24,10 +24,7 @@ def validate(config: DictConfig, further: Callable[[dict[str, Any]], list[str]] 
     problem at once.
     """
     try:
-        values: Any = OmegaConf.to_container(config.copy(), resolve=False)
-        for key in ("hydra", "resume"):  # how a run is started, not what it is
-            values.pop(key, None)
-        values = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
+        values = resolved(config, throw_on_missing=True)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the configuration cannot be resolved: {error.full_key}: {reason}.") from error

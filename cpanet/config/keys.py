@@ -24,6 +24,17 @@ def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def resolved(config: DictConfig, **options: Any) -> dict[str, Any]:
+    """What is to be run, as plain data with all references resolved: without Hydra's node, and without how it is started.
+
+    ``options`` are those of ``OmegaConf.to_container``.
+    """
+    values: Any = OmegaConf.to_container(config, resolve=False)
+    own = OmegaConf.create({key: value for key, value in values.items() if key not in ("hydra", "resume")})
+    found: Any = OmegaConf.to_container(own, resolve=True, **options)
+    return found
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that ``word`` was probably meant to be: by spelling, else by a shared last part."""
     known = list(known)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cpanet.config.keys import resolved
 from cpanet.records.result_file import FILE, DamagedResult, read_result, write_result
 
 
@@ -35,15 +36,13 @@ def score(result: dict[str, Any] | None) -> float:
     return float(result["best"]["miou"])
 
 
-def plain(config: Any) -> Any:
+def plain(config: DictConfig) -> dict[str, Any]:
     """A configuration as far as it can be resolved, for the record: it may be what is wrong."""
     try:
-        values: Any = OmegaConf.to_container(config, resolve=True)
+        return resolved(config)
     except OmegaConfBaseException:
-        values = OmegaConf.to_container(config, resolve=False)
-    for key in ("resume", "hydra"):
-        values.pop(key, None)
-    return values
+        values: Any = OmegaConf.to_container(config, resolve=False)
+        return {key: value for key, value in values.items() if key not in ("resume", "hydra")}
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class DataSection(Component):
     synthetic: ClassVar[bool] = False  # drawn: needs no ``root``, and profile=auto takes it for a trial
 
     name: Text
+    label: Optional[Text] = None  # in tables; None: the name
     root: Optional[Text] = None
     image_size: Annotated[int, Field(ge=32, le=1024), AfterValidator(_multiple_of_8)]
     workers: Annotated[int, Field(ge=0, le=256)] = 0

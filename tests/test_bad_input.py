@@ -88,8 +88,8 @@ def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]:
             yield Key(prefix + name, kind)
 
 
-# a published row's label is its own; a section that names classes has no single value
-KEYS = [key for key in keys() if key.name not in (*NAMES, "ablation.label")]
+# labels are the options' own; a section that names classes has no single value
+KEYS = [key for key in keys() if key.name not in (*NAMES, "ablation.label", "data.label")]
 SECTIONS = ("ablation.auxiliary", "recipe.loss.terms")
 GROUPS = (
     "task",

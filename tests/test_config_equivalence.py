@@ -25,7 +25,7 @@ SAME = {
         {"ablation": ablation("ssa"), "protocol.aux_padding": "background"},
         {"ablation": ablation("ssa")},
     ),
-    "names": ({"profile": "quick", "recipe.name": "paper"}, {}),
+    "names": ({"profile": "quick", "recipe.name": "paper", "data.label": "FSSD-12"}, {}),
     "workers, logs, checkpoints": (
         {"data.workers": 7, "log.overlays": 0, "checkpoint.every_minutes": 1.0},
         {},

@@ -144,7 +144,7 @@ def test_data_auto_is_fssd12_where_it_is_found(tmp_path: Path, monkeypatch: pyte
     typed = compose(f"data.root={tmp_path}").data
     monkeypatch.setenv("FSSD12_ROOT", str(tmp_path))
     for data in (typed, compose().data, compose("data=fssd12").data):
-        assert (data.name, data.root) == ("fssd12", str(tmp_path))
+        assert (data.name, data.label, data.root) == ("fssd12", "FSSD-12", str(tmp_path))
     assert compose("data=embedded").data.root is None
 
 

@@ -153,7 +153,7 @@ def test_run_py_takes_it_as_typed(command, places, tmp_path, capsys):
         status, recorded = run_recorded(tmp_path, *arguments)
         assert (status, len(recorded)) == (0, 1)
         return
-    with mock.patch("cpanet.tasks.run", return_value=0.5) as task, mock.patch("cpanet.runtime.prepare"):
+    with mock.patch("cpanet.tasks.run", return_value=0.5) as task:
         assert run_here(tmp_path, *arguments) == 0
     assert f"task={task.call_args.args[0].task}" in command
 

@@ -206,7 +206,7 @@ def test_pictures_of_any_name_are_predicted(tmp_path: Path) -> None:
         f"query={NAME}/b",
         f"predict.category={NAME}",
     )
-    with mock.patch.object(tasks, "run", return_value=0.5) as task, mock.patch("cpanet.runtime.prepare"):
+    with mock.patch.object(tasks, "run", return_value=0.5) as task:
         assert run_here(tmp_path, *command, f"hydra.run.dir={NAME}/out, 1") == 0
     checked, directory = task.call_args.args[:2]
     assert (checked.support, checked.query) == (str(folder / "a"), str(folder / "b"))

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from cpanet import runtime
 from cpanet.report import table_spec
 from cpanet.sweep import lost_jobs
 from cpanet.tasks.input_checks import check_parts
@@ -214,7 +213,6 @@ def test_a_job_with_a_bad_value_fails_alone(tmp_path: Path, capfd: pytest.Captur
 def test_what_no_job_can_be_made_of_is_refused_in_the_plan(
     typed: list[str], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    runtime.prepare("cpu")  # a class that is no option is asked, and recorded runs start no Jittor
     status, jobs = run_recorded(tmp_path, "-m", "data=embedded", "device=cpu", "seed=0,1", *typed)
     assert (status, jobs) == (2, [])
     assert says in capfd.readouterr().err
@@ -226,7 +224,6 @@ def test_a_job_whose_part_cannot_be_made_fails_alone(tmp_path: Path) -> None:
         check_parts(checked, head=True)
         return pretend(checked, run_dir)
 
-    runtime.prepare("cpu")
     typed = "ablation.decoder._target_=cpanet.models.ConvDecoder,cpanet.models.MaskedAverage"
     status, _, directory = sweep(tmp_path, "-m", typed, experiment=build)
     completed, failed = results(directory).values()

@@ -29,6 +29,7 @@ _NO_INFLUENCE = (
     "backbone.imagenet",  # only through the weights that were found
     "backbone.lr",  # only through recipe.optimizer.lr
     "backbone.epochs",  # only through train.epochs
+    "data.label",
     "data.workers",
 )
 # Keys that the training-free method lacks.

@@ -22,7 +22,6 @@ AXES = {
     VARIANT: "behaviour",
 }
 NO_MODULES = options.label("ablation", "none")
-DATA = {"fssd12": "FSSD-12"}
 MODULES = ("CPP", "SA", "SSA")
 
 
@@ -41,11 +40,9 @@ def value_label(
         return f"{value:.1f}"
     if axis in PATHS:
         return short_paths([value, *values])[value]
-    if axis in ("ablation", "backbone"):
+    if axis in ("ablation", "backbone", "data"):
         declared = value in options.names(axis)
         return options.label(axis, str(value)) if declared else (labels or {}).get(value, str(value))
-    if axis == "data":
-        return DATA.get(str(value), str(value))
     return str(value)
 
 

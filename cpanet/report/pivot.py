@@ -170,7 +170,7 @@ def pivot(runs: Sequence[Run], directories: Sequence[Path], reference: Overrides
         mean_over,
         _reference(spec, values, notes),
         [run for run in runs if not run.config],
-        _labels(usable, [*axes, "ablation", "backbone"]),
+        _labels(usable, [*axes, "ablation", "backbone", "data"]),
         notes,
     )
 

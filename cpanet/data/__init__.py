@@ -4,7 +4,7 @@ from cpanet.data.catalog import Layout, equal_runs, examine, load_dataset, resol
 from cpanet.data.dataset import DefectDataset, Split
 from cpanet.data.episodes import Episode, test_episodes, train_episodes
 from cpanet.data.images import read_image, value_range_of
-from cpanet.data.loader import Batch, EpisodeLoader, make_batch, test_batch
+from cpanet.data.loader import Batch, EpisodeLoader, test_batch
 from cpanet.data.pseudo import EpisodeChanges
 from cpanet.data.sets import DataSet, EmbeddedSet, Folder, FSSD12Set, Metal8Set
 
@@ -24,7 +24,6 @@ __all__ = [
     "equal_runs",
     "examine",
     "load_dataset",
-    "make_batch",
     "read_image",
     "resolve_auto",
     "test_batch",

@@ -1,62 +1,45 @@
-"""The loop of a data worker: read a task, fill a slot of shared memory, answer; end when the input ends."""
+"""The loop of a data worker: read a task, fill a slot of shared memory, answer; end when the connection ends."""
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
+import pickle
 import signal
-import sys
 import traceback
-from typing import Any
+from dataclasses import replace
+from multiprocessing.connection import Connection
 
 import cv2
-import numpy as np
 
-from cpanet import targets
-from cpanet.data.loader import batch_shapes, batch_views, fill_episode
-from cpanet.recipe.episodes import EpisodeTransform
+from cpanet.data.loader import views
 
 
-def _images(fd: int, sizes: list[list[int]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Views of the shared images and masks; see ``loader._share_images``."""
-    memory = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
-    images: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
-    offset = 0
-    for height, width in sizes:
-        images.append(np.ndarray((height, width, 3), np.uint8, memory, offset))
-        masks.append(np.ndarray((height, width), np.uint8, memory, offset + 3 * height * width))
-        offset += 4 * height * width
-    return images, masks
-
-
-def main() -> None:
-    """Serve tasks from standard input until it ends: the parent closed it, or is gone."""
+def serve(connection_fd: int, setup_fd: int, images_fd: int, slots_fd: int) -> None:
+    """Serve tasks from the connection until it ends: the parent closed it, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)  # the cores belong to the training step
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # whatever a library prints must not get between the answers
-    setup: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
-    images, masks = _images(setup["fds"][0], setup["sizes"])
-    slots = mmap.mmap(setup["fds"][1], 0)
-    shapes = batch_shapes(setup["batch_size"], setup["shot"], setup["size"])
-    targets.allow(targets.targets_of(setup["transform"]))  # which the process that asks has checked
-    transform, labels = EpisodeTransform.model_validate(setup["transform"]), setup["labels"]
-
-    for line in sys.stdin.buffer:
-        task = json.loads(line)
-        answer = {"slot": task["slot"]}
+    os.dup2(2, 1)  # a library's prints are no output of the command
+    connection = Connection(connection_fd)
+    maker, image_shapes, batch_shapes, slot_bytes = pickle.loads(mmap.mmap(setup_fd, 0))
+    pictures = views(mmap.mmap(images_fd, 0, access=mmap.ACCESS_READ), image_shapes)
+    number = len(pictures) // 2
+    dataset = replace(maker.dataset, images=pictures[:number], masks=pictures[number:])
+    maker = replace(maker, dataset=dataset)
+    slots = mmap.mmap(slots_fd, 0)
+    while True:
         try:
-            arrays = batch_views(slots, task["slot"] * setup["slot_bytes"], shapes)
-            for row, indices in enumerate(task["episodes"]):
-                rng = np.random.default_rng(task["seeds"][row])
-                fill_episode(
-                    arrays, row, images, masks, indices, rng, setup["size"], transform, labels, setup["pool"]
-                )
+            task = connection.recv()
+        except (EOFError, OSError):
+            return
+        error = ""
+        try:
+            arrays = views(slots, batch_shapes, task["slot"] * slot_bytes)
+            for row, (indices, seed) in enumerate(zip(task["episodes"], task["seeds"])):
+                maker.fill(arrays, row, indices, seed)
         except Exception:
-            answer["error"] = traceback.format_exc()
+            error = traceback.format_exc()
         try:
-            answers.write(json.dumps(answer).encode() + b"\n")
-        except BrokenPipeError:
+            connection.send(error)
+        except OSError:
             return

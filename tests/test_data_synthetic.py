@@ -87,9 +87,9 @@ def test_a_damaged_copy_is_drawn_again(tmp_path, monkeypatch):
 
 def test_two_processes_at_once_both_find_it_whole(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from cpanet.data import examine, synthetic;"
+        "import sys; from pathlib import Path; from cpanet.data import catalog, synthetic;"
         "synthetic.PER_CLASS = 3; root = synthetic.ensure(Path(sys.argv[1]));"
-        "layout, contents = examine('embedded', root);"
+        "contents = catalog.examine(catalog.EMBEDDED, root);"
         "print(len(contents.images), len(contents.problems), contents.fingerprint)"
     )
     repo = Path(__file__).parent.parent

@@ -1,6 +1,6 @@
 """Data: files → episodes → batches. Nothing here imports Jittor."""
 
-from cpanet.data.catalog import Layout, equal_runs, examine, load_dataset, resolve_auto
+from cpanet.data.catalog import Layout, equal_runs, load_dataset, resolve_auto
 from cpanet.data.dataset import DefectDataset, Split
 from cpanet.data.episodes import Episode, test_episodes, train_episodes
 from cpanet.data.images import read_image, value_range_of
@@ -22,7 +22,6 @@ __all__ = [
     "Metal8Set",
     "Split",
     "equal_runs",
-    "examine",
     "load_dataset",
     "read_image",
     "resolve_auto",

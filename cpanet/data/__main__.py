@@ -15,19 +15,12 @@ from rich.text import Text
 
 from cpanet.console import replace_unencodable, until_closed
 from cpanet.data import importing, metal8, synthetic
-from cpanet.data.catalog import FSSD12, METAL8, NAMES, Layout, examine, looks_like
-from cpanet.data.check import MaskValues, Problem, printable
+from cpanet.data.catalog import FSSD12, METAL8, NAMES, Layout, examine, existing, find_layout, looks_like
+from cpanet.data.check import Problem, meanings_of, printable
 from cpanet.data.folder import Contents
 from cpanet.data.near import near_pairs
+from cpanet.data_section import Meanings
 from cpanet.errors import UserError
-
-
-def guess_name(root: Path) -> str:
-    """Which data set a folder holds, by its class folders."""
-    for layout in (FSSD12, METAL8):
-        if looks_like(layout, root):
-            return layout.name
-    return "folder"
 
 
 def class_table(layout: Layout, contents: Contents) -> Table:
@@ -40,19 +33,13 @@ def class_table(layout: Layout, contents: Contents) -> Table:
         folds = ", ".join(str(f) for f, fold in enumerate(layout.folds) if name in fold)
         shares = [100 * np.mean(m == 1) for m in masks]
         share = f"{min(shares):.2f}, {np.median(shares):.1f}, {max(shares):.1f}" if shares else "–"
-        table.add_row(Text(printable(name)), folds, str(len(masks)), _sizes(masks), share)
+        sizes = " × ".join(_span([m.shape[axis] for m in masks]) for axis in (1, 0)) if masks else "–"
+        table.add_row(Text(printable(name)), folds, str(len(masks)), sizes, share)
     return table
 
 
-def _sizes(masks: Sequence[np.ndarray]) -> str:
-    if not masks:
-        return "–"
-    heights, widths = [m.shape[0] for m in masks], [m.shape[1] for m in masks]
-
-    def span(values: Sequence[int]) -> str:
-        return str(min(values)) if min(values) == max(values) else f"{min(values)}–{max(values)}"
-
-    return f"{span(widths)} × {span(heights)}"
+def _span(values: Sequence[int]) -> str:
+    return "–".join(map(str, sorted({min(values), max(values)})))
 
 
 def problem_table(problems: Sequence[Problem]) -> Table:
@@ -78,15 +65,10 @@ def report_near(layout: Layout, contents: Contents) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Print the report; 0 where the data set can be used, 2 where it cannot."""
-    name = arguments.name or guess_name(arguments.root)
-    layout, contents = examine(
-        name,
-        arguments.root,
-        arguments.mask_threshold,
-        arguments.shot + 1,
-        arguments.folds,
-        arguments.mask_values,
-    )
+    root = existing(arguments.root)
+    like = (layout.name for layout in (FSSD12, METAL8) if looks_like(layout, root))
+    layout = find_layout(arguments.name or next(like, "folder"), root, arguments.folds)
+    contents = examine(layout, root, arguments.mask_threshold, arguments.shot + 1, arguments.mask_values)
     report_near(layout, contents)
     console = Console()
     console.print(class_table(layout, contents))
@@ -113,17 +95,15 @@ def import_set(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def mask_values(text: str) -> MaskValues:
+def mask_values(text: str) -> Meanings | None:
     """An argparse type: {defect: [1], ignore: [255]}."""
     try:
         read = yaml.safe_load(text)
         if not isinstance(read, dict):
             raise argparse.ArgumentTypeError(f"{text} is no mapping such as '{{defect: [1], ignore: [255]}}'")
-        found = MaskValues.of(read)
+        return meanings_of(read)
     except (yaml.YAMLError, UserError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    assert found is not None
-    return found
 
 
 def build_set(arguments: argparse.Namespace) -> int:

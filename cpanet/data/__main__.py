@@ -17,7 +17,7 @@ from cpanet.console import replace_unencodable, until_closed
 from cpanet.data import importing, metal8, synthetic
 from cpanet.data.catalog import FSSD12, METAL8, NAMES, Layout, examine, existing, find_layout, looks_like
 from cpanet.data.check import Problem, meanings_of, printable
-from cpanet.data.folder import Contents
+from cpanet.data.folder import Contents, new_folder
 from cpanet.data.near import near_pairs
 from cpanet.data_section import Meanings
 from cpanet.errors import UserError
@@ -117,7 +117,8 @@ def build_set(arguments: argparse.Namespace) -> int:
 
 def embed(arguments: argparse.Namespace) -> int:
     """Write the embedded set to a folder that does not exist yet."""
-    synthetic.write_new(arguments.out)
+    with new_folder(arguments.out) as work:
+        synthetic.write(work)
     print(f"{len(synthetic.CLASSES) * synthetic.PER_CLASS} images written to {printable(str(arguments.out))}")
     return 0
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -75,13 +74,11 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise UserError(f"{shown} exists already. Give a folder that does not, or remove it.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+            work = Path(beside) / "new"
+            work.mkdir()
             yield work
-            work.chmod(0o755)
             work.rename(target)  # replaces an empty folder
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{shown} cannot be written: {error.strerror or error}.") from None
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import struct
 import tempfile
 import zlib
@@ -360,43 +359,29 @@ def write(root: Path) -> None:
     (root / "dataset.yaml").write_text(text, "utf-8")
 
 
-def write_new(root: Path) -> None:
-    """``write`` to a folder that appears only when it is whole, so several processes may do this at once.
+def ensure(cache: Path | None = None, again: bool = False) -> Path:
+    """Folder of the embedded set below ``cache``, drawn there if it is not yet, or ``again``.
 
-    Raises ``UserError`` where ``root`` exists or cannot be written.
+    It appears only when it is whole, so several processes may do this at once. Raises UserError where it cannot be written.
     """
-    if root.exists():
-        raise UserError(f"{root} exists already. Give a folder that does not, or remove it.")
-    _draw(root, replace=False)
-
-
-def _draw(root: Path, replace: bool) -> None:
-    """As ``write_new``; without ``replace``, a folder that another process has made meanwhile is kept."""
+    root = (Path(cache) if cache is not None else user_cache()) / f"embedded-v{VERSION}"
+    if root.is_dir() and not again:
+        return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-        try:
-            write(work / "new")
-            if replace:
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as work:
+            write(Path(work, "new"))
+            if again:
                 with contextlib.suppress(FileNotFoundError):
-                    os.rename(root, work / "old")
+                    os.rename(root, Path(work, "old"))
             try:
-                os.rename(work / "new", root)
+                os.rename(Path(work, "new"), root)
             except OSError:
                 if not root.is_dir():  # otherwise another process was quicker, with the same pictures
                     raise
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"The embedded data set cannot be written to {root}: {error.strerror or error}. "
             "Make room there, or let that folder be written."
         ) from None
-
-
-def ensure(cache: Path | None = None, again: bool = False) -> Path:
-    """Folder of the embedded set below ``cache``, drawn there if it is not yet, or ``again``."""
-    root = (Path(cache) if cache is not None else user_cache()) / f"embedded-v{VERSION}"
-    if again or not root.is_dir():
-        _draw(root, replace=again)
     return root

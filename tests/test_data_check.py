@@ -117,6 +117,11 @@ def not_utf8(root: Path) -> None:
     (root / IMAGE).rename(os.fsdecode(os.fsencode(root) + b"/a/Images/\xff.jpg"))
 
 
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_folder(tmp_path)
+
+
 CASES: dict[str, tuple[Change, str]] = {
     "mask missing": (lambda r: (r / MASK).unlink(), "a_1.jpg: missing mask: there is no a/GT/a_1.png"),
     "mask of another stem": (lambda r: (r / MASK).rename(r / "a/GT/a_one.png"), "missing mask"),
@@ -280,8 +285,7 @@ def test_any_bytes_end_in_a_data_set_or_in_one_message(tmp_path_factory, data):
 # --- python -m cpanet.data check ---------------------------------------------------------------------------
 
 
-def test_check_prints_a_report_and_exits_0_or_2(tmp_path, capsys):
-    root = write_folder(tmp_path)
+def test_check_prints_a_report_and_exits_0_or_2(root, capsys):
     assert main(["check", str(root)]) == 0
     out = capsys.readouterr().out
     assert "9 usable images" in out
@@ -315,8 +319,7 @@ def test_the_data_package_imports_no_jittor():
     assert ended.stdout.split() == ["False", "False"]
 
 
-def test_check_finds_a_picture_that_was_compressed_again_in_a_class_of_another_fold(tmp_path, capsys):
-    root = write_folder(tmp_path)
+def test_check_finds_a_picture_that_was_compressed_again_in_a_class_of_another_fold(root, capsys):
     image = cv2.GaussianBlur(
         np.random.default_rng(0).integers(0, 255, (80, 80, 3), dtype=np.uint8), (0, 0), 1.2
     )
@@ -335,8 +338,7 @@ def test_two_photographs_in_the_same_light_are_not_the_same_picture():
     assert near_pairs(noisy) == []
 
 
-def test_check_names_pictures_that_exif_turns(tmp_path, capsys):
-    root = write_folder(tmp_path)
+def test_check_names_pictures_that_exif_turns(root, capsys):
     Image.fromarray(picture(0)[0]).save(root / IMAGE, exif=sideways())
     assert main(["check", str(root)]) == 0
     assert f"turned by their EXIF orientation, as they are shown: {IMAGE}" in " ".join(
@@ -344,8 +346,7 @@ def test_check_names_pictures_that_exif_turns(tmp_path, capsys):
     )
 
 
-def test_check_takes_mask_values(tmp_path, capsys):
-    root = write_folder(tmp_path)
+def test_check_takes_mask_values(root, capsys):
     for path in root.glob("*/GT/*.png"):
         values = (np.asarray(Image.open(path)) > 0).astype(np.uint8)
         values[0] = 255

@@ -20,6 +20,11 @@ from tests.datasets import picture, save, write_folder
 from tests.shared import shared
 
 
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_folder(tmp_path)
+
+
 def load(root: Path, **options):
     return load_dataset("folder", root, **options)
 
@@ -42,8 +47,7 @@ def test_a_folder_is_read_with_its_classes_images_and_masks(tmp_path):
     assert abs(dataset.images[0][mask == 1].mean() - image[mask == 1].mean()) < 10  # JPEG
 
 
-def test_colours_are_red_green_blue(tmp_path):
-    root = write_folder(tmp_path)
+def test_colours_are_red_green_blue(root):
     red = np.zeros((40, 40, 3), np.uint8)
     red[..., 0] = 200
     (root / "a/Images/a_1.jpg").unlink()
@@ -66,8 +70,7 @@ def test_order_and_fingerprint_do_not_depend_on_the_file_system(tmp_path, monkey
     assert after.fingerprint == before.fingerprint
 
 
-def test_the_fingerprint_changes_with_a_file_and_with_a_name(tmp_path):
-    root = write_folder(tmp_path)
+def test_the_fingerprint_changes_with_a_file_and_with_a_name(root):
     first = load(root).fingerprint
     save(root / "a/GT/a_1.png", picture(7)[1] * 255)
     second = load(root).fingerprint
@@ -86,8 +89,7 @@ def test_other_formats_and_suffixes_in_capitals_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["Kratzer_ä_é", "划痕", "with space", "ümlaut.with.dots", "x" * 200])
-def test_file_names_of_any_kind_are_read(tmp_path, name):
-    root = write_folder(tmp_path)
+def test_file_names_of_any_kind_are_read(root, name):
     for folder, suffix in (("Images", "jpg"), ("GT", "png")):
         (root / f"a/{folder}/a_1.{suffix}").rename(root / f"a/{folder}/{name}.{suffix}")
     assert f"a/Images/{name}.jpg" in load(root).names
@@ -123,8 +125,7 @@ def test_pictures_of_16_bits_are_turned_like_others(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("colour", [False, True])
-def test_pictures_of_16_bits_share_the_range_of_the_set(tmp_path, colour):
-    root = write_folder(tmp_path)
+def test_pictures_of_16_bits_share_the_range_of_the_set(root, colour):
     image = picture(0)[0] if colour else picture(0)[0][..., 0]
     eight = load(root).fingerprint
     for number, (scale, offset) in enumerate(((16, 100), (40, 500)), 1):
@@ -146,8 +147,7 @@ def test_pictures_of_16_bits_share_the_range_of_the_set(tmp_path, colour):
 @pytest.mark.parametrize(
     ("mode", "format_"), [("F", "TIFF"), ("I", "TIFF"), ("CMYK", "JPEG"), ("CMYK", "TIFF")]
 )
-def test_pictures_of_other_kinds_are_converted(tmp_path, mode, format_):
-    root = write_folder(tmp_path)
+def test_pictures_of_other_kinds_are_converted(root, mode, format_):
     Image.fromarray(picture(0)[0]).convert(mode).save(root / "a/Images/a_1.jpg", format_)
     image = load(root).images[0]
     assert image.dtype == np.uint8
@@ -159,8 +159,7 @@ def test_pictures_of_other_kinds_are_converted(tmp_path, mode, format_):
 # --- masks -------------------------------------------------------------------------------------------------
 
 
-def test_mask_values_say_what_is_defect_and_what_is_ignored(tmp_path):
-    root = write_folder(tmp_path)
+def test_mask_values_say_what_is_defect_and_what_is_ignored(root):
     for path in root.glob("*/GT/*.png"):
         values = (np.asarray(Image.open(path)) > 0).astype(np.uint8)
         values[0] = 255
@@ -194,8 +193,7 @@ def test_a_value_that_mask_values_does_not_name_is_refused(tmp_path):
         load(write_folder(tmp_path), mask_values={"defect": [1]})
 
 
-def test_a_palette_mask_in_colours_is_read_by_its_indices(tmp_path):
-    root = write_folder(tmp_path)
+def test_a_palette_mask_in_colours_is_read_by_its_indices(root):
     mask = picture(0)[1]
     image = Image.fromarray(mask, "P")
     image.putpalette([0, 0, 0, 128, 0, 0])
@@ -203,16 +201,14 @@ def test_a_palette_mask_in_colours_is_read_by_its_indices(tmp_path):
     assert np.array_equal(load(root).masks[0], mask)
 
 
-def test_a_mask_of_16_bits_is_read(tmp_path):
-    root = write_folder(tmp_path)
+def test_a_mask_of_16_bits_is_read(root):
     mask = picture(0)[1]
     (root / "a/GT/a_1.png").write_bytes(cv2.imencode(".png", mask.astype(np.uint16) * 65535)[1].tobytes())
     assert np.array_equal(load(root).masks[0], mask)
 
 
 @pytest.mark.parametrize("name", ["a_1_mask.png", "a_1.bmp", "a_1_gt.png", "a_1.tif"])
-def test_masks_of_a_near_name_are_taken_and_named(tmp_path, name):
-    root = write_folder(tmp_path)
+def test_masks_of_a_near_name_are_taken_and_named(root, name):
     (root / "a/GT/a_1.png").unlink()
     save(root / "a/GT" / name, picture(0)[1] * 255)
     dataset = load(root)
@@ -227,23 +223,20 @@ def test_a_listing_of_pictures_leaves_out_masks_and_other_files(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
-def test_images_of_other_pixel_types_become_rgb(tmp_path, mode):
-    root = write_folder(tmp_path)
+def test_images_of_other_pixel_types_become_rgb(root, mode):
     (root / "a/Images/a_1.jpg").unlink()
     Image.fromarray(picture(0)[0]).convert(mode).save(root / "a/Images/a_1.png")
     assert load(root).images[0].shape == (40, 40, 3)
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "RGB", "RGBA"])
-def test_masks_of_other_pixel_types_are_read_where_they_are_black_and_white(tmp_path, mode):
-    root = write_folder(tmp_path)
+def test_masks_of_other_pixel_types_are_read_where_they_are_black_and_white(root, mode):
     mask = picture(0)[1]
     Image.fromarray(mask * 255).convert(mode).save(root / "a/GT/a_1.png")
     assert np.array_equal(load(root).masks[0], mask)
 
 
-def test_masks_of_0_and_1_are_accepted_with_a_note(tmp_path):
-    root = write_folder(tmp_path)
+def test_masks_of_0_and_1_are_accepted_with_a_note(root):
     mask = picture(0)[1]
     save(root / "a/GT/a_1.png", mask)
     dataset = load(root)
@@ -251,15 +244,13 @@ def test_masks_of_0_and_1_are_accepted_with_a_note(tmp_path):
     assert "masks of 0 and 1 (read as 0 and 255): 1" in dataset.notes
 
 
-def test_a_mask_threshold_decides_for_soft_masks(tmp_path):
-    root = write_folder(tmp_path)
+def test_a_mask_threshold_decides_for_soft_masks(root):
     soft = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (40, 1))
     save(root / "a/GT/a_1.png", soft)
     assert np.array_equal(load(root, mask_threshold=127).masks[0], soft > 127)
 
 
-def test_stray_files_are_left_alone_and_named(tmp_path):
-    root = write_folder(tmp_path)
+def test_stray_files_are_left_alone_and_named(root):
     (root / "a/Images/Thumbs.db").write_bytes(b"x")
     (root / "a/Images/.hidden.jpg").write_bytes(b"x")
     (root / "a/Nd").mkdir()
@@ -283,8 +274,7 @@ def test_folds_are_equal_runs_of_classes(tmp_path):
     assert load(root, folds=2).folds == (("a", "b", "c"), ("d", "e"))
 
 
-def test_dataset_yaml_names_folds_classes_and_threshold(tmp_path):
-    root = write_folder(tmp_path)
+def test_dataset_yaml_names_folds_classes_and_threshold(root):
     (root / "dataset.yaml").write_text(
         "name: mine\nclasses: [c, a, b]\nfolds: [[a, c], [b]]\nmask_threshold: 3\n"
     )
@@ -321,23 +311,20 @@ def test_dataset_yaml_names_folds_classes_and_threshold(tmp_path):
         ("\x00", "cannot be read as YAML"),
     ],
 )
-def test_a_wrong_dataset_yaml_is_explained(tmp_path, text, words):
-    root = write_folder(tmp_path)
+def test_a_wrong_dataset_yaml_is_explained(root, text, words):
     (root / "dataset.yaml").write_text(text)
     with pytest.raises(UserError, match=r"dataset\.yaml") as error:
         load(root)
     assert words in str(error.value)
 
 
-def test_a_dataset_yaml_that_is_no_file_is_refused(tmp_path):
-    root = write_folder(tmp_path)
+def test_a_dataset_yaml_that_is_no_file_is_refused(root):
     os.mkfifo(root / "dataset.yaml")
     with pytest.raises(UserError, match="is not a text file"):
         load(root)
 
 
-def test_dataset_yaml_is_plain_data(tmp_path):
-    root = write_folder(tmp_path)
+def test_dataset_yaml_is_plain_data(root):
     (root / "dataset.yaml").write_text("name: ${oc.env:HOME}\n")
     assert load(root).name == "${oc.env:HOME}"
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -89,9 +90,8 @@ def import_set(arguments: argparse.Namespace) -> int:
         print(f"  {printable(name)}: {number} image{'s' * (number != 1)} with a mask")
     for note in imported.notes:
         print(f"note: {note}")
-    print(
-        f"Written to {printable(str(arguments.target))}. Next: python -m cpanet.data check {arguments.target}"
-    )
+    target = printable(str(arguments.target))
+    print(f"Written to {target}. Next: python -m cpanet.data check {arguments.target}")
     return 0
 
 
@@ -109,9 +109,8 @@ def mask_values(text: str) -> Meanings | None:
 def build_set(arguments: argparse.Namespace) -> int:
     """Build metal8 and say where it is."""
     number = metal8.build_metal8(arguments.sd900, arguments.magnetic_tile, arguments.out, arguments.sources)
-    print(
-        f"{number} images written to {printable(str(arguments.out))}: data=metal8 data.root={arguments.out}"
-    )
+    out = printable(str(arguments.out))
+    print(f"{number} images written to {out}: data=metal8 data.root={arguments.out}")
     return 0
 
 
@@ -139,39 +138,38 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m cpanet.data", description="Check and build data sets.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
+    new: dict[str, Any] = {"type": Path, "help": "folder to write, which must not exist yet"}
+
     one = commands.add_parser("check", help="report on a folder of class/Images and class/GT; exit 0 or 2")
+    one.set_defaults(function=check)
     one.add_argument("root", type=Path, metavar="ROOT", help="the folder that holds the class folders")
     one.add_argument("--name", choices=NAMES, help="which data set it is (default: by its class folders)")
-    one.add_argument(
-        "--shot", type=whole_number(1, 1000), default=1, help="classes must allow it (default 1)"
-    )
-    one.add_argument("--mask-threshold", type=whole_number(0, 254), help="grey above it is defect")
-    one.add_argument(
-        "--folds", type=whole_number(2, 1000), help="equal runs of classes, without dataset.yaml"
-    )
-    one.set_defaults(function=check)
+    shot, grey, folds = whole_number(1, 1000), whole_number(0, 254), whole_number(2, 1000)
+    one.add_argument("--shot", type=shot, default=1, help="classes must allow it (default 1)")
+    one.add_argument("--mask-threshold", type=grey, help="grey above it is defect")
+    one.add_argument("--folds", type=folds, help="equal runs of classes, without dataset.yaml")
+    such = "such as '{defect: [1], ignore: [255]}'"
+    one.add_argument("--mask-values", type=mask_values, metavar="VALUES", help=such)
 
-    one.add_argument(
-        "--mask-values", type=mask_values, metavar="VALUES", help="such as '{defect: [1], ignore: [255]}'"
-    )
-    more = commands.add_parser(
-        "import", help="make the folder layout of label-coded masks, LabelMe or COCO polygons"
-    )
-    more.add_argument("source", type=Path, metavar="SOURCE", help="a folder with images and annotations")
-    more.add_argument("target", type=Path, metavar="TARGET", help="folder to write, which must not exist yet")
-    more.set_defaults(function=import_set)
+    layouts = "make the folder layout of label-coded masks, LabelMe or COCO polygons"
+    two = commands.add_parser("import", help=layouts)
+    two.set_defaults(function=import_set)
+    two.add_argument("source", type=Path, metavar="SOURCE", help="a folder with images and annotations")
+    two.add_argument("target", metavar="TARGET", **new)
 
-    two = commands.add_parser("build", help="build a data set from public downloads")
-    two.add_argument("set", choices=["metal8"])
-    two.add_argument("--sd900", type=Path, required=True, metavar="DIR_OR_ZIP", help="SD-saliency-900")
-    two.add_argument("--magnetic-tile", type=Path, required=True, metavar="DIR_OR_ZIP")
-    two.add_argument("--sources", type=Path, default=metal8.SOURCES, metavar="CSV", help="another selection")
-    two.add_argument("out", type=Path, metavar="OUT", help="folder to write, which must not exist yet")
-    two.set_defaults(function=build_set)
+    three = commands.add_parser("build", help="build a data set from public downloads")
+    three.set_defaults(function=build_set)
+    three.add_argument("set", choices=["metal8"])
+    three.add_argument("--sd900", type=Path, required=True, metavar="DIR_OR_ZIP", help="SD-saliency-900")
+    three.add_argument("--magnetic-tile", type=Path, required=True, metavar="DIR_OR_ZIP")
+    three.add_argument(
+        "--sources", type=Path, default=metal8.SOURCES, metavar="CSV", help="another selection"
+    )
+    three.add_argument("out", metavar="OUT", **new)
 
-    three = commands.add_parser("embed", help="write the embedded set to a folder, to look at")
-    three.add_argument("out", type=Path, metavar="OUT", help="folder to write, which must not exist yet")
-    three.set_defaults(function=embed)
+    four = commands.add_parser("embed", help="write the embedded set to a folder, to look at")
+    four.set_defaults(function=embed)
+    four.add_argument("out", metavar="OUT", **new)
     return top
 
 

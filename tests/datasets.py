@@ -39,11 +39,15 @@ def tiny_dataset(classes: int = 4, per_class: int = 5, folds: int = 2) -> Defect
     )
 
 
+def encoded(suffix: str, image: np.ndarray) -> bytes:
+    """The file of an image (grey or RGB) in the format of a suffix."""
+    return cv2.imencode(suffix, image if image.ndim == 2 else image[..., ::-1])[1].tobytes()
+
+
 def save(path: Path, image: np.ndarray) -> None:
     """Write an image (grey or RGB) in the format of its suffix, whatever the characters of its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    bgr = image if image.ndim == 2 else image[..., ::-1]
-    path.write_bytes(cv2.imencode(path.suffix, bgr)[1].tobytes())
+    path.write_bytes(encoded(path.suffix, image))
 
 
 def write_folder(root: Path, classes: tuple[str, ...] = ("a", "b", "c"), per_class: int = 3) -> Path:

@@ -29,10 +29,10 @@ from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
 from cpanet.cli.loader import NAMES, ConfigLoader
 from cpanet.config.schema import Config
 from cpanet.data import memory
-from tests.datasets import picture, save, write_folder
+from tests.datasets import encoded, picture, save, write_folder
 from tests.hydra_app import run_here, run_process, run_recorded
 from tests.sweep_runs import TINY
-from tests.test_data_check import CASES, IMAGE, MASK, encoded
+from tests.test_data_check import CASES, IMAGE, MASK
 
 
 class Ending(NamedTuple):

@@ -24,7 +24,7 @@ from cpanet.data.__main__ import main
 from cpanet.data.near import near_pairs
 from cpanet.data.synthetic import png_chunk
 from cpanet.errors import UserError
-from tests.datasets import picture, save, write_folder
+from tests.datasets import encoded, picture, save, write_folder
 
 IMAGE, MASK = "a/Images/a_1.jpg", "a/GT/a_1.png"
 
@@ -59,10 +59,6 @@ def mask_of(values: np.ndarray) -> Change:
 
 def as_mode(mode: str, name: str, format_: str) -> Change:
     return lambda root: Image.fromarray(picture(0)[0]).convert(mode).save(root / name, format_)
-
-
-def encoded(suffix: str, array: np.ndarray) -> bytes:
-    return cv2.imencode(suffix, array)[1].tobytes()
 
 
 def large(width: int, height: int) -> bytes:

@@ -24,7 +24,7 @@ from cpanet.data.__main__ import main
 from cpanet.data.near import near_pairs
 from cpanet.data.synthetic import png_chunk
 from cpanet.errors import UserError
-from tests.datasets import encoded, picture, save, write_folder
+from tests.datasets import encoded, exif, labelled, picture, save, write_folder
 
 IMAGE, MASK = "a/Images/a_1.jpg", "a/GT/a_1.png"
 
@@ -90,14 +90,8 @@ def animation(root: Path) -> None:
     frames[0].save(root / IMAGE, "TIFF", save_all=True, append_images=frames[1:])
 
 
-def sideways() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
-
-
 def stored_sideways(root: Path) -> None:
-    Image.fromarray(picture(0, 20, 40)[0]).save(root / IMAGE, exif=sideways())
+    Image.fromarray(picture(0, 20, 40)[0]).save(root / IMAGE, exif=exif(6))
     save(root / MASK, picture(0, 20, 40)[1] * 255)
 
 
@@ -106,7 +100,7 @@ def same_by_exif(root: Path) -> None:
     for name in ("a", "b"):
         (root / f"{name}/Images/{name}_1.jpg").unlink()
     save(root / "a/Images/a_1.png", image)
-    Image.fromarray(np.ascontiguousarray(np.rot90(image))).save(root / "b/Images/b_1.png", exif=sideways())
+    Image.fromarray(np.ascontiguousarray(np.rot90(image))).save(root / "b/Images/b_1.png", exif=exif(6))
 
 
 def not_utf8(root: Path) -> None:
@@ -335,7 +329,7 @@ def test_two_photographs_in_the_same_light_are_not_the_same_picture():
 
 
 def test_check_names_pictures_that_exif_turns(root, capsys):
-    Image.fromarray(picture(0)[0]).save(root / IMAGE, exif=sideways())
+    Image.fromarray(picture(0)[0]).save(root / IMAGE, exif=exif(6))
     assert main(["check", str(root)]) == 0
     assert f"turned by their EXIF orientation, as they are shown: {IMAGE}" in " ".join(
         capsys.readouterr().out.split()
@@ -343,9 +337,6 @@ def test_check_names_pictures_that_exif_turns(root, capsys):
 
 
 def test_check_takes_mask_values(root, capsys):
-    for path in root.glob("*/GT/*.png"):
-        values = (np.asarray(Image.open(path)) > 0).astype(np.uint8)
-        values[0] = 255
-        save(path, values)
+    labelled(root)
     assert main(["check", str(root)]) == 2
     assert main(["check", str(root), "--mask-values", "{defect: [1], ignore: [255]}"]) == 0

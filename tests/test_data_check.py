@@ -21,7 +21,7 @@ from PIL import Image
 
 from cpanet.data import load_dataset
 from cpanet.data.__main__ import main
-from cpanet.data.near import near_pairs
+from cpanet.data.check import near_pairs
 from cpanet.data.synthetic import png_chunk
 from cpanet.errors import UserError
 from tests.datasets import encoded, exif, labelled, picture, save, write_folder

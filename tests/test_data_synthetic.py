@@ -89,7 +89,7 @@ def test_two_processes_at_once_both_find_it_whole(tmp_path):
     code = (
         "import sys; from pathlib import Path; from cpanet.data import catalog, synthetic;"
         "synthetic.PER_CLASS = 3; root = synthetic.ensure(Path(sys.argv[1]));"
-        "contents = catalog.examine(catalog.EMBEDDED, root);"
+        "contents = catalog.examine(catalog.EMBEDDED, root, catalog.MaskRule());"
         "print(len(contents.images), len(contents.problems), contents.fingerprint)"
     )
     repo = Path(__file__).parent.parent

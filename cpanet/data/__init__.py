@@ -1,7 +1,7 @@
 """Data: files → episodes → batches. Nothing here imports Jittor."""
 
 from cpanet.data.catalog import Layout, equal_runs, load_dataset, resolve_auto
-from cpanet.data.dataset import DefectDataset, Split
+from cpanet.data.dataset import DefectDataset
 from cpanet.data.episodes import Episode, test_episodes, train_episodes
 from cpanet.data.images import read_image, value_range_of
 from cpanet.data.loader import Batch, EpisodeLoader, test_batch
@@ -20,7 +20,6 @@ __all__ = [
     "Folder",
     "Layout",
     "Metal8Set",
-    "Split",
     "equal_runs",
     "load_dataset",
     "read_image",

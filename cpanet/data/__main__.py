@@ -17,9 +17,8 @@ from rich.text import Text
 from cpanet.console import replace_unencodable, until_closed
 from cpanet.data import importing, metal8, synthetic
 from cpanet.data.catalog import FSSD12, METAL8, NAMES, Layout, examine, existing, find_layout, looks_like
-from cpanet.data.check import Problem, meanings_of, printable
+from cpanet.data.check import Problem, meanings_of, near_pairs, printable
 from cpanet.data.folder import Contents, new_folder
-from cpanet.data.near import near_pairs
 from cpanet.data_section import Meanings
 from cpanet.errors import UserError
 
@@ -69,7 +68,8 @@ def check(arguments: argparse.Namespace) -> int:
     root = existing(arguments.root)
     like = (layout.name for layout in (FSSD12, METAL8) if looks_like(layout, root))
     layout = find_layout(arguments.name or next(like, "folder"), root, arguments.folds)
-    contents = examine(layout, root, arguments.mask_threshold, arguments.shot + 1, arguments.mask_values)
+    rule = layout.rule(arguments.mask_threshold, arguments.mask_values)
+    contents = examine(layout, root, rule, arguments.shot + 1)
     report_near(layout, contents)
     console = Console()
     console.print(class_table(layout, contents))

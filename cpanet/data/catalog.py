@@ -47,6 +47,14 @@ class Layout:
         other = self.aliases.get(name, name)
         return other if not (root / name).is_dir() and (root / other).is_dir() else name
 
+    def rule(self, mask_threshold: int | None, mask_values: Any) -> MaskRule:
+        """How masks are read where the configuration gives these two, of which one is None at least."""
+        if mask_threshold is not None and mask_values is not None:
+            raise UserError("data.mask_threshold and data.mask_values exclude each other. Give one of them.")
+        if mask_threshold is None and mask_values is None:
+            mask_threshold, mask_values = self.mask_threshold, self.mask_values
+        return MaskRule(mask_threshold, self.published, meanings_of(mask_values))
+
 
 def equal_runs(classes: Sequence[str], folds: int) -> Folds:
     """``folds`` runs of classes, as equal as can be; earlier runs take the classes that are left over."""
@@ -241,22 +249,11 @@ def existing(root: Path) -> Path:
     return root
 
 
-def examine(
-    layout: Layout,
-    root: Path,
-    mask_threshold: int | None = None,
-    min_images: int = 2,
-    mask_values: Any = None,
-) -> Contents:
+def examine(layout: Layout, root: Path, rule: MaskRule, min_images: int = 2) -> Contents:
     """Read the classes of ``layout`` below ``root`` and collect everything that is wrong with them."""
-    if mask_threshold is not None and mask_values is not None:
-        raise UserError("data.mask_threshold and data.mask_values exclude each other. Give one of them.")
-    if mask_threshold is None and mask_values is None:
-        mask_threshold, mask_values = layout.mask_threshold, layout.mask_values
-    folders = {name: layout.folder_of(name, existing(root)) for name in layout.classes}
-    contents = read_folder(
-        root, folders, MaskRule(mask_threshold, layout.published, meanings_of(mask_values))
-    )
+    root = existing(root)
+    folders = {name: layout.folder_of(name, root) for name in layout.classes}
+    contents = read_folder(root, folders, rule)
     contents.notes += [f"folder {f} is read as {name}" for name, f in folders.items() if f != name]
     for index, (name, folder) in enumerate(folders.items()):
         number = contents.labels.count(index)
@@ -269,15 +266,9 @@ def examine(
     return contents
 
 
-def read_set(
-    layout: Layout,
-    root: Path,
-    mask_threshold: int | None = None,
-    min_images: int = 2,
-    mask_values: Any = None,
-) -> DefectDataset:
+def read_set(layout: Layout, root: Path, rule: MaskRule, min_images: int = 2) -> DefectDataset:
     """The classes of ``layout`` below ``root``, decoded. Raises UserError with all problems."""
-    return _dataset(layout, root, examine(layout, root, mask_threshold, min_images, mask_values))
+    return _dataset(layout, root, examine(layout, root, rule, min_images))
 
 
 def load_dataset(
@@ -298,16 +289,16 @@ def load_dataset(
     ``folds``: number of equal runs of classes, for a folder without ``dataset.yaml``. Raises
     ``UserError`` with all problems.
     """
-    rules = mask_threshold, min_images, mask_values
     if root is not None:
-        return read_set(find_layout(name, Path(root), folds), Path(root), *rules)
+        layout = find_layout(name, Path(root), folds)
+        return read_set(layout, Path(root), layout.rule(mask_threshold, mask_values), min_images)
     if name != "embedded":
         raise UserError(f"data.root is not set. Give the folder that holds {name}: data.root=FOLDER.")
-    root = synthetic.ensure(cache)
-    contents = examine(EMBEDDED, root, *rules)
+    root, rule = synthetic.ensure(cache), EMBEDDED.rule(mask_threshold, mask_values)
+    contents = examine(EMBEDDED, root, rule, min_images)
     if contents.fingerprint != synthetic.FINGERPRINT:
         # Files were damaged or changed. Pictures that come out differently on this machine are possible, too.
-        contents = examine(EMBEDDED, synthetic.ensure(cache, again=True), *rules)
+        contents = examine(EMBEDDED, synthetic.ensure(cache, again=True), rule, min_images)
         if contents.fingerprint != synthetic.FINGERPRINT:
             contents.notes.append("the embedded set comes out differently here than on other machines")
     return _dataset(EMBEDDED, root, contents)

@@ -1,4 +1,4 @@
-"""Checks of a data set: the rules for masks, and one message for all problems at once."""
+"""Checks of a data set: the rules for masks, pictures that are nearly the same, one message for all problems."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from pydantic import ValidationError
 
@@ -178,3 +179,36 @@ def raise_problems(name: str, root: object, problems: Sequence[Problem]) -> None
     first = f"The data set {name} in {printable(str(root))} has {count}:"
     last = "Put these right or leave the files out; python -m cpanet.data check FOLDER lists them all."
     raise UserError("\n".join([first, *lines, last]))
+
+
+# Pictures that are the same but for their compression are found by coarse averages and confirmed pixel by pixel.
+SIDE = 16  # of the coarse picture
+COARSE = 3.0  # grey levels that no coarse pixel may differ by; compression keeps averages
+# Of the fine structure; 0 for two photographs of the same plate, above 0.8 for a JPEG of quality 50.
+CORRELATION = 0.7
+FINE_SIGMA = 4.0  # pixels: illumination that all pictures share must not count
+
+
+def near_pairs(images: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+    """Indices (first, second) of pictures of one size, uint8 RGB (H, W, 3), that show the same but are not equal.
+
+    Each picture stands as ``second`` once at most. Turned, mirrored or scaled copies are not found.
+    """
+    greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) for image in images]
+    coarse = np.array([cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for grey in greys])
+    found = []
+    for second in range(1, len(greys)):
+        close = np.abs(coarse[:second] - coarse[second]).max(axis=(1, 2)) <= COARSE
+        for first in np.flatnonzero(close):
+            if _same(images[first], images[second], greys[first], greys[second]):
+                found.append((int(first), second))
+                break
+    return found
+
+
+def _same(first: np.ndarray, second: np.ndarray, grey: np.ndarray, other: np.ndarray) -> bool:
+    if first.shape != second.shape or np.array_equal(first, second):
+        return False
+    a, b = (values - cv2.GaussianBlur(values, (0, 0), FINE_SIGMA) for values in (grey, other))
+    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return size > 0 and float((a * b).sum()) / size >= CORRELATION

@@ -4,7 +4,7 @@ Every episode's augmentation has a generator of its own, ``default_rng([seed, ep
 the same for any number of workers, and for a run that starts again in the middle of an epoch.
 
 Workers are processes (Jittor holds the interpreter during a step, threads would starve), started as
-``cpanet.data.worker`` and never forked: forking a process in which Jittor's threads run can deadlock. The
+:func:`data_worker` and never forked: forking a process in which Jittor's threads run can deadlock. The
 decoded images are handed over once, in memory that both sides map; so are the batches.
 """
 
@@ -15,16 +15,20 @@ import mmap
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from cpanet.data import transforms
@@ -112,12 +116,11 @@ def test_batch(dataset: DefectDataset, episodes: Sequence[Episode], size: int) -
     """The batch of ``episodes`` in the test transform, as the released code evaluates them."""
 
     def stack(indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        items = [transforms.test(dataset.images[i], dataset.masks[i], size) for i in indices]
-        return np.stack([image for image, _ in items]), np.stack([label for _, label in items])
+        images, labels = zip(*(transforms.test(dataset.images[i], dataset.masks[i], size) for i in indices))
+        return np.stack(images), np.stack(labels)
 
     query, query_mask = stack([e.query for e in episodes])
-    supports = [stack(e.supports) for e in episodes]
-    support, support_mask = np.stack([s for s, _ in supports]), np.stack([m for _, m in supports])
+    support, support_mask = (np.stack(parts) for parts in zip(*(stack(e.supports) for e in episodes)))
     return Batch(query, query_mask, support, support_mask, tuple(episodes))
 
 
@@ -151,19 +154,19 @@ def bytes_of(shapes: Shapes) -> int:
 class _Worker:
     """One worker process: asked to fill slots of shared memory, answers for each in turn."""
 
-    def __init__(self, files: Sequence[Any]):
+    def __init__(self, files: Sequence[Any], restarts: int = 0):
         self._connection, theirs = multiprocessing.Pipe()
         fds = [theirs.fileno(), *(file.fileno() for file in files)]
         source = str(Path(__file__).resolve().parents[2])
         path = [source, *sys.path]  # where this process finds classes that are not part of cpanet
-        code = f"import sys; sys.path = {path!r}; from cpanet.data.worker import serve; serve(*{fds})"
+        code = f"import sys; sys.path = {path!r}; from cpanet.data.loader import data_worker; data_worker(*{fds})"
         # A session of its own: Ctrl-C is for the training loop, which saves and then closes the workers.
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=fds, start_new_session=True
             )
         self.pending: deque[dict[str, Any]] = deque()  # asked for, not yet answered, in order
-        self.restarts = 0
+        self.restarts = restarts
 
     def ask(self, task: dict[str, Any]) -> None:
         self.pending.append(task)
@@ -172,22 +175,42 @@ class _Worker:
 
     def answer(self, seconds: float) -> str | None:
         """What went wrong with the oldest task, "" for nothing; None where the worker died or stayed silent that long."""
-        try:
-            answer: str | None = self._connection.recv() if self._connection.poll(seconds) else None
-        except (EOFError, OSError):
-            answer = None
-        if answer is not None:
-            self.pending.popleft()
-        return answer
+        with contextlib.suppress(EOFError, OSError):
+            if self._connection.poll(seconds):
+                answer: str = self._connection.recv()
+                self.pending.popleft()
+                return answer
+        return None
 
     def close(self) -> None:
         """End it, also where it is at work."""
         self._connection.close()
         self.process.kill()
-        with contextlib.suppress(
-            subprocess.TimeoutExpired
-        ):  # stuck in the system: nothing to be done from here
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the system: out of reach
             self.process.wait(5)
+
+
+def data_worker(connection_fd: int, setup_fd: int, images_fd: int, slots_fd: int) -> None:
+    """A worker's loop: read a task, fill a slot, answer; until the connection ends: the parent closed it, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)  # the cores belong to the training step
+    os.dup2(2, 1)  # a library's prints are no output of the command
+    connection, slots = Connection(connection_fd), mmap.mmap(slots_fd, 0)
+    maker, image_shapes, shapes, slot_bytes = pickle.loads(mmap.mmap(setup_fd, 0))
+    pictures = views(mmap.mmap(images_fd, 0, access=mmap.ACCESS_READ), image_shapes)
+    number = len(pictures) // 2
+    dataset = replace(maker.dataset, images=pictures[:number], masks=pictures[number:])
+    maker = replace(maker, dataset=dataset)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            task, error = connection.recv(), ""
+            try:
+                arrays = views(slots, shapes, task["slot"] * slot_bytes)
+                for row, (indices, seed) in enumerate(zip(task["episodes"], task["seeds"])):
+                    maker.fill(arrays, row, indices, seed)
+            except Exception:
+                error = traceback.format_exc()
+            connection.send(error)
 
 
 class EpisodeLoader:
@@ -317,7 +340,6 @@ class EpisodeLoader:
                     f"A data worker ended {RESTARTS + 1} times before it made a batch (out of memory?). "
                     "data.workers=0 makes the batches in the main process."
                 )
-            self._workers[index] = _Worker(self._files)
-            self._workers[index].restarts = worker.restarts + 1
+            self._workers[index] = _Worker(self._files, worker.restarts + 1)
             for task in worker.pending:
                 self._workers[index].ask(task)

@@ -27,7 +27,8 @@ class DataSet(DataSection):
 
     def read(self, min_images: int) -> DefectDataset:
         """Everything decoded, with ``min_images`` of each class at least. Raises UserError with all problems."""
-        return read_set(self.layout(), self.folder(), self.mask_threshold, min_images, self.mask_values)
+        layout, root = self.layout(), self.folder()
+        return read_set(layout, root, layout.rule(self.mask_threshold, self.mask_values), min_images)
 
     def folder(self) -> Path:
         """``root``. Raises UserError where it is not given."""

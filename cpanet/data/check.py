@@ -194,8 +194,11 @@ def near_pairs(images: Sequence[np.ndarray]) -> list[tuple[int, int]]:
 
     Each picture stands as ``second`` once at most. Turned, mirrored or scaled copies are not found.
     """
-    greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) for image in images]
-    coarse = np.array([cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for grey in greys])
+    greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+    small = (
+        cv2.resize(grey.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA) for grey in greys
+    )
+    coarse = np.array(list(small))
     found = []
     for second in range(1, len(greys)):
         close = np.abs(coarse[:second] - coarse[second]).max(axis=(1, 2)) <= COARSE
@@ -209,6 +212,7 @@ def near_pairs(images: Sequence[np.ndarray]) -> list[tuple[int, int]]:
 def _same(first: np.ndarray, second: np.ndarray, grey: np.ndarray, other: np.ndarray) -> bool:
     if first.shape != second.shape or np.array_equal(first, second):
         return False
-    a, b = (values - cv2.GaussianBlur(values, (0, 0), FINE_SIGMA) for values in (grey, other))
+    both = (values.astype(np.float32) for values in (grey, other))
+    a, b = (values - cv2.GaussianBlur(values, (0, 0), FINE_SIGMA) for values in both)
     size = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return size > 0 and float((a * b).sum()) / size >= CORRELATION

@@ -301,5 +301,4 @@ def _compare(
     if lenient:
         contents.notes.append(f"{printable(pair.name)} {detail}")
     else:
-        problem = _problem(pair, pair.image, "duplicated image", f"{detail}; keep one")
-        contents.problems.append(problem)
+        contents.problems.append(_problem(pair, pair.image, "duplicated image", f"{detail}; keep one"))

@@ -94,9 +94,8 @@ EMBEDDED = Layout(
     expected=dict.fromkeys(synthetic.CLASSES, synthetic.PER_CLASS),
 )
 
-PUBLISHED = {layout.name: layout for layout in (FSSD12, METAL8, EMBEDDED)}
-
-NAMES = ("fssd12", "embedded", "metal8", "folder")
+PUBLISHED = {layout.name: layout for layout in (FSSD12, EMBEDDED, METAL8)}
+NAMES = (*PUBLISHED, "folder")
 
 
 class _Description(Section):

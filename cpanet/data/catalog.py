@@ -305,16 +305,6 @@ def load_dataset(
 
 def _dataset(layout: Layout, root: Path, contents: Contents) -> DefectDataset:
     raise_problems(layout.name, root, contents.problems)
-    return DefectDataset(
-        layout.name,
-        root,
-        layout.classes,
-        contents.images,
-        contents.masks,
-        np.array(contents.labels, np.int64),
-        contents.names,
-        layout.folds,
-        contents.fingerprint,
-        contents.notes,
-        value_range=contents.value_range,
-    )
+    read = {name: value for name, value in vars(contents).items() if name != "problems"}
+    read["labels"] = np.array(contents.labels, np.int64)
+    return DefectDataset(name=layout.name, root=root, classes=layout.classes, folds=layout.folds, **read)

@@ -82,7 +82,7 @@ def check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def import_set(arguments: argparse.Namespace) -> int:
+def import_set(arguments: argparse.Namespace) -> None:
     """Import a set in another form and say what became of it."""
     imported = importing.import_dataset(arguments.source, arguments.target)
     print(f"{printable(str(arguments.source))} was read as {imported.form}.")
@@ -92,7 +92,6 @@ def import_set(arguments: argparse.Namespace) -> int:
         print(f"note: {note}")
     target = printable(str(arguments.target))
     print(f"Written to {target}. Next: python -m cpanet.data check {arguments.target}")
-    return 0
 
 
 def mask_values(text: str) -> Meanings | None:
@@ -106,20 +105,18 @@ def mask_values(text: str) -> Meanings | None:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def build_set(arguments: argparse.Namespace) -> int:
+def build_set(arguments: argparse.Namespace) -> None:
     """Build metal8 and say where it is."""
     number = metal8.build_metal8(arguments.sd900, arguments.magnetic_tile, arguments.out, arguments.sources)
     out = printable(str(arguments.out))
     print(f"{number} images written to {out}: data=metal8 data.root={arguments.out}")
-    return 0
 
 
-def embed(arguments: argparse.Namespace) -> int:
+def embed(arguments: argparse.Namespace) -> None:
     """Write the embedded set to a folder that does not exist yet."""
     with new_folder(arguments.out) as work:
         synthetic.write(work)
     print(f"{len(synthetic.CLASSES) * synthetic.PER_CLASS} images written to {printable(str(arguments.out))}")
-    return 0
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
@@ -179,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with until_closed():
             parsed = parser().parse_args(arguments)
-            return int(parsed.function(parsed))
+            return parsed.function(parsed) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

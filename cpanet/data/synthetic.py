@@ -15,7 +15,7 @@ import tempfile
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable
 
 import numpy as np
 
@@ -29,16 +29,10 @@ VERSION = 3  # of the pictures: counted up whenever they change, so that caches 
 FINGERPRINT = "2c1c6b0d47395baa1bc6e714aacdebf98901fbef4a55526dc0363bbf54b7acf9"
 
 Field = np.ndarray  # float64 (SIZE, SIZE)
+Defect = tuple[Field, np.ndarray]  # the picture with a defect, and where it is (bool)
 Random = np.random.Generator
 
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
-
-
-class Defect(NamedTuple):
-    """A drawn defect: the picture with it, and where it is (bool)."""
-
-    picture: Field
-    mask: np.ndarray
 
 
 # --- building blocks ---------------------------------------------------------------------------------------
@@ -123,7 +117,7 @@ def patch(rng: Random, base: Field) -> Defect:
         ry, rx = rng.uniform(22, 42, 2)
         area = np.maximum(area, blob(rng, *somewhere(rng, 32), ry, rx, 5, 5))
     inside = 38 * sign(rng) + 9 * noise(rng, 4)
-    return Defect(base + soft(area, 3) * inside, area > 0)
+    return base + soft(area, 3) * inside, area > 0
 
 
 def scratch(rng: Random, base: Field) -> Defect:
@@ -141,7 +135,7 @@ def scratch(rng: Random, base: Field) -> Defect:
         groove = soft(taper - np.abs(across), 1.5)
         picture = picture + groove * (62 * soft(-across, 2) - 45 * soft(across, 2))
         mask |= taper - np.abs(across) > 0
-    return Defect(picture, mask)
+    return picture, mask
 
 
 def inclusion(rng: Random, base: Field) -> Defect:
@@ -152,7 +146,7 @@ def inclusion(rng: Random, base: Field) -> Defect:
         streak = ellipse(cy, cx, rng.uniform(7, 13), rng.uniform(35, 75)) + 3.0 * noise(rng, 1.5, 6)
         area = np.maximum(area, streak)
     inside = -42 + 18 * noise(rng, 1.0, 5)
-    return Defect(base + soft(area, 2) * inside, area > 0)
+    return base + soft(area, 2) * inside, area > 0
 
 
 def pitted(rng: Random, base: Field) -> Defect:
@@ -162,7 +156,7 @@ def pitted(rng: Random, base: Field) -> Defect:
     relief = noise(rng, 2.2)
     pits = soft(relief - 0.7, 0.5)
     lit = np.roll(pits, 2, axis=0) - pits
-    return Defect(base + soft(area, 6) * (-70 * pits + 30 * np.clip(lit, 0, 1)), area > 0)
+    return base + soft(area, 6) * (-70 * pits + 30 * np.clip(lit, 0, 1)), area > 0
 
 
 def oil_spot(rng: Random, base: Field) -> Defect:
@@ -176,7 +170,7 @@ def oil_spot(rng: Random, base: Field) -> Defect:
         alpha = soft(drop, 2)
         picture = picture * (1 - alpha) + film * alpha
         mask |= drop > 0
-    return Defect(picture, mask)
+    return picture, mask
 
 
 def water_spot(rng: Random, base: Field) -> Defect:
@@ -189,7 +183,7 @@ def water_spot(rng: Random, base: Field) -> Defect:
         )
         picture = picture + np.asarray(rims) + 10 * soft(area, 2)
         mask |= area > 0
-    return Defect(picture, mask)
+    return picture, mask
 
 
 def rolled_in_scale(rng: Random, base: Field) -> Defect:
@@ -198,7 +192,7 @@ def rolled_in_scale(rng: Random, base: Field) -> Defect:
     area = blob(rng, cy, cx, rng.uniform(24, 38), rng.uniform(48, 75), 6, 6)
     relief = noise(rng, 2.2, 7)
     scales = np.abs(np.mod(relief * 1.6, 2) - 1)
-    return Defect(base + soft(area, 4) * (95 * (scales - 0.5)), area > 0)
+    return base + soft(area, 4) * (95 * (scales - 0.5)), area > 0
 
 
 def crack_network(rng: Random, base: Field) -> Defect:
@@ -216,7 +210,7 @@ def crack_network(rng: Random, base: Field) -> Defect:
         second = np.minimum(second, np.maximum(first, distance))
         first = np.minimum(first, distance)
     cracks = soft(3.2 - (np.sqrt(second) - np.sqrt(first)), 2.0)
-    return Defect(base - soft(area, 3) * 75 * cracks, area > 0)
+    return base - soft(area, 3) * 75 * cracks, area > 0
 
 
 def roll_printing(rng: Random, base: Field) -> Defect:
@@ -234,7 +228,7 @@ def roll_printing(rng: Random, base: Field) -> Defect:
             mark = outline - np.sqrt((_Y - cy) ** 2 + (_X - cx) ** 2)
             picture = picture + rng.uniform(0.7, 1) * depth * (soft(mark, 2) - 1.5 * soft(mark - 4, 2))
             mask |= mark > 0
-    return Defect(picture, mask)
+    return picture, mask
 
 
 def blister(rng: Random, base: Field) -> Defect:
@@ -248,7 +242,7 @@ def blister(rng: Random, base: Field) -> Defect:
         lean = (np.cos(light) * (_X - cx) + np.sin(light) * (_Y - cy)) / r
         picture = picture + soft(area, 3) * 75 * lean
         mask |= area > 0
-    return Defect(picture, mask)
+    return picture, mask
 
 
 def edge_fray(rng: Random, base: Field) -> Defect:
@@ -261,7 +255,7 @@ def edge_fray(rng: Random, base: Field) -> Defect:
     torn = base + 70 * (splinters - 0.6)
     inside = torn * (1 - beyond) + (rng.uniform(15, 45) + 5 * noise(rng, 3)) * beyond
     alpha = soft(jagged, 2)
-    return Defect(base * (1 - alpha) + inside * alpha, jagged > 0)
+    return base * (1 - alpha) + inside * alpha, jagged > 0
 
 
 def punching(rng: Random, base: Field) -> Defect:
@@ -278,7 +272,7 @@ def punching(rng: Random, base: Field) -> Defect:
         picture = picture * (1 - soft(moon, 1.5)) + soft(moon, 1.5) * (0.3 * base + 4 * noise(rng, 2))
         picture = picture + 75 * np.exp(-0.5 * ((moon - 0.5) / 1.2) ** 2)
         mask |= moon > -1
-    return Defect(picture, mask)
+    return picture, mask
 
 
 KINDS: dict[str, Callable[[Random, Field], Defect]] = {

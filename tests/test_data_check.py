@@ -25,6 +25,7 @@ from cpanet.data.check import near_pairs
 from cpanet.data.synthetic import png_chunk
 from cpanet.errors import UserError
 from tests.datasets import encoded, exif, labelled, picture, save, write_folder
+from tests.shared import REPO
 
 IMAGE, MASK = "a/Images/a_1.jpg", "a/GT/a_1.png"
 
@@ -295,7 +296,7 @@ def test_check_takes_names_as_they_are(tmp_path, capsys):
 
 def test_the_command_ends_without_a_traceback(tmp_path):
     command = [sys.executable, "-m", "cpanet.data", "check", str(tmp_path / "nowhere")]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPO)
     assert ended.returncode == 2
     assert "does not exist" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -303,9 +304,7 @@ def test_the_command_ends_without_a_traceback(tmp_path):
 
 def test_the_data_package_imports_no_jittor():
     code = "import sys, cpanet.data, cpanet.metrics; print('jittor' in sys.modules, 'torch' in sys.modules)"
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent
-    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
     assert ended.stdout.split() == ["False", "False"]
 
 

@@ -17,6 +17,7 @@ from cpanet.data.__main__ import main
 from cpanet.data.dataset import DefectDataset
 from cpanet.errors import UserError
 from cpanet.runtime import user_cache
+from tests.shared import REPO
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +93,8 @@ def test_two_processes_at_once_both_find_it_whole(tmp_path):
         "contents = catalog.examine(catalog.EMBEDDED, root, catalog.MaskRule());"
         "print(len(contents.images), len(contents.problems), contents.fingerprint)"
     )
-    repo = Path(__file__).parent.parent
     command = [sys.executable, "-c", code, str(tmp_path / "cache")]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=repo) for _ in range(2)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPO) for _ in range(2)]
     first, second = (p.communicate(timeout=120)[0] for p in started)
     assert first == second
     assert first.startswith("36 0 ")

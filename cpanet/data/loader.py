@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import multiprocessing
 import os
 import pickle
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -155,7 +156,10 @@ class _Worker:
     """One worker process: asked to fill slots of shared memory, answers for each in turn."""
 
     def __init__(self, files: Sequence[Any], restarts: int = 0):
-        self._connection, theirs = multiprocessing.Pipe()
+        ours, theirs = socket.socketpair()
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # no wait without a limit
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(WAIT_SECONDS), 0))
+        self._connection = Connection(ours.detach())
         fds = [theirs.fileno(), *(file.fileno() for file in files)]
         source = str(Path(__file__).resolve().parents[2])
         path = [source, *sys.path]  # where this process finds classes that are not part of cpanet
@@ -170,7 +174,9 @@ class _Worker:
 
     def ask(self, task: dict[str, Any]) -> None:
         self.pending.append(task)
-        with contextlib.suppress(OSError):  # it is dead: whoever waits for its answer replaces it
+        with contextlib.suppress(
+            OSError
+        ):  # it is dead or does not read: whoever waits for its answer replaces it
             self._connection.send(task)
 
     def answer(self, seconds: float) -> str | None:

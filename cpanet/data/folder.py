@@ -178,8 +178,7 @@ def list_pairs(root: Path, class_index: int, name: str, folder: str, contents: C
 
 
 def _problem(pair: Pair, path: Path, rule: str, detail: str) -> Problem:
-    folder = MASKS if path == pair.mask else IMAGES
-    return Problem(f"{pair.name.split('/')[0]}/{folder}/{printable(path.name)}", rule, detail)
+    return Problem(f"{pair.name.split('/')[0]}/{path.parent.name}/{printable(path.name)}", rule, detail)
 
 
 def _read_headers(pair: Pair) -> tuple[Header | None, list[Problem]]:

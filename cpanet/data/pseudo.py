@@ -177,8 +177,6 @@ class EpisodeChanges(EpisodeTransform):
         rng: np.random.Generator,
     ) -> None:
         """Paint a pseudo-class, change contrast and brightness, invert; padding stays padding."""
-        if not (self.invert or self.photometric or self.pseudo):
-            return
         chances = self.invert, self.photometric, self.pseudo, self.distractor
         invert, photometric, pseudo, distractor = rng.random(4) < chances
         if not (pseudo or photometric or invert):

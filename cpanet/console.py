@@ -18,18 +18,7 @@ from rich.console import Console, NewLine
 from rich.control import Control
 
 LOGGER = logging.getLogger("cpanet.terminal")
-PLAINER = {
-    "✓": "ok",
-    "✗": "FAILED",
-    "→": "->",
-    "←": "<-",
-    "×": "x",
-    "−": "-",
-    "–": "-",
-    "±": "+/-",
-    "…": "...",
-    "│": "|",
-}
+PLAINER = dict(zip("✓✗→←×−–±…│", ("ok", "FAILED", "->", "<-", "x", "-", "-", "+/-", "...", "|")))
 
 
 class Terminal(Console):

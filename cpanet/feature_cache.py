@@ -16,7 +16,7 @@ from cpanet.runtime import jt
 
 
 class ImageFeatures:
-    """Features and masks of ``indices`` in the test transform at ``size``, kept in host memory.
+    """Features (N, C, h, w) and masks of ``indices``, in their order, in the test transform at ``size``, in host memory.
 
     One image of 200×200 takes 0.5 MB with VGG-16 and 3.8 MB with a ResNet.
     """
@@ -34,31 +34,23 @@ class ImageFeatures:
             images = np.stack([image for image, _ in prepared[start : start + chunk]])
             filled = np.concatenate([images, np.repeat(images[-1:], chunk - len(images), axis=0)])
             parts.append(model.features(jt.array(filled)).numpy()[: len(images)])
-        self._features = np.concatenate(parts)
-
-    def numpy(self) -> np.ndarray:
-        """Features (N, C, h, w) in the order of ``indices``."""
-        return self._features
+        self.features = np.concatenate(parts)
 
     def episodes(self, episodes: Sequence[Episode]) -> tuple[Any, Any, Any]:
         """Query features (B, C, h, w), support features (B, K, C, h, w), support masks (B, K, S, S) on the device."""
         query = [self._row[e.query] for e in episodes]
         supports = np.array([[self._row[s] for s in e.supports] for e in episodes])
-        return (
-            jt.array(self._features[query]),
-            jt.array(self._features[supports]),
-            jt.array(self._masks[supports]),
-        )
+        arrays = self.features[query], self.features[supports], self._masks[supports]
+        return jt.array(arrays[0]), jt.array(arrays[1]), jt.array(arrays[2])
 
 
 class FeatureBatch(NamedTuple):
-    """A training batch behind the backbone: query (B, C, h, w) and support features (B, K, C, h, w) float32, masks
-    uint8 {0, 1, 255 = ignored} (B, S, S) and (B, K, S, S)."""
+    """A training batch behind the backbone: features float32, masks uint8 {0, 1, 255 = ignored}."""
 
-    query: np.ndarray
-    query_mask: np.ndarray
-    support: np.ndarray
-    support_mask: np.ndarray
+    query: np.ndarray  # (B, C, h, w)
+    query_mask: np.ndarray  # (B, S, S)
+    support: np.ndarray  # (B, K, C, h, w)
+    support_mask: np.ndarray  # (B, K, S, S)
 
     @property
     def nbytes(self) -> int:
@@ -69,11 +61,6 @@ def backbone_key(section: Mapping[str, Any]) -> str:
     """Key of a ``backbone`` section's features, beside its weights: the class and its arguments."""
     kept = {key: value for key, value in section.items() if key not in options.BESIDE_NETWORK}
     return json.dumps(kept, sort_keys=True)
-
-
-def an_eighth_of_memory() -> int:
-    """Bytes; what the runs of a sweep may keep for each other."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
 
 
 class SharedFeatures:
@@ -87,7 +74,8 @@ class SharedFeatures:
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        self._limit = an_eighth_of_memory() if limit is None else limit
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self._limit = memory // 8 if limit is None else limit
         self._images: dict[Hashable, ImageFeatures] = {}
         self._projection: tuple[Hashable, Any] | None = None
         # by origin, then by epoch and position

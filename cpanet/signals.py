@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Callable
@@ -50,14 +49,11 @@ def stop_signals(log: Callable[[str], None] = print) -> Iterator[Callable[[], bo
 
     kept = {}
     with suppress(ValueError):  # not in the main thread: signals stay as they are
-        kept = {
-            number: signal.signal(number, of_this_process(ask)) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        for (
-            number
-        ) in kept:  # Jittor takes an interrupted system call, as it waits for its lock, for a failure
+        for number in (signal.SIGINT, signal.SIGTERM):
+            kept[number] = signal.signal(number, of_this_process(ask))
+            # Jittor takes an interrupted system call, as it waits for its lock, for a failure.
             signal.siginterrupt(number, False)
-        once_only(signal.SIGINT)
+        _once_only(signal.SIGINT)
     try:
         yield lambda: asked
     finally:
@@ -76,12 +72,9 @@ class _SigAction(ctypes.Structure):
     )
 
 
-def once_only(number: int) -> bool:
-    """Let the handler of ``number`` take the next signal only; whether that could be had."""
-    if not sys.platform.startswith("linux"):
-        return False
-    library, action = ctypes.CDLL(None, use_errno=True), _SigAction()
-    if library.sigaction(number, None, ctypes.byref(action)) != 0:
-        return False
-    action.flags = ctypes.c_int(action.flags | SA_RESETHAND).value
-    return bool(library.sigaction(number, ctypes.byref(action), None) == 0)
+def _once_only(number: int) -> None:
+    """Let the handler of ``number`` take the next signal only."""
+    library, action = ctypes.CDLL(None), _SigAction()
+    if library.sigaction(number, None, ctypes.byref(action)) == 0:
+        action.flags = ctypes.c_int(action.flags | SA_RESETHAND).value
+        library.sigaction(number, ctypes.byref(action), None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from cpanet.data.catalog import equal_runs
 from cpanet.data.dataset import DefectDataset
@@ -39,11 +40,22 @@ def tiny_dataset(classes: int = 4, per_class: int = 5, folds: int = 2) -> Defect
     )
 
 
+def encoded(suffix: str, image: np.ndarray) -> bytes:
+    """The file of an image (grey or RGB) in the format of a suffix."""
+    return cv2.imencode(suffix, image if image.ndim == 2 else image[..., ::-1])[1].tobytes()
+
+
+def exif(orientation: int) -> Image.Exif:
+    """The tags of a picture that is stored in one of the eight orientations."""
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
 def save(path: Path, image: np.ndarray) -> None:
     """Write an image (grey or RGB) in the format of its suffix, whatever the characters of its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    bgr = image if image.ndim == 2 else image[..., ::-1]
-    path.write_bytes(cv2.imencode(path.suffix, bgr)[1].tobytes())
+    path.write_bytes(encoded(path.suffix, image))
 
 
 def write_folder(root: Path, classes: tuple[str, ...] = ("a", "b", "c"), per_class: int = 3) -> Path:
@@ -54,3 +66,11 @@ def write_folder(root: Path, classes: tuple[str, ...] = ("a", "b", "c"), per_cla
             save(root / name / "Images" / f"{name}_{i + 1}.jpg", image)
             save(root / name / "GT" / f"{name}_{i + 1}.png", mask * 255)
     return root
+
+
+def labelled(root: Path) -> None:
+    """Let the masks of ``write_folder`` hold 1 for the defect, and a row of 255."""
+    for path in root.glob("*/GT/*.png"):
+        values = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0).astype(np.uint8)
+        values[0] = 255
+        save(path, values)

@@ -26,4 +26,4 @@ def children(command: str) -> list[int]:
 
 def data_workers() -> list[int]:
     """Numbers of the processes that load data for this one."""
-    return children("cpanet.data.worker")
+    return children("data_worker")

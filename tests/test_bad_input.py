@@ -29,10 +29,10 @@ from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
 from cpanet.cli.loader import NAMES, ConfigLoader
 from cpanet.config.schema import Config
 from cpanet.data import memory
-from tests.datasets import picture, save, write_folder
+from tests.datasets import encoded, exif, picture, save, write_folder
 from tests.hydra_app import run_here, run_process, run_recorded
 from tests.sweep_runs import TINY
-from tests.test_data_check import CASES, IMAGE, MASK, encoded
+from tests.test_data_check import CASES, IMAGE, MASK
 
 
 class Ending(NamedTuple):
@@ -388,12 +388,6 @@ MORE_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
-def rotated() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif.tobytes()
-
-
 READABLE: dict[str, Callable[[Path], Any]] = {
     "grey image": lambda r: (r / IMAGE).write_bytes(encoded(".png", picture(0)[0][..., 0])),
     "opaque RGBA image": lambda r: Image.fromarray(picture(0)[0]).convert("RGBA").save(r / IMAGE, "PNG"),
@@ -401,7 +395,7 @@ READABLE: dict[str, Callable[[Path], Any]] = {
     "16-bit image": lambda r: (r / IMAGE).write_bytes(encoded(".png", picture(0)[0].astype(np.uint16) * 257)),
     "CMYK image": lambda r: Image.fromarray(picture(0)[0]).convert("CMYK").save(r / IMAGE, "JPEG"),
     "mask of another format": lambda r: (r / MASK).rename(r / "a/GT/a_1.bmp"),
-    "image with an EXIF rotation": lambda r: Image.fromarray(picture(0)[0]).save(r / IMAGE, exif=rotated()),
+    "image with an EXIF rotation": lambda r: Image.fromarray(picture(0)[0]).save(r / IMAGE, exif=exif(6)),
     "black and white palette mask": lambda r: (
         Image.fromarray(picture(0)[1] * 255).convert("P").save(r / MASK)
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -20,73 +21,56 @@ from PIL import Image
 
 from cpanet.data import load_dataset
 from cpanet.data.__main__ import main
-from cpanet.data.near import near_pairs
+from cpanet.data.check import near_pairs
+from cpanet.data.synthetic import png_chunk
 from cpanet.errors import UserError
-from tests.datasets import picture, save, write_folder
+from tests.datasets import encoded, exif, labelled, picture, save, write_folder
+from tests.shared import REPO
 
 IMAGE, MASK = "a/Images/a_1.jpg", "a/GT/a_1.png"
 
 
-def put(name: str, data: bytes) -> Callable[[Path], None]:
-    return lambda root: void((root / name).write_bytes(data))
+Change = Callable[[Path], object]
 
 
-def void(_: object) -> None:
-    """For lambdas whose value does not matter."""
+def edit(name: str, change: Callable[[bytes], bytes]) -> Change:
+    return lambda root: (root / name).write_bytes(change((root / name).read_bytes()))
 
 
-def encoded(suffix: str, array: np.ndarray) -> bytes:
-    return cv2.imencode(suffix, array)[1].tobytes()
+def put(name: str, data: bytes) -> Change:
+    return edit(name, lambda _: data)
 
 
-def png_header(width: int, height: int, bits: int = 8) -> bytes:
-    """A PNG that claims a size and has no pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+def cut(name: str, keep: float) -> Change:
+    return edit(name, lambda data: data[: int(len(data) * keep)])
 
 
-def as_mode(mode: str, name: str, format_: str) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        Image.fromarray(picture(0)[0]).convert(mode).save(root / name, format_)
-
-    return change
+def damage(name: str, at: int) -> Change:
+    return edit(name, lambda data: data[:at] + b"\xff" * 8 + data[at + 8 :])
 
 
-def half_transparent(root: Path) -> None:
-    rgba = np.dstack([picture(0)[0], np.full((40, 40), 100, np.uint8)])
-    Image.fromarray(rgba).save(root / IMAGE, "PNG")
+def instead(make: Callable[[Path], object]) -> Change:
+    """Something else than a file in an image's place."""
+    return lambda root: ((root / IMAGE).unlink(), make(root / IMAGE))
 
 
-def truncate(name: str, keep: float) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        data = (root / name).read_bytes()
-        (root / name).write_bytes(data[: int(len(data) * keep)])
-
-    return change
-
-
-def damage(name: str, at: int) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        data = bytearray((root / name).read_bytes())
-        data[at : at + 8] = b"\xff" * 8
-        (root / name).write_bytes(bytes(data))
-
-    return change
-
-
-def mask_of(values: np.ndarray) -> Callable[[Path], None]:
+def mask_of(values: np.ndarray) -> Change:
     return lambda root: save(root / MASK, values.astype(np.uint8))
+
+
+def as_mode(mode: str, name: str, format_: str) -> Change:
+    return lambda root: Image.fromarray(picture(0)[0]).convert(mode).save(root / name, format_)
+
+
+def large(width: int, height: int) -> bytes:
+    return encoded(".png", np.zeros((height, width), np.uint8))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
 def full(value: int) -> np.ndarray:
@@ -97,34 +81,18 @@ def soft_edges() -> np.ndarray:
     return cv2.GaussianBlur(picture(0)[1] * 255, (5, 5), 0)
 
 
+def half_transparent(root: Path) -> None:
+    rgba = np.dstack([picture(0)[0], np.full((40, 40), 100, np.uint8)])
+    Image.fromarray(rgba).save(root / IMAGE, "PNG")
+
+
 def animation(root: Path) -> None:
     frames = [Image.fromarray(picture(i)[0]) for i in range(2)]
     frames[0].save(root / IMAGE, "TIFF", save_all=True, append_images=frames[1:])
 
 
-def link_to_nowhere(root: Path) -> None:
-    (root / IMAGE).unlink()
-    (root / IMAGE).symlink_to(root / "nowhere.jpg")
-
-
-def pipe(root: Path) -> None:
-    (root / IMAGE).unlink()
-    os.mkfifo(root / IMAGE)
-
-
-def folder_for_a_file(root: Path) -> None:
-    (root / IMAGE).unlink()
-    (root / IMAGE).mkdir()
-
-
-def sideways() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
-
-
 def stored_sideways(root: Path) -> None:
-    Image.fromarray(picture(0, 20, 40)[0]).save(root / IMAGE, exif=sideways())
+    Image.fromarray(picture(0, 20, 40)[0]).save(root / IMAGE, exif=exif(6))
     save(root / MASK, picture(0, 20, 40)[1] * 255)
 
 
@@ -133,29 +101,21 @@ def same_by_exif(root: Path) -> None:
     for name in ("a", "b"):
         (root / f"{name}/Images/{name}_1.jpg").unlink()
     save(root / "a/Images/a_1.png", image)
-    Image.fromarray(np.ascontiguousarray(np.rot90(image))).save(root / "b/Images/b_1.png", exif=sideways())
+    Image.fromarray(np.ascontiguousarray(np.rot90(image))).save(root / "b/Images/b_1.png", exif=exif(6))
 
 
 def not_utf8(root: Path) -> None:
     (root / IMAGE).rename(os.fsdecode(os.fsencode(root) + b"/a/Images/\xff.jpg"))
 
 
-def remove_folder(name: str) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        for file in (root / name).iterdir():
-            file.unlink()
-        (root / name).rmdir()
-
-    return change
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_folder(tmp_path)
 
 
-def large(width: int, height: int) -> bytes:
-    return encoded(".png", np.zeros((height, width), np.uint8))
-
-
-CASES = {
+CASES: dict[str, tuple[Change, str]] = {
     "mask missing": (lambda r: (r / MASK).unlink(), "a_1.jpg: missing mask: there is no a/GT/a_1.png"),
-    "mask of another stem": (lambda r: void((r / MASK).rename(r / "a/GT/a_one.png")), "missing mask"),
+    "mask of another stem": (lambda r: (r / MASK).rename(r / "a/GT/a_one.png"), "missing mask"),
     "mask with soft edges as jpg": (
         lambda r: (save(r / "a/GT/a_1.jpg", soft_edges()), (r / MASK).unlink()),
         "a/GT/a_1.jpg: unexpected mask values",
@@ -177,7 +137,7 @@ CASES = {
         same_by_exif,
         "b/Images/b_1.png: duplicated image: is the same picture as a/Images/a_1.png",
     ),
-    "no GT folder": (remove_folder("a/GT"), "a/GT: missing folder"),
+    "no GT folder": (lambda r: shutil.rmtree(r / "a/GT"), "a/GT: missing folder"),
     "image of zero bytes": (put(IMAGE, b""), "a/Images/a_1.jpg: unreadable file: is empty (0 bytes)"),
     "mask of zero bytes": (put(MASK, b""), "a/GT/a_1.png: unreadable file: is empty (0 bytes)"),
     "image of one byte": (put(IMAGE, b"\xff"), "no JPEG, PNG, BMP or TIFF"),
@@ -187,20 +147,20 @@ CASES = {
     "svg for a mask": (put(MASK, b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "no JPEG, PNG, BMP or TIFF"),
     "gif for an image": (as_mode("P", IMAGE, "GIF"), "no JPEG, PNG, BMP or TIFF"),
     "webp for an image": (put(IMAGE, encoded(".webp", picture(0)[0])), "no JPEG, PNG, BMP or TIFF"),
-    "image cut in half": (truncate(IMAGE, 0.5), "a/Images/a_1.jpg: unreadable file: is truncated"),
-    "image cut to a tenth": (truncate(IMAGE, 0.1), "unreadable file"),
-    "image almost whole": (truncate(IMAGE, 0.9), "unreadable file: is truncated"),
-    "mask cut in half": (truncate(MASK, 0.5), "a/GT/a_1.png: unreadable file: is truncated"),
-    "mask cut in its header": (truncate(MASK, 0.1), "unreadable file"),
+    "image cut in half": (cut(IMAGE, 0.5), "a/Images/a_1.jpg: unreadable file: is truncated"),
+    "image cut to a tenth": (cut(IMAGE, 0.1), "unreadable file"),
+    "image almost whole": (cut(IMAGE, 0.9), "unreadable file: is truncated"),
+    "mask cut in half": (cut(MASK, 0.5), "a/GT/a_1.png: unreadable file: is truncated"),
+    "mask cut in its header": (cut(MASK, 0.1), "unreadable file"),
     "mask damaged": (damage(MASK, 45), "a/GT/a_1.png: unreadable file"),
     "mask header damaged": (damage(MASK, 14), "unreadable file"),
     "image header damaged": (damage(IMAGE, 0), "no JPEG, PNG, BMP or TIFF"),
     "png without pixels": (put(IMAGE, png_header(40, 40)), "unreadable file"),
-    "link to nowhere": (link_to_nowhere, "link that leads nowhere"),
-    "named pipe": (pipe, "is not a regular file"),
-    "folder with an image's name": (folder_for_a_file, "is not a regular file"),
+    "link to nowhere": (instead(lambda path: path.symlink_to("nowhere.jpg")), "link that leads nowhere"),
+    "named pipe": (instead(os.mkfifo), "is not a regular file"),
+    "folder with an image's name": (instead(Path.mkdir), "is not a regular file"),
     "16-bit mask of many values": (
-        lambda r: (r / MASK).write_bytes(encoded(".png", picture(0)[0][..., 0].astype(np.uint16) * 257)),
+        put(MASK, encoded(".png", picture(0)[0][..., 0].astype(np.uint16) * 257)),
         "a/GT/a_1.png: unexpected mask values: has more than 8 bits",
     ),
     "floating-point TIFF that is not finite": (
@@ -219,7 +179,7 @@ CASES = {
     "no width": (put(IMAGE, png_header(0, 40)), "a/Images/a_1.jpg"),
     "mask of another size": (put(MASK, large(39, 40)), "size mismatch: is 39×40, its image 40×40"),
     "mask transposed": (
-        lambda r: (r / MASK).write_bytes(encoded(".png", np.eye(20, 40, dtype=np.uint8) * 255)),
+        put(MASK, encoded(".png", np.eye(20, 40, dtype=np.uint8) * 255)),
         "size mismatch: is 40×20",
     ),
     "mask of zeros": (mask_of(full(0)), "a/GT/a_1.png: empty mask: has no defect pixel"),
@@ -238,10 +198,7 @@ CASES = {
         lambda r: Image.fromarray(picture(0)[0]).convert("P", palette=Image.Palette.ADAPTIVE).save(r / MASK),
         "unexpected mask values",
     ),
-    "jpeg named png": (
-        lambda r: (r / MASK).write_bytes(encoded(".jpg", soft_edges())),
-        "unexpected mask values",
-    ),
+    "jpeg named png": (put(MASK, encoded(".jpg", soft_edges())), "unexpected mask values"),
     "two images with one mask": (
         lambda r: save(r / "a/Images/a_1.png", picture(0)[0]),
         "duplicated name: a_1.jpg would have the same mask",
@@ -251,7 +208,7 @@ CASES = {
         "duplicated image: is the same picture as a/Images/a_1.jpg",
     ),
     "file name not UTF-8": (not_utf8, r"a/Images/\xff.jpg: file name: is not UTF-8"),
-    "no image in a class": (remove_folder("b/GT"), "b/GT: missing folder"),
+    "no image in a class": (lambda r: shutil.rmtree(r / "b/GT"), "b/GT: missing folder"),
 }
 
 
@@ -319,8 +276,7 @@ def test_any_bytes_end_in_a_data_set_or_in_one_message(tmp_path_factory, data):
 # --- python -m cpanet.data check ---------------------------------------------------------------------------
 
 
-def test_check_prints_a_report_and_exits_0_or_2(tmp_path, capsys):
-    root = write_folder(tmp_path)
+def test_check_prints_a_report_and_exits_0_or_2(root, capsys):
     assert main(["check", str(root)]) == 0
     out = capsys.readouterr().out
     assert "9 usable images" in out
@@ -340,7 +296,7 @@ def test_check_takes_names_as_they_are(tmp_path, capsys):
 
 def test_the_command_ends_without_a_traceback(tmp_path):
     command = [sys.executable, "-m", "cpanet.data", "check", str(tmp_path / "nowhere")]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPO)
     assert ended.returncode == 2
     assert "does not exist" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -348,14 +304,11 @@ def test_the_command_ends_without_a_traceback(tmp_path):
 
 def test_the_data_package_imports_no_jittor():
     code = "import sys, cpanet.data, cpanet.metrics; print('jittor' in sys.modules, 'torch' in sys.modules)"
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent
-    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
     assert ended.stdout.split() == ["False", "False"]
 
 
-def test_check_finds_a_picture_that_was_compressed_again_in_a_class_of_another_fold(tmp_path, capsys):
-    root = write_folder(tmp_path)
+def test_check_finds_a_picture_that_was_compressed_again_in_a_class_of_another_fold(root, capsys):
     image = cv2.GaussianBlur(
         np.random.default_rng(0).integers(0, 255, (80, 80, 3), dtype=np.uint8), (0, 0), 1.2
     )
@@ -374,20 +327,15 @@ def test_two_photographs_in_the_same_light_are_not_the_same_picture():
     assert near_pairs(noisy) == []
 
 
-def test_check_names_pictures_that_exif_turns(tmp_path, capsys):
-    root = write_folder(tmp_path)
-    Image.fromarray(picture(0)[0]).save(root / IMAGE, exif=sideways())
+def test_check_names_pictures_that_exif_turns(root, capsys):
+    Image.fromarray(picture(0)[0]).save(root / IMAGE, exif=exif(6))
     assert main(["check", str(root)]) == 0
     assert f"turned by their EXIF orientation, as they are shown: {IMAGE}" in " ".join(
         capsys.readouterr().out.split()
     )
 
 
-def test_check_takes_mask_values(tmp_path, capsys):
-    root = write_folder(tmp_path)
-    for path in root.glob("*/GT/*.png"):
-        values = (np.asarray(Image.open(path)) > 0).astype(np.uint8)
-        values[0] = 255
-        save(path, values)
+def test_check_takes_mask_values(root, capsys):
+    labelled(root)
     assert main(["check", str(root)]) == 2
     assert main(["check", str(root), "--mask-values", "{defect: [1], ignore: [255]}"]) == 0

@@ -22,6 +22,12 @@ def dataset() -> DefectDataset:
     return tiny_dataset(classes=6, per_class=7, folds=3)
 
 
+def part_of(dataset: DefectDataset, kept: np.ndarray) -> DefectDataset:
+    """The images of these numbers alone."""
+    lists = {name: [getattr(dataset, name)[i] for i in kept] for name in ("images", "masks", "names")}
+    return replace(dataset, labels=dataset.labels[kept], **lists)
+
+
 def check_rules(dataset: DefectDataset, episodes: list[Episode], shot: int) -> None:
     for query, supports, class_index in episodes:
         assert query not in supports
@@ -63,14 +69,7 @@ def test_test_episodes_do_not_depend_on_pixels_or_on_the_fingerprint(dataset):
 
 
 def test_a_missing_image_of_one_class_leaves_the_other_classes_alone(dataset):
-    keep = np.arange(len(dataset)) != 16  # of class 2
-    fewer = replace(
-        dataset,
-        images=[x for x, k in zip(dataset.images, keep) if k],
-        masks=[x for x, k in zip(dataset.masks, keep) if k],
-        names=[x for x, k in zip(dataset.names, keep) if k],
-        labels=dataset.labels[keep],
-    )
+    fewer = part_of(dataset, np.delete(np.arange(len(dataset)), 16))  # of class 2
 
     def named(d: DefectDataset) -> list[tuple[str, str]]:
         return [
@@ -104,14 +103,8 @@ def test_an_impossible_shot_is_explained(dataset, shot):
 
 def test_sampling_by_class_meets_a_small_class_as_often_as_a_large_one(dataset):
     small = dataset.split(0).train_classes[0]
-    few = [*np.flatnonzero(dataset.labels == small)[:3], *np.flatnonzero(dataset.labels != small)]
-    uneven = replace(
-        dataset,
-        images=[dataset.images[i] for i in few],
-        masks=[dataset.masks[i] for i in few],
-        names=[dataset.names[i] for i in few],
-        labels=dataset.labels[few],
-    )
+    images = np.arange(len(dataset))
+    uneven = part_of(dataset, np.delete(images, images[dataset.labels == small][3:]))
     counts = {}
     for sampling in ("image", "class"):
         episodes = train_episodes(uneven, 0, 1, 0, 0, sampling)

@@ -18,6 +18,7 @@ from cpanet.data.dataset import DefectDataset
 from cpanet.errors import UserError
 from tests.datasets import tiny_dataset
 from tests.processes import data_workers
+from tests.shared import REPO
 
 
 def digest(batch: loader.Batch) -> tuple:
@@ -117,8 +118,7 @@ def test_workers_end_with_their_parent(dataset):
         "batches = EpisodeLoader(tiny_dataset(), 0, 1, 0, 2, 32, workers=2); next(batches.epoch(0));"
         "print(*data_workers(), flush=True); os.kill(os.getpid(), 9)"
     )
-    repo = Path(__file__).parent.parent
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repo, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, timeout=60)
     workers = [int(pid) for pid in ended.stdout.split()]
     assert len(workers) == 2
     deadline = time.monotonic() + 20

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import stat
 import zipfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from cpanet.data import metal8
 from cpanet.data.__main__ import main
 from cpanet.data.metal8 import build_metal8, read_sources
 from cpanet.errors import UserError
-from tests.datasets import picture
+from tests.datasets import encoded, picture
 from tests.shared import shared
 
 SD, MT = "SD-saliency-900 (somewhere)", "Magnetic-tile-defect-datasets (somewhere)"
@@ -25,12 +24,6 @@ ROWS = [
     ("Steel_In", "Steel_In_2", SD, "SD-saliency-900/Source Images/In_9.bmp"),
     ("MT_Break", "MT_Break_1", MT, "MT_Break/Imgs/exp1.jpg"),
 ]
-
-
-def as_bytes(array: np.ndarray, format_: str) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, format_)
-    return file.getvalue()
 
 
 def grey_picture(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,19 +41,15 @@ def sd900() -> dict[str, bytes]:
     files = {}
     for seed, name in enumerate(("In_7", "In_9", "Pa_1")):
         image, mask = grey_picture(seed)
-        files[f"SD-saliency-900/Source Images/{name}.bmp"] = as_bytes(image, "BMP")
-        files[f"SD-saliency-900/Ground truth/{name}.png"] = as_bytes(soft(mask), "PNG")
+        files[f"SD-saliency-900/Source Images/{name}.bmp"] = encoded(".bmp", image)
+        files[f"SD-saliency-900/Ground truth/{name}.png"] = encoded(".png", soft(mask))
     return files
 
 
 def magnetic() -> dict[str, bytes]:
     image, mask = picture(5, 60, 40)
-    return {
-        "master/MT_Break/Imgs/exp1.jpg": as_bytes(image[..., 0], "JPEG"),
-        "master/MT_Break/Imgs/exp1.png": as_bytes(soft(mask), "PNG"),
-        "master/MT_Free/Imgs/exp1.jpg": as_bytes(image[..., 0], "JPEG"),
-        "master/MT_Free/Imgs/exp1.png": as_bytes(soft(mask), "PNG"),
-    }
+    files = {"exp1.jpg": encoded(".jpg", image[..., 0]), "exp1.png": encoded(".png", soft(mask))}
+    return {f"master/{c}/Imgs/{name}": data for c in ("MT_Break", "MT_Free") for name, data in files.items()}
 
 
 def write_csv(path: Path, rows=ROWS, header=metal8.COLUMNS) -> Path:
@@ -90,40 +79,40 @@ def sources(tmp_path) -> Path:
     return write_csv(tmp_path / "sources.csv")
 
 
-@pytest.mark.parametrize("pack", [as_folder, as_zip])
-def test_it_is_built_from_folders_and_from_zips(tmp_path, sources, pack, capsys):
-    command = ["build", "metal8", "--sd900", str(pack(tmp_path / "sd", sd900()))]
-    command += ["--magnetic-tile", str(pack(tmp_path / "mt", magnetic())), "--sources", str(sources)]
-    assert main([*command, str(tmp_path / "out")]) == 0
-    assert "3 images written" in capsys.readouterr().out
+@pytest.fixture
+def tiles(tmp_path) -> Path:
+    return as_folder(tmp_path / "mt", magnetic())
+
+
+def test_it_is_built_alike_from_folders_and_from_zips(tmp_path, sources, capsys):
+    files = []
+    for pack in (as_folder, as_zip):
+        out = tmp_path / f"out_{pack.__name__}"
+        command = ["build", "metal8", "--sd900", str(pack(tmp_path / f"sd_{pack.__name__}", sd900()))]
+        command += ["--magnetic-tile", str(pack(tmp_path / f"mt_{pack.__name__}", magnetic()))]
+        assert main([*command, "--sources", str(sources), str(out)]) == 0
+        assert "3 images written" in capsys.readouterr().out
+        files.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*.*")})
+    assert files[0] == files[1]
+    assert len(files[0]) == 6
     for seed, name in ((0, "Steel_In/{}/Steel_In_1.{}"), (1, "Steel_In/{}/Steel_In_2.{}")):
         image, mask = grey_picture(seed)
-        read = np.array(Image.open(tmp_path / "out" / name.format("GT", "png")))
-        assert np.array_equal(read, mask * 255)
-        with Image.open(tmp_path / "out" / name.format("Images", "jpg")) as jpeg:
+        assert np.array_equal(np.array(Image.open(out / name.format("GT", "png"))), mask * 255)
+        with Image.open(out / name.format("Images", "jpg")) as jpeg:
             assert jpeg.format == "JPEG"
             assert np.abs(np.array(jpeg)[..., 1].astype(int) - image[..., 1]).mean() < 12
-    assert Image.open(tmp_path / "out/MT_Break/Images/MT_Break_1.jpg").size == (40, 60)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["MT_Break", "Steel_In"]
+    assert Image.open(out / "MT_Break/Images/MT_Break_1.jpg").size == (40, 60)
+    assert sorted(p.name for p in out.iterdir()) == ["MT_Break", "Steel_In"]
 
 
-def test_the_two_ways_give_the_same_files(tmp_path, sources):
-    for number, pack in enumerate((as_folder, as_zip)):
-        inputs = pack(tmp_path / f"sd{number}", sd900()), pack(tmp_path / f"mt{number}", magnetic())
-        build_metal8(*inputs, tmp_path / f"out{number}", sources)
-    first, second = ({p.name: p.read_bytes() for p in (tmp_path / o).rglob("*.*")} for o in ("out0", "out1"))
-    assert first == second
-    assert len(first) == 6
-
-
-def test_everything_missing_is_named_at_once_and_nothing_is_left(tmp_path):
+def test_everything_missing_is_named_at_once_and_nothing_is_left(tmp_path, tiles):
     rows = [*ROWS, ("Steel_Pa", "Steel_Pa_1", SD, "SD-saliency-900/Source Images/Pa_99.bmp")]
     files = sd900()
     del files["SD-saliency-900/Ground truth/In_9.png"]
     files["SD-saliency-900/Source Images/In_7.bmp"] = b"BM"
-    inputs = as_folder(tmp_path / "sd", files), as_folder(tmp_path / "mt", magnetic())
+    sources = write_csv(tmp_path / "s.csv", rows)
     with pytest.raises(UserError) as error:
-        build_metal8(*inputs, tmp_path / "out", write_csv(tmp_path / "s.csv", rows))
+        build_metal8(as_folder(tmp_path / "sd", files), tiles, tmp_path / "out", sources)
     message = str(error.value)
     assert "3 problems" in message
     assert "Pa_99.bmp: not found" in message
@@ -149,31 +138,30 @@ def evil_link(archive: zipfile.ZipFile) -> None:
         (evil_link, "symbolic link: SD-saliency-900/link.png"),
     ],
 )
-def test_an_archive_that_reaches_out_is_refused(tmp_path, sources, change, words):
+def test_an_archive_that_reaches_out_is_refused(tmp_path, sources, tiles, change, words):
     path = as_zip(tmp_path / "sd.zip", sd900())
     with zipfile.ZipFile(path, "a") as archive:
         change(archive)
     with pytest.raises(UserError) as error:
-        build_metal8(path, as_folder(tmp_path / "mt", magnetic()), tmp_path / "out", sources)
+        build_metal8(path, tiles, tmp_path / "out", sources)
     assert words in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bomb_is_refused_without_unpacking_it(tmp_path, sources, monkeypatch):
+def test_a_bomb_is_refused_without_unpacking_it(tmp_path, sources, tiles, monkeypatch):
     monkeypatch.setattr(metal8, "MAX_MEMBER_BYTES", 2**20)
     files = {**sd900(), "SD-saliency-900/Source Images/In_7.bmp": b"BM" + bytes(3 * 2**20)}
-    inputs = as_zip(tmp_path / "sd.zip", files), as_folder(tmp_path / "mt", magnetic())
     with pytest.raises(UserError, match=r"In_7\.bmp: too large: unpacks to more than 1 MiB"):
-        build_metal8(*inputs, tmp_path / "out", sources)
+        build_metal8(as_zip(tmp_path / "sd.zip", files), tiles, tmp_path / "out", sources)
 
 
-def test_a_damaged_member_is_named(tmp_path, sources):
+def test_a_damaged_member_is_named(tmp_path, sources, tiles):
     path = as_zip(tmp_path / "sd.zip", sd900())
     data = bytearray(path.read_bytes())
     data[200:260] = bytes(60)
     path.write_bytes(bytes(data))
     with pytest.raises(UserError, match=r"In_7\.bmp: unreadable file: cannot be unpacked"):
-        build_metal8(path, as_folder(tmp_path / "mt", magnetic()), tmp_path / "out", sources)
+        build_metal8(path, tiles, tmp_path / "out", sources)
 
 
 def test_wrong_inputs_are_explained(tmp_path, sources):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cpanet.data.loader import EpisodeLoader, make_batch
+from cpanet.data.loader import EpisodeLoader, EpisodeMaker
 from cpanet.data.pseudo import PLAIN, EpisodeChanges, draw_region, draw_style
 from cpanet.data.transforms import denormalise
 from tests.datasets import tiny_dataset
@@ -16,7 +16,7 @@ def one_batch(transform: EpisodeChanges, seed: int = 7):
     pool = [int(i) for i in dataset.split(0).train_indices]
     with EpisodeLoader(dataset, 0, 2, 7, 4, 64) as loader:
         episodes = next(loader.epoch(0)).episodes
-    return make_batch(dataset, episodes, seed, 0, 0, 64, transform, pool)
+    return EpisodeMaker(dataset, 64, transform, pool).batch(episodes, seed, 0, 0)
 
 
 def test_pseudo_class_marks_what_was_painted_and_real_defects_are_background():

@@ -17,6 +17,7 @@ from cpanet.data.__main__ import main
 from cpanet.data.dataset import DefectDataset
 from cpanet.errors import UserError
 from cpanet.runtime import user_cache
+from tests.shared import REPO
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +88,13 @@ def test_a_damaged_copy_is_drawn_again(tmp_path, monkeypatch):
 
 def test_two_processes_at_once_both_find_it_whole(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from cpanet.data import examine, synthetic;"
+        "import sys; from pathlib import Path; from cpanet.data import catalog, synthetic;"
         "synthetic.PER_CLASS = 3; root = synthetic.ensure(Path(sys.argv[1]));"
-        "layout, contents = examine('embedded', root);"
+        "contents = catalog.examine(catalog.EMBEDDED, root, catalog.MaskRule());"
         "print(len(contents.images), len(contents.problems), contents.fingerprint)"
     )
-    repo = Path(__file__).parent.parent
     command = [sys.executable, "-c", code, str(tmp_path / "cache")]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=repo) for _ in range(2)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPO) for _ in range(2)]
     first, second = (p.communicate(timeout=120)[0] for p in started)
     assert first == second
     assert first.startswith("36 0 ")

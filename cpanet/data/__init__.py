@@ -1,10 +1,10 @@
 """Data: files → episodes → batches. Nothing here imports Jittor."""
 
-from cpanet.data.catalog import Layout, equal_runs, examine, load_dataset, resolve_auto
-from cpanet.data.dataset import DefectDataset, Split
+from cpanet.data.catalog import Layout, equal_runs, load_dataset, resolve_auto
+from cpanet.data.dataset import DefectDataset
 from cpanet.data.episodes import Episode, test_episodes, train_episodes
 from cpanet.data.images import read_image, value_range_of
-from cpanet.data.loader import Batch, EpisodeLoader, make_batch, test_batch
+from cpanet.data.loader import Batch, EpisodeLoader, test_batch
 from cpanet.data.pseudo import EpisodeChanges
 from cpanet.data.sets import DataSet, EmbeddedSet, Folder, FSSD12Set, Metal8Set
 
@@ -20,11 +20,8 @@ __all__ = [
     "Folder",
     "Layout",
     "Metal8Set",
-    "Split",
     "equal_runs",
-    "examine",
     "load_dataset",
-    "make_batch",
     "read_image",
     "resolve_auto",
     "test_batch",

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -15,19 +16,11 @@ from rich.text import Text
 
 from cpanet.console import replace_unencodable, until_closed
 from cpanet.data import importing, metal8, synthetic
-from cpanet.data.catalog import FSSD12, METAL8, NAMES, Layout, examine, looks_like
-from cpanet.data.check import MaskValues, Problem, printable
-from cpanet.data.folder import Contents
-from cpanet.data.near import near_pairs
+from cpanet.data.catalog import FSSD12, METAL8, NAMES, Layout, examine, existing, find_layout, looks_like
+from cpanet.data.check import Problem, meanings_of, near_pairs, printable
+from cpanet.data.folder import Contents, new_folder
+from cpanet.data_section import Meanings
 from cpanet.errors import UserError
-
-
-def guess_name(root: Path) -> str:
-    """Which data set a folder holds, by its class folders."""
-    for layout in (FSSD12, METAL8):
-        if looks_like(layout, root):
-            return layout.name
-    return "folder"
 
 
 def class_table(layout: Layout, contents: Contents) -> Table:
@@ -40,19 +33,13 @@ def class_table(layout: Layout, contents: Contents) -> Table:
         folds = ", ".join(str(f) for f, fold in enumerate(layout.folds) if name in fold)
         shares = [100 * np.mean(m == 1) for m in masks]
         share = f"{min(shares):.2f}, {np.median(shares):.1f}, {max(shares):.1f}" if shares else "–"
-        table.add_row(Text(printable(name)), folds, str(len(masks)), _sizes(masks), share)
+        sizes = " × ".join(_span([m.shape[axis] for m in masks]) for axis in (1, 0)) if masks else "–"
+        table.add_row(Text(printable(name)), folds, str(len(masks)), sizes, share)
     return table
 
 
-def _sizes(masks: Sequence[np.ndarray]) -> str:
-    if not masks:
-        return "–"
-    heights, widths = [m.shape[0] for m in masks], [m.shape[1] for m in masks]
-
-    def span(values: Sequence[int]) -> str:
-        return str(min(values)) if min(values) == max(values) else f"{min(values)}–{max(values)}"
-
-    return f"{span(widths)} × {span(heights)}"
+def _span(values: Sequence[int]) -> str:
+    return "–".join(map(str, sorted({min(values), max(values)})))
 
 
 def problem_table(problems: Sequence[Problem]) -> Table:
@@ -78,15 +65,11 @@ def report_near(layout: Layout, contents: Contents) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Print the report; 0 where the data set can be used, 2 where it cannot."""
-    name = arguments.name or guess_name(arguments.root)
-    layout, contents = examine(
-        name,
-        arguments.root,
-        arguments.mask_threshold,
-        arguments.shot + 1,
-        arguments.folds,
-        arguments.mask_values,
-    )
+    root = existing(arguments.root)
+    like = (layout.name for layout in (FSSD12, METAL8) if looks_like(layout, root))
+    layout = find_layout(arguments.name or next(like, "folder"), root, arguments.folds)
+    rule = layout.rule(arguments.mask_threshold, arguments.mask_values)
+    contents = examine(layout, root, rule, arguments.shot + 1)
     report_near(layout, contents)
     console = Console()
     console.print(class_table(layout, contents))
@@ -99,7 +82,7 @@ def check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def import_set(arguments: argparse.Namespace) -> int:
+def import_set(arguments: argparse.Namespace) -> None:
     """Import a set in another form and say what became of it."""
     imported = importing.import_dataset(arguments.source, arguments.target)
     print(f"{printable(str(arguments.source))} was read as {imported.form}.")
@@ -107,39 +90,33 @@ def import_set(arguments: argparse.Namespace) -> int:
         print(f"  {printable(name)}: {number} image{'s' * (number != 1)} with a mask")
     for note in imported.notes:
         print(f"note: {note}")
-    print(
-        f"Written to {printable(str(arguments.target))}. Next: python -m cpanet.data check {arguments.target}"
-    )
-    return 0
+    target = printable(str(arguments.target))
+    print(f"Written to {target}. Next: python -m cpanet.data check {arguments.target}")
 
 
-def mask_values(text: str) -> MaskValues:
+def mask_values(text: str) -> Meanings | None:
     """An argparse type: {defect: [1], ignore: [255]}."""
     try:
         read = yaml.safe_load(text)
         if not isinstance(read, dict):
             raise argparse.ArgumentTypeError(f"{text} is no mapping such as '{{defect: [1], ignore: [255]}}'")
-        found = MaskValues.of(read)
+        return meanings_of(read)
     except (yaml.YAMLError, UserError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    assert found is not None
-    return found
 
 
-def build_set(arguments: argparse.Namespace) -> int:
+def build_set(arguments: argparse.Namespace) -> None:
     """Build metal8 and say where it is."""
     number = metal8.build_metal8(arguments.sd900, arguments.magnetic_tile, arguments.out, arguments.sources)
-    print(
-        f"{number} images written to {printable(str(arguments.out))}: data=metal8 data.root={arguments.out}"
-    )
-    return 0
+    out = printable(str(arguments.out))
+    print(f"{number} images written to {out}: data=metal8 data.root={arguments.out}")
 
 
-def embed(arguments: argparse.Namespace) -> int:
+def embed(arguments: argparse.Namespace) -> None:
     """Write the embedded set to a folder that does not exist yet."""
-    synthetic.write_new(arguments.out)
+    with new_folder(arguments.out) as work:
+        synthetic.write(work)
     print(f"{len(synthetic.CLASSES) * synthetic.PER_CLASS} images written to {printable(str(arguments.out))}")
-    return 0
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
@@ -158,39 +135,38 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m cpanet.data", description="Check and build data sets.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
+    new: dict[str, Any] = {"type": Path, "help": "folder to write, which must not exist yet"}
+
     one = commands.add_parser("check", help="report on a folder of class/Images and class/GT; exit 0 or 2")
+    one.set_defaults(function=check)
     one.add_argument("root", type=Path, metavar="ROOT", help="the folder that holds the class folders")
     one.add_argument("--name", choices=NAMES, help="which data set it is (default: by its class folders)")
-    one.add_argument(
-        "--shot", type=whole_number(1, 1000), default=1, help="classes must allow it (default 1)"
-    )
-    one.add_argument("--mask-threshold", type=whole_number(0, 254), help="grey above it is defect")
-    one.add_argument(
-        "--folds", type=whole_number(2, 1000), help="equal runs of classes, without dataset.yaml"
-    )
-    one.set_defaults(function=check)
+    shot, grey, folds = whole_number(1, 1000), whole_number(0, 254), whole_number(2, 1000)
+    one.add_argument("--shot", type=shot, default=1, help="classes must allow it (default 1)")
+    one.add_argument("--mask-threshold", type=grey, help="grey above it is defect")
+    one.add_argument("--folds", type=folds, help="equal runs of classes, without dataset.yaml")
+    such = "such as '{defect: [1], ignore: [255]}'"
+    one.add_argument("--mask-values", type=mask_values, metavar="VALUES", help=such)
 
-    one.add_argument(
-        "--mask-values", type=mask_values, metavar="VALUES", help="such as '{defect: [1], ignore: [255]}'"
-    )
-    more = commands.add_parser(
-        "import", help="make the folder layout of label-coded masks, LabelMe or COCO polygons"
-    )
-    more.add_argument("source", type=Path, metavar="SOURCE", help="a folder with images and annotations")
-    more.add_argument("target", type=Path, metavar="TARGET", help="folder to write, which must not exist yet")
-    more.set_defaults(function=import_set)
+    layouts = "make the folder layout of label-coded masks, LabelMe or COCO polygons"
+    two = commands.add_parser("import", help=layouts)
+    two.set_defaults(function=import_set)
+    two.add_argument("source", type=Path, metavar="SOURCE", help="a folder with images and annotations")
+    two.add_argument("target", metavar="TARGET", **new)
 
-    two = commands.add_parser("build", help="build a data set from public downloads")
-    two.add_argument("set", choices=["metal8"])
-    two.add_argument("--sd900", type=Path, required=True, metavar="DIR_OR_ZIP", help="SD-saliency-900")
-    two.add_argument("--magnetic-tile", type=Path, required=True, metavar="DIR_OR_ZIP")
-    two.add_argument("--sources", type=Path, default=metal8.SOURCES, metavar="CSV", help="another selection")
-    two.add_argument("out", type=Path, metavar="OUT", help="folder to write, which must not exist yet")
-    two.set_defaults(function=build_set)
+    three = commands.add_parser("build", help="build a data set from public downloads")
+    three.set_defaults(function=build_set)
+    three.add_argument("set", choices=["metal8"])
+    three.add_argument("--sd900", type=Path, required=True, metavar="DIR_OR_ZIP", help="SD-saliency-900")
+    three.add_argument("--magnetic-tile", type=Path, required=True, metavar="DIR_OR_ZIP")
+    three.add_argument(
+        "--sources", type=Path, default=metal8.SOURCES, metavar="CSV", help="another selection"
+    )
+    three.add_argument("out", metavar="OUT", **new)
 
-    three = commands.add_parser("embed", help="write the embedded set to a folder, to look at")
-    three.add_argument("out", type=Path, metavar="OUT", help="folder to write, which must not exist yet")
-    three.set_defaults(function=embed)
+    four = commands.add_parser("embed", help="write the embedded set to a folder, to look at")
+    four.set_defaults(function=embed)
+    four.add_argument("out", metavar="OUT", **new)
     return top
 
 
@@ -200,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with until_closed():
             parsed = parser().parse_args(arguments)
-            return int(parsed.function(parsed))
+            return parsed.function(parsed) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Optional
 
 import numpy as np
 import yaml
+from pydantic import Field, ValidationError, field_validator
 
 from cpanet.data import synthetic
-from cpanet.data.check import MaskRule, MaskValues, Problem, printable, raise_problems, shorten
+from cpanet.data.check import MaskRule, Problem, meanings_of, printable, raise_problems, shorten
 from cpanet.data.dataset import DefectDataset
 from cpanet.data.folder import Contents, find_classes, read_folder
+from cpanet.data_section import Meanings
 from cpanet.errors import UserError
+from cpanet.section import Section, Text
 
 DESCRIPTION = "dataset.yaml"
 DEFAULT_FOLDS = 3  # of a folder that does not say; FSSD-12 has as many
@@ -37,7 +40,20 @@ class Layout:
     aliases: Mapping[str, str] = field(default_factory=dict)
     expected: Mapping[str, int] = field(default_factory=dict)  # images of a class, where known
     mask_threshold: int | None = None
-    mask_values: MaskValues | None = None
+    mask_values: Meanings | None = None
+
+    def folder_of(self, name: str, root: Path) -> str:
+        """The folder of a class below ``root``, which some copies give another name."""
+        other = self.aliases.get(name, name)
+        return other if not (root / name).is_dir() and (root / other).is_dir() else name
+
+    def rule(self, mask_threshold: int | None, mask_values: Any) -> MaskRule:
+        """How masks are read where the configuration gives these two, of which one is None at least."""
+        if mask_threshold is not None and mask_values is not None:
+            raise UserError("data.mask_threshold and data.mask_values exclude each other. Give one of them.")
+        if mask_threshold is None and mask_values is None:
+            mask_threshold, mask_values = self.mask_threshold, self.mask_values
+        return MaskRule(mask_threshold, self.published, meanings_of(mask_values))
 
 
 def equal_runs(classes: Sequence[str], folds: int) -> Folds:
@@ -78,25 +94,46 @@ EMBEDDED = Layout(
     expected=dict.fromkeys(synthetic.CLASSES, synthetic.PER_CLASS),
 )
 
-PUBLISHED = {layout.name: layout for layout in (FSSD12, METAL8, EMBEDDED)}
+PUBLISHED = {layout.name: layout for layout in (FSSD12, EMBEDDED, METAL8)}
+NAMES = (*PUBLISHED, "folder")
 
-NAMES = ("fssd12", "embedded", "metal8", "folder")
+
+class _Description(Section):
+    """``dataset.yaml``; a field's description says what is allowed."""
+
+    name: str = Field("", description="a text")
+    classes: list[Text] = Field([], min_length=1, description="a list of different class folders")
+    folds: list[Annotated[list[Text], Field(min_length=1)]] = Field(
+        [], min_length=1, description="a list of lists of class folders"
+    )
+    mask_threshold: Optional[int] = Field(  # noqa: UP045 (pydantic reads it on Python 3.9, too)
+        None, ge=0, le=254, description="a whole number from 0 to 254"
+    )
+    mask_values: Optional[dict[Any, Any]] = Field(  # noqa: UP045
+        None, description="a mapping of lists, such as {defect: [1], ignore: [255]}"
+    )
+
+    @field_validator("classes")
+    @classmethod
+    def _different_folders(cls, names: list[str]) -> list[str]:
+        leads_away = any(name.startswith(".") or "/" in name or "\0" in name for name in names)
+        if leads_away or len(set(names)) < len(names):
+            raise ValueError
+        return names
 
 
 def describe_folder(root: Path, folds: int | None = None) -> Layout:
     """Classes and folds of any folder: from its ``dataset.yaml``, else equal runs of its classes."""
-    found = find_classes(root)
-    description = _read_description(root / DESCRIPTION)
-    classes = tuple(description.get("classes") or found)
+    described = _read_description(root / DESCRIPTION)
+    classes = tuple(described.classes or find_classes(root))
     if len(classes) < 2:
         raise UserError(
             f"{printable(str(root))} holds {len(classes)} classes (sub-folders with Images/ and GT/); "
             "training on some classes and testing on others needs at least 2. Check data.root."
         )
-    if "folds" in description:
-        chosen: Folds = tuple(tuple(fold) for fold in description["folds"])
-        _check_folds(root / DESCRIPTION, chosen, classes)
-    else:
+    chosen: Folds = tuple(tuple(fold) for fold in described.folds)
+    _check_folds(root / DESCRIPTION, chosen, classes)
+    if not chosen:
         number = folds if folds is not None else min(DEFAULT_FOLDS, len(classes))
         if not 2 <= number <= len(classes):
             raise UserError(
@@ -105,26 +142,18 @@ def describe_folder(root: Path, folds: int | None = None) -> Layout:
             )
         chosen = equal_runs(classes, number)
     return Layout(
-        str(description.get("name") or root.resolve().name or "folder"),
+        described.name or root.resolve().name or "folder",
         classes,
         chosen,
-        mask_threshold=description.get("mask_threshold"),
-        mask_values=MaskValues.of(description.get("mask_values")),
+        mask_threshold=described.mask_threshold,
+        mask_values=meanings_of(described.mask_values),
     )
 
 
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(isinstance(v, str) and v for v in value)
-
-
-def _leads_away(folder: str) -> bool:
-    return folder.startswith(".") or "/" in folder or "\0" in folder
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    """``dataset.yaml`` as plain data; {} where there is none."""
+def _read_description(path: Path) -> _Description:
+    """``dataset.yaml``, where there is one."""
     if not path.exists():
-        return {}
+        return _Description.model_validate({})
     where = printable(str(path))
     try:
         if not path.is_file() or path.stat().st_size > 2**20:
@@ -133,56 +162,32 @@ def _read_description(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{where} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
+    if not isinstance(content, (dict, type(None))):
         raise UserError(f"{where} should hold keys and values, such as folds: [[class, class], [class]].")
-    checks = {
-        "name": (lambda v: isinstance(v, str), "a text"),
-        "classes": (
-            lambda v: _is_names(v) and len(set(v)) == len(v) and not any(map(_leads_away, v)),
-            "a list of different class folders",
-        ),
-        "folds": (
-            lambda v: isinstance(v, list) and len(v) > 0 and all(_is_names(f) for f in v),
-            "a list of lists of class folders",
-        ),
-        "mask_threshold": (
-            lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 254,
-            "a whole number from 0 to 254",
-        ),
-        "mask_values": (
-            lambda v: isinstance(v, dict),
-            "a mapping of lists, such as {defect: [1], ignore: [255]}",
-        ),
-    }
-    for key, value in content.items():
-        if key not in checks:
-            raise UserError(f"{where} has an unknown key {key!r}. Known are {', '.join(checks)}.")
-        valid, what = checks[key]
-        if not valid(value):
-            bare = None
-            if key in ("name", "classes", "folds"):
-                bare = _not_text(value, yaml.load(text, yaml.BaseLoader)[key])
-            raise UserError(f"{where}: {key} must be {what}{_quote(bare)}.")
-    if {"mask_threshold", "mask_values"} <= set(content):
+    try:
+        described = _Description.model_validate(content or {})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = problem["loc"][0]
+        fields = _Description.model_fields
+        if key not in fields:
+            raise UserError(f"{where} has an unknown key {key!r}. Known are {', '.join(fields)}.") from None
+        quotes = _quotes(problem["input"], problem["loc"], text)
+        raise UserError(f"{where}: {key} must be {fields[str(key)].description}{quotes}.") from None
+    if {"mask_threshold", "mask_values"} <= described.model_fields_set:
         raise UserError(f"{where}: mask_threshold and mask_values exclude each other. Keep one.")
-    return content
+    return described
 
 
-def _not_text(value: Any, typed: Any, depth: int = 3) -> tuple[str, Any] | None:
-    """The first name that YAML did not read as text: as it was typed (1, no, null), and what YAML made of it."""
-    if isinstance(value, list) and isinstance(typed, list) and depth:
-        found = (_not_text(v, t, depth - 1) for v, t in zip(value, typed))
-        return next((f for f in found if f is not None), None)
-    return (typed, value) if isinstance(typed, str) and not isinstance(value, str) else None
-
-
-def _quote(bare: tuple[str, Any] | None) -> str:
-    if bare is None:
+def _quotes(value: Any, at: Sequence[Any], text: str) -> str:
+    """What to do about a name that YAML did not read as text, such as 1, no or null."""
+    typed = yaml.load(text, yaml.BaseLoader)
+    for part in at:
+        typed = typed[part]
+    if at[0] not in ("name", "classes", "folds") or isinstance(value, str) or not isinstance(typed, str):
         return ""
     kinds = {bool: "yes or no", int: "a number", float: "a number", type(None): "nothing"}
-    return f"; YAML reads {bare[0]} as {kinds.get(type(bare[1]), 'a date')}: write '{bare[0]}' in quotes"
+    return f"; YAML reads {typed} as {kinds.get(type(value), 'a date')}: write '{typed}' in quotes"
 
 
 def _check_folds(path: Path, folds: Folds, classes: Sequence[str]) -> None:
@@ -200,7 +205,8 @@ def _check_folds(path: Path, folds: Folds, classes: Sequence[str]) -> None:
 
 
 def find_layout(name: str, root: Path, folds: int | None = None) -> Layout:
-    """The layout of data set ``name``; a folder's is read from ``root``."""
+    """The layout of data set ``name``; a folder's is read from ``root``. Raises UserError where there is no such folder."""
+    existing(root)
     if name in PUBLISHED:
         return PUBLISHED[name]
     if name == "folder":
@@ -210,7 +216,7 @@ def find_layout(name: str, root: Path, folds: int | None = None) -> Layout:
 
 def looks_like(layout: Layout, root: Path) -> bool:
     """Whether ``root`` holds most class folders of ``layout``."""
-    found = sum((root / c).is_dir() or (root / layout.aliases.get(c, c)).is_dir() for c in layout.classes)
+    found = sum((root / layout.folder_of(name, root)).is_dir() for name in layout.classes)
     return 2 * found > len(layout.classes)
 
 
@@ -221,13 +227,9 @@ def resolve_auto(root: Path | None) -> tuple[str, Path | None, str]:
     but is not FSSD-12 is a mistake, not a reason to train on something else.
     """
     if root is None:
-        return (
-            "embedded",
-            None,
-            "no FSSD-12 folder was given (data.root or FSSD12_ROOT), so the embedded set is used.",
-        )
-    root = _existing(Path(root))
-    for candidate in (root, root / "FSSD-12"):
+        why = "no FSSD-12 folder was given (data.root or FSSD12_ROOT), so the embedded set is used."
+        return "embedded", None, why
+    for candidate in (existing(root), root / "FSSD-12"):
         if looks_like(FSSD12, candidate):
             return "fssd12", candidate, f"FSSD-12 was found in {printable(str(candidate))}."
     raise UserError(
@@ -236,7 +238,8 @@ def resolve_auto(root: Path | None) -> tuple[str, Path | None, str]:
     )
 
 
-def _existing(root: Path) -> Path:
+def existing(root: Path) -> Path:
+    """``root``, a folder. Raises UserError where it is none."""
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise UserError(
@@ -245,67 +248,26 @@ def _existing(root: Path) -> Path:
     return root
 
 
-def examine(
-    name: str,
-    root: Path,
-    mask_threshold: int | None = None,
-    min_images: int = 2,
-    folds: int | None = None,
-    mask_values: MaskValues | None = None,
-) -> tuple[Layout, Contents]:
-    """Read ``root`` as data set ``name`` and collect everything that is wrong with it."""
-    root = _existing(Path(root))
-    layout = find_layout(name, root, folds)
-    return layout, examine_layout(layout, root, mask_threshold, min_images, mask_values)
-
-
-def examine_layout(
-    layout: Layout,
-    root: Path,
-    mask_threshold: int | None = None,
-    min_images: int = 2,
-    mask_values: MaskValues | None = None,
-) -> Contents:
+def examine(layout: Layout, root: Path, rule: MaskRule, min_images: int = 2) -> Contents:
     """Read the classes of ``layout`` below ``root`` and collect everything that is wrong with them."""
-    if mask_threshold is not None and mask_values is not None:
-        raise UserError("data.mask_threshold and data.mask_values exclude each other. Give one of them.")
-    root = _existing(root)
-    folders = [
-        layout.aliases[c] if not (root / c).is_dir() and (root / layout.aliases.get(c, c)).is_dir() else c
-        for c in layout.classes
-    ]
-    if mask_threshold is None and mask_values is None:
-        mask_threshold, mask_values = layout.mask_threshold, layout.mask_values
-    contents = read_folder(
-        root,
-        layout.classes,
-        MaskRule(mask_threshold, layout.published, mask_values),
-        folders,
-        duplicates="note" if layout.published else "problem",
-    )
-    for canonical, folder in zip(layout.classes, folders):
-        if folder != canonical:
-            contents.notes.append(f"folder {folder} is read as {canonical}")
-    for index, canonical in enumerate(layout.classes):
+    root = existing(root)
+    folders = {name: layout.folder_of(name, root) for name in layout.classes}
+    contents = read_folder(root, folders, rule)
+    contents.notes += [f"folder {f} is read as {name}" for name, f in folders.items() if f != name]
+    for index, (name, folder) in enumerate(folders.items()):
         number = contents.labels.count(index)
-        wanted = layout.expected.get(canonical, number)
+        wanted = layout.expected.get(name, number)
         if layout.published and 0 < number != wanted:
-            contents.notes.append(f"{canonical} has {number} images, the published set {wanted}")
-        if number < min_images and (root / folders[index]).is_dir():
+            contents.notes.append(f"{name} has {number} images, the published set {wanted}")
+        if number < min_images and (root / folder).is_dir():
             detail = f"has {number} usable images; {min_images - 1}-shot episodes need at least {min_images}"
-            contents.problems.append(Problem(canonical, "class too small", detail))
+            contents.problems.append(Problem(name, "class too small", detail))
     return contents
 
 
-def read_set(
-    layout: Layout,
-    root: Path,
-    mask_threshold: int | None = None,
-    min_images: int = 2,
-    mask_values: MaskValues | None = None,
-) -> DefectDataset:
+def read_set(layout: Layout, root: Path, rule: MaskRule, min_images: int = 2) -> DefectDataset:
     """The classes of ``layout`` below ``root``, decoded. Raises UserError with all problems."""
-    return _dataset(layout, root, examine_layout(layout, root, mask_threshold, min_images, mask_values))
+    return _dataset(layout, root, examine(layout, root, rule, min_images))
 
 
 def load_dataset(
@@ -315,7 +277,7 @@ def load_dataset(
     mask_threshold: int | None = None,
     min_images: int = 2,
     folds: int | None = None,
-    mask_values: MaskValues | Mapping[str, Any] | None = None,
+    mask_values: Any = None,
 ) -> DefectDataset:
     """Read data set ``name`` ("fssd12", "embedded", "metal8", "folder") into memory.
 
@@ -326,33 +288,23 @@ def load_dataset(
     ``folds``: number of equal runs of classes, for a folder without ``dataset.yaml``. Raises
     ``UserError`` with all problems.
     """
-    if root is None and name != "embedded":
+    if root is not None:
+        layout = find_layout(name, Path(root), folds)
+        return read_set(layout, Path(root), layout.rule(mask_threshold, mask_values), min_images)
+    if name != "embedded":
         raise UserError(f"data.root is not set. Give the folder that holds {name}: data.root=FOLDER.")
-    values = MaskValues.of(mask_values)
-    drawn = root is None
-    root = synthetic.ensure(cache) if root is None else Path(root)
-    layout, contents = examine(name, root, mask_threshold, min_images, folds, values)
-    if drawn and contents.fingerprint != synthetic.FINGERPRINT:
+    root, rule = synthetic.ensure(cache), EMBEDDED.rule(mask_threshold, mask_values)
+    contents = examine(EMBEDDED, root, rule, min_images)
+    if contents.fingerprint != synthetic.FINGERPRINT:
         # Files were damaged or changed. Pictures that come out differently on this machine are possible, too.
-        root = synthetic.ensure(cache, again=True)
-        layout, contents = examine(name, root, mask_threshold, min_images, folds, values)
+        contents = examine(EMBEDDED, synthetic.ensure(cache, again=True), rule, min_images)
         if contents.fingerprint != synthetic.FINGERPRINT:
             contents.notes.append("the embedded set comes out differently here than on other machines")
-    return _dataset(layout, root, contents)
+    return _dataset(EMBEDDED, root, contents)
 
 
 def _dataset(layout: Layout, root: Path, contents: Contents) -> DefectDataset:
     raise_problems(layout.name, root, contents.problems)
-    return DefectDataset(
-        layout.name,
-        root,
-        layout.classes,
-        contents.images,
-        contents.masks,
-        np.array(contents.labels, np.int64),
-        contents.names,
-        layout.folds,
-        contents.fingerprint,
-        contents.notes,
-        value_range=contents.value_range,
-    )
+    read = {name: value for name, value in vars(contents).items() if name != "problems"}
+    read["labels"] = np.array(contents.labels, np.int64)
+    return DefectDataset(name=layout.name, root=root, classes=layout.classes, folds=layout.folds, **read)

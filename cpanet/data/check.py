@@ -1,16 +1,18 @@
-"""Checks of a data set: the rules for masks, and one message for all problems at once."""
+"""Checks of a data set: the rules for masks, pictures that are nearly the same, one message for all problems."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
+from pydantic import ValidationError
 
 from cpanet.data.images import Refused
+from cpanet.data_section import Meanings
 from cpanet.errors import UserError
 
 SHOWN = 20  # problems in one message
@@ -43,45 +45,35 @@ BACKGROUND, DEFECT, IGNORE = 0, 1, 255  # values of a mask once it is read
 FEW_VALUES = 8  # as many are labels rather than soft edges
 
 
-@dataclass(frozen=True)
-class MaskValues:
-    """Meaning of each value of a mask's file; values that are named nowhere are refused."""
+def meanings_of(values: Any) -> Meanings | None:
+    """``{"defect": [1], "ignore": [255]}`` as a section of the configuration, which is taken as it is; None of None.
 
-    defect: tuple[int, ...]
-    ignore: tuple[int, ...] = ()
-    background: tuple[int, ...] = (0,)
-
-    @classmethod
-    def of(cls, values: Any) -> MaskValues | None:
-        """``{"defect": [1], "ignore": [255]}``, as a mapping or an object with these names; None of None.
-
-        Raises UserError for what is no such mapping, and for a value that would mean two things.
-        """
-        if values is None or isinstance(values, MaskValues):
-            return values
-        if not isinstance(values, Mapping):
-            values = {name: getattr(values, name, ()) for name in cls.__dataclass_fields__}
-        form = "Give lists of whole numbers from 0 to 255, such as {defect: [1], ignore: [255]}"
-        parts: dict[str, tuple[int, ...]] = {}
-        for name, listed in values.items():
-            if name not in cls.__dataclass_fields__:
-                raise UserError(f"mask_values has an unknown part {name!r}. {form}.")
-            if isinstance(listed, (str, bytes)) or not isinstance(listed, Iterable):
-                listed = (listed,)
-            parts[name] = tuple(listed)
-            if not all(type(v) is int and 0 <= v <= 255 for v in parts[name]):
-                raise UserError(f"mask_values: {name} = {list(parts[name])}. {form}.")
-        if not parts.get("defect"):
-            raise UserError(f"mask_values names no value of the defect. {form}.")
-        rule = cls(**parts)
-        if "background" not in parts and 0 in rule.defect + rule.ignore:
-            rule = replace(rule, background=())
-        twice = [
-            v for v, number in Counter(rule.defect + rule.ignore + rule.background).items() if number > 1
-        ]
-        if twice:
-            raise UserError(f"mask_values gives {twice[0]} two meanings. Name every value once.")
-        return rule
+    Raises UserError for what is no such mapping, and for a value that would mean two things.
+    """
+    if values is None:
+        return None
+    if not isinstance(values, Meanings):
+        given = values.items() if isinstance(values, Mapping) else ()
+        lists = {name: list(v) if isinstance(v, (list, tuple)) else [v] for name, v in given}
+        if 0 in [*lists.get("defect", ()), *lists.get("ignore", ())]:
+            lists.setdefault("background", [])
+        try:
+            values = Meanings.model_validate(lists)
+        except ValidationError as error:
+            problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+            name, kind = str(problem["loc"][0]), problem["type"]
+            what = f": {name} = {lists.get(name)}"
+            if kind == "extra_forbidden":
+                what = f" has an unknown part {name!r}"
+            elif kind in ("missing", "too_short"):
+                what = " names no value of the defect"
+            form = "Give lists of whole numbers from 0 to 255, such as {defect: [1], ignore: [255]}"
+            raise UserError(f"mask_values{what}. {form}.") from None
+    named = Counter(values.defect + values.ignore + values.background)
+    twice = [value for value, number in named.items() if number > 1]
+    if twice:
+        raise UserError(f"mask_values gives {twice[0]} two meanings. Name every value once.")
+    return values
 
 
 class MaskRule(NamedTuple):
@@ -93,7 +85,7 @@ class MaskRule(NamedTuple):
 
     threshold: int | None = None
     lenient: bool = False
-    values: MaskValues | None = None
+    values: Meanings | None = None
 
 
 def binarise(grey: np.ndarray, rule: MaskRule) -> tuple[np.ndarray, str]:
@@ -105,26 +97,21 @@ def binarise(grey: np.ndarray, rule: MaskRule) -> tuple[np.ndarray, str]:
     remark = ""
     if rule.values is not None:
         mask = _by_values(grey, rule.values, rule.lenient)
-        meaning = (
-            "one of " + ", ".join(map(str, rule.values.defect))
-            if len(rule.values.defect) > 1
-            else str(rule.values.defect[0])
-        )
+        several = "one of " if len(rule.values.defect) > 1 else ""
+        meaning = several + ", ".join(map(str, rule.values.defect))
     elif rule.threshold is not None:
         mask = (grey > rule.threshold).astype(np.uint8)
         meaning = f"above {rule.threshold}"
     else:
-        counts = np.bincount(grey.ravel(), minlength=256)
-        values = np.flatnonzero(counts)
-        defect = grey == 255
-        meaning = "255"
+        values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
+        defect, meaning = 255, "255"
         if set(values) == {0, 1}:
-            defect, remark = grey == 1, "masks of 0 and 1 (read as 0 and 255)"
+            defect, remark = 1, "masks of 0 and 1 (read as 0 and 255)"
         elif not set(values) <= {0, 255}:
             if not rule.lenient:
                 raise Refused("unexpected mask values", _explain_values(values))
             remark = "masks with grey values between 0 and 255 (only 255 counts as defect)"
-        mask = defect.astype(np.uint8)
+        mask = (grey == defect).astype(np.uint8)
     if not np.any(mask == DEFECT):
         raise Refused("empty mask", f"has no defect pixel (none is {meaning})")
     if not np.any(mask == BACKGROUND):
@@ -134,22 +121,24 @@ def binarise(grey: np.ndarray, rule: MaskRule) -> tuple[np.ndarray, str]:
     return mask, remark
 
 
-def _by_values(grey: np.ndarray, values: MaskValues, lenient: bool) -> np.ndarray:
-    meaning = np.full(256, 2, np.uint8)
+def _by_values(grey: np.ndarray, values: Meanings, lenient: bool) -> np.ndarray:
+    unnamed = 2
+    meaning = np.full(256, BACKGROUND if lenient else unnamed, np.uint8)
     for number, listed in ((BACKGROUND, values.background), (DEFECT, values.defect), (IGNORE, values.ignore)):
-        meaning[list(listed)] = number
-    if lenient:
-        meaning[meaning == 2] = BACKGROUND
+        meaning[listed] = number
     mask = meaning[grey]
-    unnamed = np.unique(grey[mask == 2])
-    if len(unnamed):
-        few = ", ".join(map(str, unnamed[:5])) + (" …" if len(unnamed) > 5 else "")
+    if np.any(mask == unnamed):
+        few = _few(np.unique(grey[mask == unnamed]))
         raise Refused("unexpected mask values", f"holds {few}, of which data.mask_values says nothing")
     return mask
 
 
+def _few(values: np.ndarray) -> str:
+    return ", ".join(map(str, values[:5])) + (" …" if len(values) > 5 else "")
+
+
 def _explain_values(values: np.ndarray) -> str:
-    few = ", ".join(str(v) for v in values[:5]) + (" …" if len(values) > 5 else "")
+    few = _few(values)
     between = [int(v) for v in values if v not in (0, 255)]
     labels = len(values) <= FEW_VALUES and 0 in values
     if labels and max(between) <= 32 and len(between) == 1:
@@ -186,13 +175,44 @@ def raise_problems(name: str, root: object, problems: Sequence[Problem]) -> None
     lines = [f"  {problem}" for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"  … and {len(problems) - SHOWN} more")
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    raise UserError(
-        "\n".join(
-            [
-                f"The data set {name} in {printable(str(root))} has {count}:",
-                *lines,
-                "Put these right or leave the files out; python -m cpanet.data check FOLDER lists them all.",
-            ]
-        )
+    count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+    first = f"The data set {name} in {printable(str(root))} has {count}:"
+    last = "Put these right or leave the files out; python -m cpanet.data check FOLDER lists them all."
+    raise UserError("\n".join([first, *lines, last]))
+
+
+# Pictures that are the same but for their compression are found by coarse averages and confirmed pixel by pixel.
+SIDE = 16  # of the coarse picture
+COARSE = 3.0  # grey levels that no coarse pixel may differ by; compression keeps averages
+# Of the fine structure; 0 for two photographs of the same plate, above 0.8 for a JPEG of quality 50.
+CORRELATION = 0.7
+FINE_SIGMA = 4.0  # pixels: illumination that all pictures share must not count
+
+
+def near_pairs(images: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+    """Indices (first, second) of pictures of one size, uint8 RGB (H, W, 3), that show the same but are not equal.
+
+    Each picture stands as ``second`` once at most. Turned, mirrored or scaled copies are not found.
+    """
+    greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+    small = (
+        cv2.resize(grey.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA) for grey in greys
     )
+    coarse = np.array(list(small))
+    found = []
+    for second in range(1, len(greys)):
+        close = np.abs(coarse[:second] - coarse[second]).max(axis=(1, 2)) <= COARSE
+        for first in np.flatnonzero(close):
+            if _same(images[first], images[second], greys[first], greys[second]):
+                found.append((int(first), second))
+                break
+    return found
+
+
+def _same(first: np.ndarray, second: np.ndarray, grey: np.ndarray, other: np.ndarray) -> bool:
+    if first.shape != second.shape or np.array_equal(first, second):
+        return False
+    both = (values.astype(np.float32) for values in (grey, other))
+    a, b = (values - cv2.GaussianBlur(values, (0, 0), FINE_SIGMA) for values in both)
+    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return size > 0 and float((a * b).sum()) / size >= CORRELATION

@@ -83,12 +83,12 @@ class DefectDataset:
 
     def lost_masks(self, indices: Iterable[int], size: int) -> list[str]:
         """A sentence for each of the images ``indices`` whose mask has no defect pixel left at ``size`` pixels."""
-
-        def shown(mask: np.ndarray) -> np.ndarray:
-            return transforms.resize_label(mask, *transforms.canvas_shape(mask.shape[0], mask.shape[1], size))
-
-        return [
-            f"{self.names[i]} has no defect pixel left at {size} pixels; as a support it shows nothing"
-            for i in indices
-            if not np.any(shown(self.masks[i]) == 1)
-        ]
+        lost = []
+        for i in indices:
+            height, width = self.masks[i].shape
+            shown = transforms.canvas_shape(height, width, size)
+            if not np.any(transforms.resize_label(self.masks[i], *shown) == 1):
+                lost.append(
+                    f"{self.names[i]} has no defect pixel left at {size} pixels; as a support it shows nothing"
+                )
+        return lost

@@ -59,15 +59,8 @@ def test_episodes(
     queries = dataset.split(fold).test_indices
     if limit is not None and limit < len(queries):
         queries = queries[np.arange(limit) * len(queries) // max(limit, 1)]
-    return [
-        _draw(
-            np.random.default_rng([seed, fold, shot, zlib.crc32(dataset.names[query].encode())]),
-            dataset,
-            query,
-            shot,
-        )
-        for query in queries
-    ]
+    seeds = [[seed, fold, shot, zlib.crc32(dataset.names[query].encode())] for query in queries]
+    return [_draw(np.random.default_rng(s), dataset, query, shot) for s, query in zip(seeds, queries)]
 
 
 # The name begins like a test's; pytest must not collect it where it is imported.

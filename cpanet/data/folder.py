@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,8 +37,6 @@ from cpanet.errors import UserError
 
 IMAGES, MASKS = "Images", "GT"
 MASK_ENDS = ("_mask", "-mask", ".mask", "_gt", "_GT", "-gt")  # of a mask's name without its suffix
-PNG = IMAGE_SUFFIXES.index(".png")
-DEFAULT_RULE = MaskRule()
 MAX_TOTAL_PIXELS = 1_500_000_000  # 4 bytes each once decoded: 6 GB
 
 
@@ -77,13 +74,11 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise UserError(f"{shown} exists already. Give a folder that does not, or remove it.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+            work = Path(beside) / "new"
+            work.mkdir()
             yield work
-            work.chmod(0o755)
             work.rename(target)  # replaces an empty folder
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{shown} cannot be written: {error.strerror or error}.") from None
 
@@ -103,6 +98,11 @@ def list_folder(path: Path) -> list[str]:
     return sorted((n for n in names if not n.startswith(".")), key=natural_key)
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture, by its suffix."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
 def is_mask_name(name: str, stems: Collection[str]) -> bool:
     """Whether a file is the mask of one beside it, by its name: ``x_mask.png`` where there is an ``x``."""
     stem = Path(name).stem
@@ -111,7 +111,7 @@ def is_mask_name(name: str, stems: Collection[str]) -> bool:
 
 def list_pictures(folder: Path) -> list[str]:
     """Names of the pictures in a folder, in natural order: no hidden files, no ``Thumbs.db``, no masks beside them."""
-    names = [name for name in list_folder(folder) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    names = [name for name in list_folder(folder) if is_picture(name)]
     stems = {Path(name).stem for name in names}
     return [name for name in names if not is_mask_name(name, stems)]
 
@@ -119,8 +119,8 @@ def list_pictures(folder: Path) -> list[str]:
 def masks_by_stem(files: Sequence[str], stems: Collection[str]) -> dict[str, str]:
     """The mask of every picture: ``x.png`` before ``x.bmp`` or another format before ``x_mask.png`` and the like."""
     found: dict[str, str] = {}
-    pictures = [f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES]
-    for file in sorted(pictures, key=lambda f: IMAGE_SUFFIXES.index(Path(f).suffix.lower()) != PNG):
+    pictures = [f for f in files if is_picture(f)]
+    for file in sorted(pictures, key=lambda f: Path(f).suffix.lower() != ".png"):
         found.setdefault(Path(file).stem, file)
     for end in MASK_ENDS:
         for file in pictures:
@@ -137,137 +137,106 @@ def find_classes(root: Path) -> list[str]:
 
 def list_pairs(root: Path, class_index: int, name: str, folder: str, contents: Contents) -> list[Pair]:
     """The images of one class that have a mask; what has not is noted in ``contents``."""
+
+    def refuse(file: str, rule: str, detail: str) -> None:
+        contents.problems.append(Problem(file, rule, detail))
+
     images_dir, masks_dir = root / folder / IMAGES, root / folder / MASKS
     for directory in (images_dir, masks_dir):
         if not os.path.isdir(directory):  # False, too, where it may not be looked into
-            contents.problems.append(
-                Problem(f"{printable(folder)}/{directory.name}", "missing folder", "is not there")
-            )
+            refuse(f"{printable(folder)}/{directory.name}", "missing folder", "is not there")
     files = list_folder(images_dir)
-    images = [f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES]
-    strays = [f"{folder}/{IMAGES}/{f}" for f in files if Path(f).suffix.lower() not in IMAGE_SUFFIXES]
+    images = [f for f in files if is_picture(f)]
     masks = masks_by_stem(list_folder(masks_dir), {Path(f).stem for f in images})
 
     pairs: list[Pair] = []
     stems: dict[str, str] = {}
     for file in images:
-        shown, stem = f"{name}/{IMAGES}/{printable(file)}", Path(file).stem
-        try:
-            f"{name}/{file}".encode()
-        except UnicodeEncodeError:
-            contents.problems.append(Problem(shown, "file name", "is not UTF-8; rename it"))
-            continue
-        if stem in stems:
-            detail = f"{printable(stems[stem])} would have the same mask; keep one"
-            contents.problems.append(Problem(shown, "duplicated name", detail))
-        elif stem not in masks:
-            detail = f"there is no {name}/{MASKS}/{printable(stem)}.png"
-            near = [m for s, m in masks.items() if s.casefold() == stem.casefold()]
-            if near:
-                detail += f"; {printable(near[0])} differs in capitals: rename it"
-            if masks_dir.is_dir():
-                contents.problems.append(Problem(shown, "missing mask", detail))
-        else:
+        path, stem = f"{name}/{IMAGES}/{file}", Path(file).stem
+        shown = f"{name}/{IMAGES}/{printable(file)}"
+        if path.encode(errors="ignore").decode() != path:
+            refuse(shown, "file name", "is not UTF-8; rename it")
+        elif stem in stems:
+            refuse(shown, "duplicated name", f"{printable(stems[stem])} would have the same mask; keep one")
+        elif stem in masks:
             stems[stem] = file
-            pairs.append(
-                Pair(class_index, f"{name}/{IMAGES}/{file}", images_dir / file, masks_dir / masks[stem])
-            )
-    if strays:
-        contents.notes.append(f"ignored, no image by its name: {shorten(strays)}")
-    unused = [f"{name}/{MASKS}/{masks[s]}" for s in masks if s not in stems and images_dir.is_dir()]
-    other = [
-        f"{name}/{MASKS}/{masks[s]}"
-        for s in stems
-        if masks[s] != f"{s}.png" and not masks[s].endswith(".PNG")
-    ]
-    if other:
-        contents.notes.append(f"masks of another name than NAME.png: {shorten(other)}")
-    if unused:
-        contents.notes.append(f"ignored, masks without an image: {shorten(unused)}")
+            pairs.append(Pair(class_index, path, images_dir / file, masks_dir / masks[stem]))
+        elif masks_dir.is_dir():
+            near = [m for s, m in masks.items() if s.casefold() == stem.casefold()]
+            capitals = f"; {printable(near[0])} differs in capitals: rename it" if near else ""
+            refuse(shown, "missing mask", f"there is no {name}/{MASKS}/{printable(stem)}.png{capitals}")
+    unused = [masks[s] for s in masks if s not in stems and images_dir.is_dir()]
+    other = [masks[s] for s in stems if masks[s] not in (f"{s}.png", f"{s}.PNG")]
+    for what, below, names in (
+        ("ignored, no image by its name", f"{folder}/{IMAGES}", [f for f in files if not is_picture(f)]),
+        ("masks of another name than NAME.png", f"{name}/{MASKS}", other),
+        ("ignored, masks without an image", f"{name}/{MASKS}", unused),
+    ):
+        if names:
+            contents.notes.append(f"{what}: {shorten([f'{below}/{file}' for file in names])}")
     return pairs
 
 
-def _problem(pair: Pair, path: Path, refused: Refused) -> Problem:
-    folder = MASKS if path == pair.mask else IMAGES
-    return Problem(f"{pair.name.split('/')[0]}/{folder}/{printable(path.name)}", refused.rule, refused.detail)
+def _problem(pair: Pair, path: Path, rule: str, detail: str) -> Problem:
+    return Problem(f"{pair.name.split('/')[0]}/{path.parent.name}/{printable(path.name)}", rule, detail)
 
 
-class _Headers(NamedTuple):
-    image: Header | None
-    mask: Header | None
-    problems: list[Problem]
-
-
-def _read_headers(pair: Pair) -> _Headers:
-    headers: list[Header | None] = []
+def _read_headers(pair: Pair) -> tuple[Header | None, list[Problem]]:
+    """The image's header, and what is wrong with that or with the mask's."""
+    headers: list[Header] = []
     problems = []
     for path in (pair.image, pair.mask):
         try:
             headers.append(read_header(path))
         except Refused as refused:
-            headers.append(None)
-            problems.append(_problem(pair, path, refused))
+            problems.append(_problem(pair, path, refused.rule, refused.detail))
+    if problems:
+        return None, problems
     image, mask = headers
-    if image and mask and image.size != mask.size:
+    if image.size != mask.size:
         detail = f"is {mask.width}×{mask.height}, its image {image.width}×{image.height}"
         if image.orientation != mask.orientation and image.size == mask.size[::-1]:
             detail += (
                 f" once turned by its EXIF orientation {image.orientation}, as it is shown; save the image turned and "
                 "without that tag, or draw the mask on what is shown"
             )
-        problems.append(_problem(pair, pair.mask, Refused("size mismatch", detail)))
-    return _Headers(image, mask, problems)
+        problems.append(_problem(pair, pair.mask, "size mismatch", detail))
+    return image, problems
 
 
 class _Decoded(NamedTuple):
-    pixels: np.ndarray | None
-    mask: np.ndarray | None
-    image_hash: bytes
-    mask_hash: bytes
+    pixels: np.ndarray
+    mask: np.ndarray
     remark: str
-    problems: list[Problem]
+    digest: bytes  # of both files
 
 
-def _decode(pair: Pair, rule: MaskRule) -> _Decoded:
-    pixels = mask = None
-    remark = ""
-    hashes = {pair.image: b"", pair.mask: b""}
-    problems = []
+def _decode(pair: Pair, rule: MaskRule) -> _Decoded | list[Problem]:
+    parts: list[Any] = []
+    digest, problems = b"", []
     for path in (pair.image, pair.mask):
         try:
-            data = _read(path)
-            hashes[path] = hashlib.sha256(data).digest()
-            if path == pair.image:
-                pixels = decode_pixels(data)
-            else:
-                mask, remark = binarise(decode_mask(data), rule)
+            data = path.read_bytes()
+            digest += hashlib.sha256(data).digest()
+            parts += [decode_pixels(data)] if path == pair.image else binarise(decode_mask(data), rule)
         except Refused as refused:
-            problems.append(_problem(pair, path, refused))
-    return _Decoded(pixels, mask, hashes[pair.image], hashes[pair.mask], remark, problems)
+            problems.append(_problem(pair, path, refused.rule, refused.detail))
+        except OSError as error:
+            problems.append(_problem(pair, path, "unreadable file", f"cannot be read ({error.strerror})"))
+    if problems:
+        return problems
+    pixels, mask, remark = parts
+    return _Decoded(pixels, mask, remark, digest)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Refused("unreadable file", f"cannot be read ({error.strerror})") from None
+def read_folder(root: Path, folders: Mapping[str, str], rule: MaskRule) -> Contents:
+    """Read every class of ``folders``, which gives the name of each one's folder.
 
-
-def read_folder(
-    root: Path,
-    classes: Sequence[str],
-    rule: MaskRule = DEFAULT_RULE,
-    folders: Sequence[str] | None = None,
-    duplicates: str = "problem",
-) -> Contents:
-    """Read every class of ``classes``; ``folders`` gives their folders' names where these differ.
-
-    ``duplicates`` says whether two files that show the same pixels are a "problem" or a "note".
+    Two files that show the same pixels are a problem, with a lenient ``rule`` a note.
     """
     contents = Contents()
     pairs: list[Pair] = []
-    for index, name in enumerate(classes):
-        folder = folders[index] if folders else name
+    for index, (name, folder) in enumerate(folders.items()):
         if (root / folder).is_dir():
             pairs += list_pairs(root, index, name, folder, contents)
         else:
@@ -275,35 +244,34 @@ def read_folder(
 
     # Sizes first: what is too large must not be decoded, one by one or all together.
     headers = [_read_headers(pair) for pair in pairs]
-    for header in headers:
-        contents.problems += header.problems
-    total = sum(h.image.width * h.image.height for h in headers if h.image)
+    contents.problems += [problem for _, problems in headers for problem in problems]
+    total = sum(header.width * header.height for header, _ in headers if header)
     if total > MAX_TOTAL_PIXELS:
         detail = (
             f"all images together have {total:,} pixels; the limit is {MAX_TOTAL_PIXELS:,}: make them smaller"
         )
         contents.problems.append(Problem(str(root), "too large", detail))
         return contents
-    turned = [pair.name for pair, h in zip(pairs, headers) if h.image and h.image.orientation != 1]
+    turned = [pair.name for pair, (header, _) in zip(pairs, headers) if header and header.orientation != 1]
     if turned:
         contents.notes.append(f"turned by their EXIF orientation, as they are shown: {shorten(turned)}")
 
-    sound = [pair for pair, header in zip(pairs, headers) if not header.problems]
+    sound = [pair for pair, (_, problems) in zip(pairs, headers) if not problems]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         decoded = list(pool.map(lambda pair: _decode(pair, rule), sound))
-    ranges = [range_of(item.pixels) for item in decoded if item.pixels is not None]
+    ranges = [range_of(item.pixels) for item in decoded if isinstance(item, _Decoded)]
     contents.value_range = join_ranges(ranges)
     remarks: Counter[str] = Counter()
     seen: dict[bytes, str] = {}
     digest = hashlib.sha256()
     for pair, item in zip(sound, decoded):
-        contents.problems += item.problems
-        if item.pixels is None or item.mask is None:
+        if not isinstance(item, _Decoded):
+            contents.problems += item
             continue
         image = to_rgb(item.pixels, contents.value_range)
-        _compare(pair, image, seen, duplicates, contents)
+        _compare(pair, image, seen, rule.lenient, contents)
         remarks[item.remark] += bool(item.remark)
-        digest.update(pair.name.encode() + b"\0" + item.image_hash + item.mask_hash)
+        digest.update(pair.name.encode() + b"\0" + item.digest)
         contents.names.append(pair.name)
         contents.images.append(image)
         contents.masks.append(item.mask)
@@ -319,7 +287,7 @@ def read_folder(
 
 
 def _compare(
-    pair: Pair, image: np.ndarray, seen: dict[bytes, str], duplicates: str, contents: Contents
+    pair: Pair, image: np.ndarray, seen: dict[bytes, str], lenient: bool, contents: Contents
 ) -> None:
     """Note or refuse a picture whose pixels have been met already, whatever the format of its file."""
     pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
@@ -329,9 +297,7 @@ def _compare(
     detail = f"is the same picture as {printable(first)}"
     if first.split("/")[0] != pair.name.split("/")[0]:
         detail += ", which is of another class: what is tested would be trained on"
-    if duplicates == "problem":
-        contents.problems.append(
-            _problem(pair, pair.image, Refused("duplicated image", detail + "; keep one"))
-        )
-    else:
+    if lenient:
         contents.notes.append(f"{printable(pair.name)} {detail}")
+    else:
+        contents.problems.append(_problem(pair, pair.image, "duplicated image", f"{detail}; keep one"))

@@ -11,6 +11,7 @@ OpenCV hands out a half-grey picture. Every picture becomes 8-bit RGB as it is s
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from collections.abc import Iterable
@@ -29,26 +30,14 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 MIN_SIDE = 8  # pixels; the test transform rounds sides down to multiples of this
 MAX_PIXELS = 150_000_000  # of one picture, wherever it is read; Pillow's own limit for bombs is not far above
 MAX_FILE_BYTES = 2**30
+TRANSPARENT = "is partly transparent; save it without transparency"
 
 # Pillow's modes of 8-bit grey, bilevel, palette, colour; each with or without transparency.
 _PLAIN = ("L", "1", "P", "RGB", "CMYK", "YCbCr")
 _WITH_ALPHA = ("LA", "PA", "RGBA")
 _ORIENTATION = 0x0112  # of EXIF and of TIFF: 1 is stored as shown, 5 to 8 are stored on their side
-# ImageOps.exif_transpose for arrays.
-_TURNS = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: a[::-1].swapaxes(0, 1),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: a[:, ::-1].swapaxes(0, 1),
-}
-
-ValueRange = Optional[
-    tuple[float, float]
-]  # the values of pictures with more than 8 bits that become 0 and 255
+# What becomes 0 and 255 in pictures with more than 8 bits.
+ValueRange = Optional[tuple[float, float]]
 
 
 class Refused(Exception):
@@ -95,11 +84,9 @@ def value_range_of(paths: Iterable[Path]) -> ValueRange:
     """
     found = []
     for path in paths:
-        try:
+        with contextlib.suppress(Refused, OSError):
             read_header(path)
-            found.append(range_of(decode_pixels(Path(path).read_bytes())))
-        except (Refused, OSError):
-            continue
+            found.append(range_of(decode_pixels(path.read_bytes())))
     return join_ranges(found)
 
 
@@ -120,7 +107,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_header_of(file: BinaryIO) -> Header:
-    """``read_header`` for an open file."""
+    """:func:`read_header` of an open file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -211,36 +198,32 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     if values.ndim == 3 and _is_grey(values):
         values = values[..., 0]
     if values.ndim == 2:
-        high = values.max()
-        if high == 65535 and not np.any((values > 0) & (values < high)):
-            return (values > 0).astype(np.uint8) * 255
-        if values.min() >= 0 and high <= 255 and not np.any(values % 1):
+        if set(np.unique(values)) <= {0, 65535}:
+            return np.where(values > 0, 255, 0).astype(np.uint8)
+        if values.min() >= 0 and values.max() <= 255 and not np.any(values % 1):
             return np.ascontiguousarray(values.astype(np.uint8))
-    raise Refused(
-        "unexpected mask values",
-        "has more than 8 bits and values other than whole ones to 255; save it with 8",
-    )
+    what = "has more than 8 bits and values other than whole ones to 255; save it with 8"
+    raise Refused("unexpected mask values", what)
 
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation that stands before the pixels: no decoder has to run for it."""
     found = Image.Image.getexif(image).get(_ORIENTATION, 1)
-    return found if found in _TURNS else 1
+    return found if found in range(1, 9) else 1
 
 
 def _open(data: bytes) -> tuple[Image.Image, bool]:
     """The decoded image, not turned yet, and whether it has more than 8 bits a channel."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of Pillow about large pictures: the limit is the header's matter
+        with warnings.catch_warnings():  # of Pillow about large pictures: the limit is the header's matter
+            warnings.simplefilter("ignore")
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
             frames = getattr(image, "n_frames", 1)
             deep = _bits_per_channel(image, data) > 8
             image.load()
     except Exception as error:  # truncated or damaged; Pillow has many ways to say it
-        raise Refused("unreadable file", f"is truncated or damaged ({_first_words(error)})") from None
+        words = " ".join(str(error).split())[:80] or type(error).__name__
+        raise Refused("unreadable file", f"is truncated or damaged ({words})") from None
     if frames > 1 and image.format != "MPO":
         raise Refused("unsupported image", f"holds {frames} pictures; save the one that is meant")
     return image, deep
@@ -256,20 +239,19 @@ def _deep_pixels(image: Image.Image, data: bytes) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
         pixels = np.asarray(image)
     else:  # Pillow cuts colour down to 8 bits; it has seen that the file is whole
-        raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if raw is None:
-            raise Refused(
-                "unsupported image", "has more than 8 bits a channel in a format that cannot be read"
-            )
-        if raw.ndim == 3 and raw.shape[2] == 4:
-            if raw[..., 3].min() != np.iinfo(raw.dtype).max:
-                raise Refused("unsupported image", "is partly transparent; save it without transparency")
-            raw = raw[..., :3]
-        pixels = raw if raw.ndim == 2 else raw[..., ::-1]
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            what = "has more than 8 bits a channel in a format that cannot be read"
+            raise Refused("unsupported image", what)
+        if pixels.ndim == 3:
+            if pixels.shape[2] == 4 and pixels[..., 3].min() != np.iinfo(pixels.dtype).max:
+                raise Refused("unsupported image", TRANSPARENT)
+            pixels = pixels[..., 2::-1]
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise Refused("unsupported image", "holds values that are not finite")
-    if image.format != "TIFF":
-        pixels = _TURNS[_orientation(image)](pixels)
+    turn = _orientation(image) if image.format != "TIFF" else 1
+    pixels = pixels[:: -1 if turn in (3, 4, 6, 7) else 1, :: -1 if turn in (2, 3, 7, 8) else 1]
+    pixels = pixels.swapaxes(0, 1) if turn >= 5 else pixels
     return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("=")))
 
 
@@ -287,11 +269,7 @@ def _without_alpha(image: Image.Image) -> Image.Image:
     """Drop a transparency channel that is opaque everywhere; refuse one that hides something."""
     rgba = image.convert("RGBA")
     if np.asarray(rgba)[..., 3].min() != 255:
-        raise Refused("unsupported image", "is partly transparent; save it without transparency")
+        raise Refused("unsupported image", TRANSPARENT)
     opaque = rgba.convert("RGB")
     opaque.format, opaque.info = image.format, image.info  # its orientation stands there
     return opaque
-
-
-def _first_words(error: Exception) -> str:
-    return " ".join(str(error).split())[:80] or type(error).__name__

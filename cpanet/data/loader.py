@@ -4,27 +4,32 @@ Every episode's augmentation has a generator of its own, ``default_rng([seed, ep
 the same for any number of workers, and for a run that starts again in the middle of an epoch.
 
 Workers are processes (Jittor holds the interpreter during a step, threads would starve), started as
-``cpanet.data.worker`` and never forked: forking a process in which Jittor's threads run can deadlock. The
+:func:`data_worker` and never forked: forking a process in which Jittor's threads run can deadlock. The
 decoded images are handed over once, in memory that both sides map; so are the batches.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import os
-import selectors
+import pickle
+import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
-import time
+import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from cpanet.data import transforms
@@ -51,7 +56,10 @@ class Batch:
     episodes: tuple[Episode, ...]
 
 
-def batch_shapes(batch: int, shot: int, size: int) -> list[tuple[tuple[int, ...], Any]]:
+Shapes = Sequence[tuple[tuple[int, ...], Any]]  # and types, of arrays that lie in one piece of memory
+
+
+def batch_shapes(batch: int, shot: int, size: int) -> Shapes:
     """Shape and type of query, query mask, support and support mask."""
     return [
         ((batch, 3, size, size), np.float32),
@@ -61,66 +69,59 @@ def batch_shapes(batch: int, shot: int, size: int) -> list[tuple[tuple[int, ...]
     ]
 
 
-def fill_episode(
-    arrays: Sequence[np.ndarray],
-    row: int,
-    images: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
-    indices: Sequence[int],
-    rng: np.random.Generator,
-    size: int,
-    transform: EpisodeTransform,
-    labels: Sequence[int],
-    pool: Sequence[int],
-) -> None:
-    """Write one augmented episode, query first, into row ``row`` of a batch's four arrays.
+@dataclass(frozen=True, eq=False)
+class EpisodeMaker:
+    """Makes augmented episodes of a data set, ``size`` pixels a side.
 
-    ``transform`` of it may use the pictures ``pool`` of the training classes; ``labels`` are all pictures' classes.
+    ``transform`` of an episode may use the pictures ``pool`` of the training classes.
     """
-    query, query_mask, support, support_mask = arrays
-    supports = transform.supports(indices, labels, pool, rng)
-    query[row], query_mask[row] = transforms.train(images[indices[0]], masks[indices[0]], rng, size)
-    for k, index in enumerate(supports):
-        support[row, k], support_mask[row, k] = transforms.train(images[index], masks[index], rng, size)
-    if any(labels[index] != labels[indices[0]] for index in supports):
-        query_mask[row][query_mask[row] == 1] = 0
-    transform.change([query[row], *support[row]], [query_mask[row], *support_mask[row]], images, pool, rng)
 
+    dataset: DefectDataset
+    size: int
+    transform: EpisodeTransform = PLAIN
+    pool: Sequence[int] = ()
 
-def make_batch(
-    dataset: DefectDataset,
-    episodes: Sequence[Episode],
-    seed: int,
-    epoch: int,
-    position: int,
-    size: int,
-    transform: EpisodeTransform = PLAIN,
-    pool: Sequence[int] = (),
-) -> Batch:
-    """The training batch of ``episodes``, of which the first is episode ``position`` of the epoch.
+    @cached_property
+    def _labels(self) -> list[int]:
+        return self.dataset.labels.tolist()
 
-    ``pool``: the training images, of which ``transform`` may make use.
-    """
-    labels = dataset.labels.tolist()
-    shapes = batch_shapes(len(episodes), len(episodes[0].supports), size)
-    arrays = [np.empty(shape, dtype) for shape, dtype in shapes]
-    for row, episode in enumerate(episodes):
-        rng = np.random.default_rng([seed, epoch, position + row])
-        indices = (episode.query, *episode.supports)
-        fill_episode(arrays, row, dataset.images, dataset.masks, indices, rng, size, transform, labels, pool)
-    return Batch(arrays[0], arrays[1], arrays[2], arrays[3], tuple(episodes))
+    def fill(
+        self, batch: Sequence[np.ndarray], row: int, indices: Sequence[int], seed: Sequence[int]
+    ) -> None:
+        """Write the episode ``indices``, query first, into row ``row`` of a batch's four arrays."""
+        query, query_mask, support, support_mask = batch
+        rng, labels = np.random.default_rng(seed), self._labels
+        supports = self.transform.supports(indices, labels, self.pool, rng)
+        query[row], query_mask[row] = self._augmented(indices[0], rng)
+        for k, index in enumerate(supports):
+            support[row, k], support_mask[row, k] = self._augmented(index, rng)
+        if any(labels[index] != labels[indices[0]] for index in supports):
+            query_mask[row][query_mask[row] == 1] = 0
+        images, masks = [query[row], *support[row]], [query_mask[row], *support_mask[row]]
+        self.transform.change(images, masks, self.dataset.images, self.pool, rng)
+
+    def _augmented(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return transforms.train(self.dataset.images[index], self.dataset.masks[index], rng, self.size)
+
+    def batch(self, episodes: Sequence[Episode], seed: int, epoch: int, position: int) -> Batch:
+        """The batch of ``episodes``, of which the first is episode ``position`` of the epoch."""
+        shapes = batch_shapes(len(episodes), len(episodes[0].supports), self.size)
+        arrays = [np.empty(shape, dtype) for shape, dtype in shapes]
+        for row, episode in enumerate(episodes):
+            self.fill(arrays, row, (episode.query, *episode.supports), (seed, epoch, position + row))
+        query, query_mask, support, support_mask = arrays
+        return Batch(query, query_mask, support, support_mask, tuple(episodes))
 
 
 def test_batch(dataset: DefectDataset, episodes: Sequence[Episode], size: int) -> Batch:
     """The batch of ``episodes`` in the test transform, as the released code evaluates them."""
 
     def stack(indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        items = [transforms.test(dataset.images[i], dataset.masks[i], size) for i in indices]
-        return np.stack([image for image, _ in items]), np.stack([label for _, label in items])
+        images, labels = zip(*(transforms.test(dataset.images[i], dataset.masks[i], size) for i in indices))
+        return np.stack(images), np.stack(labels)
 
     query, query_mask = stack([e.query for e in episodes])
-    supports = [stack(e.supports) for e in episodes]
-    support, support_mask = np.stack([s for s, _ in supports]), np.stack([m for _, m in supports])
+    support, support_mask = (np.stack(parts) for parts in zip(*(stack(e.supports) for e in episodes)))
     return Batch(query, query_mask, support, support_mask, tuple(episodes))
 
 
@@ -133,102 +134,89 @@ def shared_memory(size: int) -> Any:
         file: Any = os.fdopen(os.memfd_create("cpanet"), "r+b")
     else:
         file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by the loader)
-    file.truncate(max(size, 1))
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, max(size, 1))  # an error here, not a killed process later
+    os.posix_fallocate(file.fileno(), 0, size)  # an error here, not a killed process later
     return file
 
 
-def batch_views(memory: Any, offset: int, shapes: list[tuple[tuple[int, ...], Any]]) -> list[np.ndarray]:
-    """A batch's four arrays, one after the other in ``memory``; float arrays stand at multiples of 64."""
-    views: list[np.ndarray] = []
+def views(memory: Any, shapes: Shapes, offset: int = 0) -> list[np.ndarray]:
+    """Arrays that stand one after the other in ``memory``, at multiples of 64."""
+    found: list[np.ndarray] = []
     for shape, dtype in shapes:
-        views.append(np.ndarray(shape, dtype, memory, offset))
-        offset += -(-views[-1].nbytes // 64) * 64
-    return views
+        found.append(np.ndarray(shape, dtype, memory, offset))
+        offset += -(-found[-1].nbytes // 64) * 64
+    return found
 
 
-def batch_bytes(shapes: list[tuple[tuple[int, ...], Any]]) -> int:
-    """Bytes that one batch takes in shared memory."""
+def bytes_of(shapes: Shapes) -> int:
+    """Bytes that :func:`views` needs."""
     return sum(-(-int(np.prod(shape)) * np.dtype(dtype).itemsize // 64) * 64 for shape, dtype in shapes)
 
 
-def _share_images(dataset: DefectDataset) -> tuple[Any, list[tuple[int, ...]]]:
-    """All images and masks in one piece of shared memory, in order, with the sizes to find them by."""
-    sizes = [mask.shape for mask in dataset.masks]
-    file = shared_memory(sum(4 * h * w for h, w in sizes))
-    with mmap.mmap(file.fileno(), 0) as memory:
-        for image, mask in zip(dataset.images, dataset.masks):
-            memory.write(np.ascontiguousarray(image).data)
-            memory.write(np.ascontiguousarray(mask).data)
-    return file, sizes
-
-
 class _Worker:
-    """One worker process: asked in lines of JSON, answers the slot that is filled."""
+    """One worker process: asked to fill slots of shared memory, answers for each in turn."""
 
-    def __init__(self, setup: dict[str, Any], files: Sequence[Any]):
-        fds = [file.fileno() for file in files]
+    def __init__(self, files: Sequence[Any], restarts: int = 0):
+        ours, theirs = socket.socketpair()
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # no wait without a limit
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(WAIT_SECONDS), 0))
+        self._connection = Connection(ours.detach())
+        fds = [theirs.fileno(), *(file.fileno() for file in files)]
         source = str(Path(__file__).resolve().parents[2])
         path = [source, *sys.path]  # where this process finds classes that are not part of cpanet
-        code = f"import sys; sys.path = {path!r}; from cpanet.data.worker import main; main()"
+        code = f"import sys; sys.path = {path!r}; from cpanet.data.loader import data_worker; data_worker(*{fds})"
         # A session of its own: Ctrl-C is for the training loop, which saves and then closes the workers.
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=fds,
-            start_new_session=True,
-        )
-        assert self.process.stdin is not None
-        os.set_blocking(self.process.stdin.fileno(), False)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=fds, start_new_session=True
+            )
         self.pending: deque[dict[str, Any]] = deque()  # asked for, not yet answered, in order
-        self.restarts = 0
-        self._rest = b""
-        self._write({**setup, "fds": fds})
+        self.restarts = restarts
 
     def ask(self, task: dict[str, Any]) -> None:
         self.pending.append(task)
-        self._write(task)
+        with contextlib.suppress(
+            OSError
+        ):  # it is dead or does not read: whoever waits for its answer replaces it
+            self._connection.send(task)
 
-    def _write(self, message: dict[str, Any]) -> None:
-        """Send ``message``; not to one that is dead or does not read: whoever waits for its answer replaces it."""
-        assert self.process.stdin is not None
-        fd, deadline = self.process.stdin.fileno(), time.monotonic() + WAIT_SECONDS
-        rest = memoryview(json.dumps(message).encode() + b"\n")
-        with contextlib.suppress(OSError), selectors.DefaultSelector() as selector:
-            selector.register(fd, selectors.EVENT_WRITE)
-            while rest and selector.select(max(0.0, deadline - time.monotonic())):
-                rest = rest[os.write(fd, rest) :]
-
-    def answer(self, seconds: float) -> dict[str, Any] | None:
-        """The next answer; None where the worker died or stayed silent that long."""
-        assert self.process.stdout is not None
-        fd, deadline = self.process.stdout.fileno(), time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:
-            selector.register(fd, selectors.EVENT_READ)
-            while b"\n" not in self._rest:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    return None
-                piece = os.read(fd, 65536)
-                if not piece:
-                    return None
-                self._rest += piece
-        line, self._rest = self._rest.split(b"\n", 1)
-        self.pending.popleft()
-        return json.loads(line)
+    def answer(self, seconds: float) -> str | None:
+        """What went wrong with the oldest task, "" for nothing; None where the worker died or stayed silent that long."""
+        with contextlib.suppress(EOFError, OSError):
+            if self._connection.poll(seconds):
+                answer: str = self._connection.recv()
+                self.pending.popleft()
+                return answer
+        return None
 
     def close(self) -> None:
         """End it, also where it is at work."""
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        self._connection.close()
         self.process.kill()
-        with contextlib.suppress(
-            subprocess.TimeoutExpired
-        ):  # stuck in the system: nothing to be done from here
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the system: out of reach
             self.process.wait(5)
+
+
+def data_worker(connection_fd: int, setup_fd: int, images_fd: int, slots_fd: int) -> None:
+    """A worker's loop: read a task, fill a slot, answer; until the connection ends: the parent closed it, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)  # the cores belong to the training step
+    os.dup2(2, 1)  # a library's prints are no output of the command
+    connection, slots = Connection(connection_fd), mmap.mmap(slots_fd, 0)
+    maker, image_shapes, shapes, slot_bytes = pickle.loads(mmap.mmap(setup_fd, 0))
+    pictures = views(mmap.mmap(images_fd, 0, access=mmap.ACCESS_READ), image_shapes)
+    number = len(pictures) // 2
+    dataset = replace(maker.dataset, images=pictures[:number], masks=pictures[number:])
+    maker = replace(maker, dataset=dataset)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            task, error = connection.recv(), ""
+            try:
+                arrays = views(slots, shapes, task["slot"] * slot_bytes)
+                for row, (indices, seed) in enumerate(zip(task["episodes"], task["seeds"])):
+                    maker.fill(arrays, row, indices, seed)
+            except Exception:
+                error = traceback.format_exc()
+            connection.send(error)
 
 
 class EpisodeLoader:
@@ -250,17 +238,17 @@ class EpisodeLoader:
         sampling: str = "image",
         transform: EpisodeTransform = PLAIN,
     ):
-        self.sampling, self.transform = sampling, transform
-        self._pool = [int(i) for i in dataset.split(fold).train_indices]
         self.dataset, self.fold, self.shot, self.seed = dataset, fold, shot, seed
-        self.batch_size, self.size = batch_size, size
-        images = len(dataset.split(fold).train_indices)
+        self.batch_size, self.sampling = batch_size, sampling
+        pool = dataset.split(fold).train_indices.tolist()
+        images = len(pool)
         if not 1 <= batch_size <= images:
             raise UserError(
                 f"train.batch_size={batch_size}: fold {fold} has {images} training images, one episode each. "
                 f"Choose 1 to {images}."
             )
         self.batches = images // batch_size  # in an epoch; the last odd episodes are left out
+        self._maker = EpisodeMaker(dataset, size, transform, pool)
         self._shapes = batch_shapes(batch_size, shot, size)
         self._workers: list[_Worker] = []
         self._files: list[Any] = []
@@ -275,22 +263,22 @@ class EpisodeLoader:
                 ) from None
 
     def _start(self, workers: int) -> None:
-        self._slot_bytes = batch_bytes(self._shapes)
-        images, sizes = _share_images(self.dataset)
-        slots = shared_memory(self._slot_bytes * AHEAD * workers)
-        self._files = [images, slots]
-        self._slots = mmap.mmap(slots.fileno(), 0)
-        self._setup = {
-            "sizes": sizes,
-            "slot_bytes": self._slot_bytes,
-            "batch_size": self.batch_size,
-            "shot": self.shot,
-            "size": self.size,
-            "transform": self.transform.model_dump(),
-            "labels": [int(label) for label in self.dataset.labels],
-            "pool": self._pool,
-        }
-        self._workers = [_Worker(self._setup, self._files) for _ in range(workers)]
+        arrays = [*self.dataset.images, *self.dataset.masks]
+        shapes = [(array.shape, array.dtype) for array in arrays]
+        self._slot_bytes = bytes_of(self._shapes)
+        maker = replace(self._maker, dataset=replace(self.dataset, images=[], masks=[]))
+        setup = pickle.dumps((maker, shapes, self._shapes, self._slot_bytes))
+        for size in (len(setup), bytes_of(shapes), self._slot_bytes * AHEAD * workers):
+            self._files.append(shared_memory(size))
+        for array, view in zip(arrays, views(self._mapped(1), shapes)):
+            view[...] = array
+        self._files[0].write(setup)
+        self._files[0].flush()
+        self._slots = self._mapped(2)
+        self._workers = [_Worker(self._files) for _ in range(workers)]
+
+    def _mapped(self, number: int) -> mmap.mmap:
+        return mmap.mmap(self._files[number].fileno(), 0)
 
     def __enter__(self) -> EpisodeLoader:
         return self
@@ -316,16 +304,7 @@ class EpisodeLoader:
         if self._workers:
             return self._from_workers(epoch, start, groups)
         return (
-            make_batch(
-                self.dataset,
-                group,
-                self.seed,
-                epoch,
-                (start + b) * self.batch_size,
-                self.size,
-                self.transform,
-                self._pool,
-            )
+            self._maker.batch(group, self.seed, epoch, (start + b) * self.batch_size)
             for b, group in enumerate(groups)
         )
 
@@ -333,35 +312,32 @@ class EpisodeLoader:
         """Batch b comes from worker b mod n: the order needs no bookkeeping."""
         number, asked = len(self._workers), 0
         ahead = AHEAD * number
-        for worker in range(number):
-            self._drain(worker)  # an epoch that was left early
+        for index in range(number):
+            while self._workers[index].pending:  # of an epoch that was left early
+                self._receive(index)
         for b, group in enumerate(groups):
             while asked < min(b + ahead, len(groups)):
                 first = (start + asked) * self.batch_size
                 task = {
                     "slot": asked % ahead,
-                    "seeds": [[self.seed, epoch, first + row] for row in range(self.batch_size)],
-                    "episodes": [[e.query, *e.supports] for e in groups[asked]],
+                    "seeds": [(self.seed, epoch, first + row) for row in range(self.batch_size)],
+                    "episodes": [(e.query, *e.supports) for e in groups[asked]],
                 }
                 self._workers[asked % number].ask(task)
                 asked += 1
             self._receive(b % number)
-            views = batch_views(self._slots, b % ahead * self._slot_bytes, self._shapes)
-            query, query_mask, support, support_mask = (view.copy() for view in views)
+            slot = views(self._slots, self._shapes, b % ahead * self._slot_bytes)
+            query, query_mask, support, support_mask = (view.copy() for view in slot)
             yield Batch(query, query_mask, support, support_mask, group)
-
-    def _drain(self, index: int) -> None:
-        while self._workers[index].pending:
-            self._receive(index)
 
     def _receive(self, index: int) -> None:
         """Wait for the oldest task of a worker; a dead or silent one is replaced and asked again."""
         while True:
             worker = self._workers[index]
-            answer = worker.answer(WAIT_SECONDS)
-            if answer is not None:
-                if "error" in answer:
-                    raise RuntimeError(f"a data worker failed:\n{answer['error']}")
+            error = worker.answer(WAIT_SECONDS)
+            if error:
+                raise RuntimeError(f"a data worker failed:\n{error}")
+            if error is not None:
                 worker.restarts = 0
                 return
             worker.close()
@@ -370,8 +346,6 @@ class EpisodeLoader:
                     f"A data worker ended {RESTARTS + 1} times before it made a batch (out of memory?). "
                     "data.workers=0 makes the batches in the main process."
                 )
-            fresh = _Worker(self._setup, self._files)
-            fresh.restarts = worker.restarts + 1
-            self._workers[index] = fresh
+            self._workers[index] = _Worker(self._files, worker.restarts + 1)
             for task in worker.pending:
-                fresh.ask(task)
+                self._workers[index].ask(task)

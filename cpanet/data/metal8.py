@@ -12,17 +12,18 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import cv2
 
 from cpanet.data.check import MaskRule, Problem, binarise, printable, raise_problems
-from cpanet.data.folder import IMAGES, MASKS, new_folder
-from cpanet.data.images import IMAGE_SUFFIXES, Refused, decode_image, decode_mask, read_header_of
+from cpanet.data.folder import IMAGES, MASKS, is_picture, new_folder
+from cpanet.data.images import Refused, decode_image, decode_mask, read_header_of
 from cpanet.errors import UserError
 
 SOURCES = Path(__file__).with_name("metal8_sources.csv")
@@ -30,7 +31,7 @@ COLUMNS = ("class", "image", "mask", "source", "original_image")
 THRESHOLD = 127
 JPEG_QUALITY = 95
 MAX_MEMBER_BYTES = 64 * 2**20
-MAX_MEMBERS = 200_000
+NAME = r"[^./\\][^/\\]*"  # of a folder or a file, as a pattern
 
 
 class SourceRow(NamedTuple):
@@ -43,15 +44,32 @@ class SourceRow(NamedTuple):
 
 
 class Download:
-    """The pictures of a folder or a .zip: their paths, and how to read one."""
+    """The pictures of a folder or a .zip: their paths, and how to open one; ``verbs`` are for what is wrong with it."""
 
-    def __init__(self, name: str, paths: Sequence[str], read: Callable[[str], bytes]):
-        self.name, self.read = name, read
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[str],
+        opening: Callable[[str], IO[bytes]],
+        verbs: tuple[str, str] = ("has", "read"),
+    ):
+        self.name, self._opening, self._verbs = name, opening, verbs
         self._by_file: dict[str, list[PurePosixPath]] = {}
         for path in paths:
-            pure = PurePosixPath(path)
-            if pure.suffix.lower() in IMAGE_SUFFIXES:
-                self._by_file.setdefault(pure.name, []).append(pure)
+            if is_picture(path):
+                self._by_file.setdefault(PurePosixPath(path).name, []).append(PurePosixPath(path))
+
+    def read(self, path: str) -> bytes:
+        """The content of a picture."""
+        try:
+            with self._opening(path) as file:
+                data = file.read(MAX_MEMBER_BYTES + 1)
+        except Exception as error:  # damaged, encrypted, or a compression that Python does not know
+            words = printable(str(getattr(error, "strerror", None) or error))[:80]
+            raise Refused("unreadable file", f"cannot be {self._verbs[1]} ({words})") from None
+        if len(data) > MAX_MEMBER_BYTES:
+            raise Refused("too large", f"{self._verbs[0]} more than {MAX_MEMBER_BYTES >> 20} MiB")
+        return data
 
     def image(self, original: str) -> str:
         """The one picture whose path ends like ``original``: its folder and name must agree at least."""
@@ -85,7 +103,7 @@ def open_download(path: Path) -> Download:
             for file in names
             if not (Path(folder) / file).is_symlink()
         ]
-        return Download(shown, files, lambda name: _read_file(path / name))
+        return Download(shown, files, lambda name: (path / name).open("rb"))
     if not path.is_file():
         raise UserError(f"{shown} does not exist. Give the folder or the .zip of the download.")
     try:
@@ -94,12 +112,7 @@ def open_download(path: Path) -> Download:
         raise UserError(
             f"{shown} is damaged, or no .zip. Give the .zip as downloaded, or unpack it and give the folder."
         ) from None
-    members = archive.infolist()
-    if len(members) > MAX_MEMBERS:
-        raise UserError(
-            f"{shown} holds {len(members)} files, more than {MAX_MEMBERS}. This is not the download."
-        )
-    for member in members:
+    for member in archive.infolist():
         pure = PurePosixPath(member.filename.replace("\\", "/"))
         if pure.is_absolute() or ".." in pure.parts or ":" in member.filename.split("/")[0]:
             raise UserError(
@@ -107,29 +120,8 @@ def open_download(path: Path) -> Download:
             )
         if stat.S_ISLNK(member.external_attr >> 16):
             raise UserError(f"{shown} holds a symbolic link: {printable(member.filename)}. Do not use it.")
-    return Download(
-        shown, [m.filename for m in members if not m.is_dir()], lambda name: _read_member(archive, name)
-    )
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MAX_MEMBER_BYTES:
-            raise Refused("too large", f"has more than {MAX_MEMBER_BYTES >> 20} MiB")
-        return path.read_bytes()
-    except OSError as error:  # not the target's, which cannot be written
-        raise Refused("unreadable file", f"cannot be read ({error.strerror})") from None
-
-
-def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    try:
-        with archive.open(name) as file:
-            data = file.read(MAX_MEMBER_BYTES + 1)
-    except Exception as error:  # damaged, encrypted, or a compression that Python does not know
-        raise Refused("unreadable file", f"cannot be unpacked ({printable(str(error))[:80]})") from None
-    if len(data) > MAX_MEMBER_BYTES:
-        raise Refused("too large", f"unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB")
-    return data
+    files = [member.filename for member in archive.infolist() if not member.is_dir()]
+    return Download(shown, files, archive.open, ("unpacks to", "unpacked"))
 
 
 def read_sources(path: Path = SOURCES) -> list[SourceRow]:
@@ -144,13 +136,8 @@ def read_sources(path: Path = SOURCES) -> list[SourceRow]:
         raise UserError(f"{shown} is no list of sources; its columns must be {', '.join(COLUMNS)}.")
     for number, row in enumerate(rows, 2):
         for column, folder, suffix in (("image", IMAGES, ".jpg"), ("mask", MASKS, ".png")):
-            parts = (row[column] or "").split("/")
-            sound = len(parts) == 3 and parts[0] == row["class"] and parts[1] == folder
-            if (
-                not sound
-                or any(p.startswith(".") or "\\" in p for p in parts)
-                or not parts[2].endswith(suffix)
-            ):
+            found = re.fullmatch(rf"({NAME})/{folder}/{NAME}\{suffix}", row[column] or "")
+            if found is None or found[1] != row["class"]:
                 raise UserError(
                     f"{shown}, line {number}: {column} must be {row['class']}/{folder}/NAME{suffix}, "
                     f"not {printable(str(row[column]))}."

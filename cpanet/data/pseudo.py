@@ -8,7 +8,7 @@ generator, after what the training transform has drawn, so that batches depend o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,7 +20,6 @@ from cpanet.data.transforms import IGNORE, MEAN, STD
 from cpanet.recipe.episodes import EpisodeTransform
 from cpanet.section import Probability
 
-FAMILIES = ("blob", "line", "spots")
 FILLS = ("offset", "noise", "stripes", "patch")
 SMALLEST = 0.03  # extent of a painted region, as a part of the image's side
 TRIES = 8  # at a place where something of the region is on the picture
@@ -44,8 +43,8 @@ class Style:
 def draw_style(rng: np.random.Generator, largest: float) -> Style:
     """A style; size (up to ``largest``) and amplitude are drawn evenly on a logarithmic scale."""
     return Style(
-        family=FAMILIES[int(rng.integers(len(FAMILIES)))],
-        fill=FILLS[int(rng.integers(len(FILLS)))],
+        family=list(FAMILIES)[rng.integers(len(FAMILIES))],
+        fill=FILLS[rng.integers(len(FILLS))],
         sign=1.0 if rng.random() < 0.5 else -1.0,
         size=float(np.exp(rng.uniform(np.log(SMALLEST), np.log(largest)))),
         softness=float(rng.uniform(0.0, 0.012)),
@@ -59,13 +58,7 @@ def draw_style(rng: np.random.Generator, largest: float) -> Style:
 def draw_region(style: Style, rng: np.random.Generator, size: int) -> np.ndarray:
     """One place of a style, as opacity float32 (S, S) in [0, 1]: what is above one half is its mask."""
     canvas = np.zeros((size, size), np.uint8)
-    extent = style.size * size
-    painters: dict[str, Callable[[], None]] = {
-        "blob": lambda: _blobs(canvas, style, extent, rng),
-        "line": lambda: _lines(canvas, style, extent, rng),
-        "spots": lambda: _spots(canvas, style, extent, rng),
-    }
-    painters[style.family]()
+    FAMILIES[style.family](canvas, style, style.size * size, rng)
     opacity = canvas.astype(np.float32)
     if style.softness * size >= 0.3:
         opacity = cv2.GaussianBlur(opacity, (0, 0), style.softness * size)
@@ -81,7 +74,8 @@ def _blobs(canvas: np.ndarray, style: Style, extent: float, rng: np.random.Gener
         turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         radius = 1.0 + 0.25 * np.convolve(np.tile(rng.standard_normal(24), 2), np.ones(3) / 3)[12:36]
         points = np.stack([np.cos(turn) * axes[0], np.sin(turn) * axes[1]], axis=1) * radius[:, None]
-        _polygon(canvas, centre + points @ _rotation(rng.uniform(0, np.pi)))
+        points = centre + points @ _rotation(rng.uniform(0, np.pi))
+        cv2.fillPoly(canvas, [np.rint(points).astype(np.int32)], 1)
 
 
 def _lines(canvas: np.ndarray, style: Style, extent: float, rng: np.random.Generator) -> None:
@@ -107,8 +101,7 @@ def _spots(canvas: np.ndarray, style: Style, extent: float, rng: np.random.Gener
             cv2.circle(canvas, (round(place[0]), round(place[1])), radius, 1, -1)
 
 
-def _polygon(canvas: np.ndarray, points: np.ndarray) -> None:
-    cv2.fillPoly(canvas, [np.rint(points).astype(np.int32)], 1)
+FAMILIES = {"blob": _blobs, "line": _lines, "spots": _spots}
 
 
 def _rotation(angle: float) -> np.ndarray:
@@ -142,9 +135,6 @@ def _texture(style: Style, size: int, rng: np.random.Generator) -> np.ndarray:
     y, x = np.mgrid[:size, :size].astype(np.float32)
     wave = (x * np.cos(style.angle) + y * np.sin(style.angle)) * (2 * np.pi / (style.wavelength * size))
     return np.sin(wave + rng.uniform(0, 2 * np.pi)).astype(np.float32) + 0.5 * style.sign
-
-
-# ------------------------------------------------------------------------------------------------ whole episodes
 
 
 class EpisodeChanges(EpisodeTransform):
@@ -187,14 +177,8 @@ class EpisodeChanges(EpisodeTransform):
         rng: np.random.Generator,
     ) -> None:
         """Paint a pseudo-class, change contrast and brightness, invert; padding stays padding."""
-        if not (self.invert or self.photometric or self.pseudo):
-            return
-        invert, photometric, pseudo, distractor = rng.random(4) < (
-            self.invert,
-            self.photometric,
-            self.pseudo,
-            self.distractor,
-        )
+        chances = self.invert, self.photometric, self.pseudo, self.distractor
+        invert, photometric, pseudo, distractor = rng.random(4) < chances
         if not (pseudo or photometric or invert):
             return
         grey = [image.transpose(1, 2, 0) * STD + MEAN for image in images]
@@ -202,11 +186,8 @@ class EpisodeChanges(EpisodeTransform):
             other = pictures[pool[int(rng.integers(len(pool)))]]
             _pseudo_class(grey, masks, other, rng, bool(distractor), self.largest)
         if photometric:
-            contrast, gamma, brightness = (
-                rng.uniform(0.7, 1.3),
-                np.exp(rng.uniform(-0.4, 0.4)),
-                rng.uniform(-20, 20),
-            )
+            contrast, gamma = rng.uniform(0.7, 1.3), np.exp(rng.uniform(-0.4, 0.4))
+            brightness = rng.uniform(-20, 20)
             grey = [_photometric(picture, contrast, gamma, brightness) for picture in grey]
         if invert:
             grey = [255.0 - picture for picture in grey]

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import ClassVar, Optional
 
 from cpanet.data.catalog import EMBEDDED, FSSD12, METAL8, Layout, describe_folder, load_dataset, read_set
-from cpanet.data.check import MaskValues
 from cpanet.data.dataset import DefectDataset
 from cpanet.data_section import DataSection
 from cpanet.errors import UserError
@@ -28,8 +27,8 @@ class DataSet(DataSection):
 
     def read(self, min_images: int) -> DefectDataset:
         """Everything decoded, with ``min_images`` of each class at least. Raises UserError with all problems."""
-        values = MaskValues.of(self.mask_values)
-        return read_set(self.layout(), self.folder(), self.mask_threshold, min_images, values)
+        layout, root = self.layout(), self.folder()
+        return read_set(layout, root, layout.rule(self.mask_threshold, self.mask_values), min_images)
 
     def folder(self) -> Path:
         """``root``. Raises UserError where it is not given."""
@@ -58,8 +57,8 @@ class EmbeddedSet(DataSet):
     LAYOUT, synthetic = EMBEDDED, True
 
     def read(self, min_images: int) -> DefectDataset:
-        root, values = Path(self.root) if self.root else None, MaskValues.of(self.mask_values)
-        return load_dataset("embedded", root, None, self.mask_threshold, min_images, mask_values=values)
+        root = Path(self.root) if self.root else None
+        return load_dataset("embedded", root, None, self.mask_threshold, min_images, None, self.mask_values)
 
 
 class Folder(DataSet):

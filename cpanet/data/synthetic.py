@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import struct
 import tempfile
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable
 
 import numpy as np
 
@@ -30,16 +29,10 @@ VERSION = 3  # of the pictures: counted up whenever they change, so that caches 
 FINGERPRINT = "2c1c6b0d47395baa1bc6e714aacdebf98901fbef4a55526dc0363bbf54b7acf9"
 
 Field = np.ndarray  # float64 (SIZE, SIZE)
+Defect = tuple[Field, np.ndarray]  # the picture with a defect, and where it is (bool)
 Random = np.random.Generator
 
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
-
-
-class Defect(NamedTuple):
-    """A drawn defect: the picture with it, and where it is (bool)."""
-
-    picture: Field
-    mask: np.ndarray
 
 
 # --- building blocks ---------------------------------------------------------------------------------------
@@ -124,7 +117,7 @@ def patch(rng: Random, base: Field) -> Defect:
         ry, rx = rng.uniform(22, 42, 2)
         area = np.maximum(area, blob(rng, *somewhere(rng, 32), ry, rx, 5, 5))
     inside = 38 * sign(rng) + 9 * noise(rng, 4)
-    return Defect(base + soft(area, 3) * inside, area > 0)
+    return base + soft(area, 3) * inside, area > 0
 
 
 def scratch(rng: Random, base: Field) -> Defect:
@@ -142,7 +135,7 @@ def scratch(rng: Random, base: Field) -> Defect:
         groove = soft(taper - np.abs(across), 1.5)
         picture = picture + groove * (62 * soft(-across, 2) - 45 * soft(across, 2))
         mask |= taper - np.abs(across) > 0
-    return Defect(picture, mask)
+    return picture, mask
 
 
 def inclusion(rng: Random, base: Field) -> Defect:
@@ -153,7 +146,7 @@ def inclusion(rng: Random, base: Field) -> Defect:
         streak = ellipse(cy, cx, rng.uniform(7, 13), rng.uniform(35, 75)) + 3.0 * noise(rng, 1.5, 6)
         area = np.maximum(area, streak)
     inside = -42 + 18 * noise(rng, 1.0, 5)
-    return Defect(base + soft(area, 2) * inside, area > 0)
+    return base + soft(area, 2) * inside, area > 0
 
 
 def pitted(rng: Random, base: Field) -> Defect:
@@ -163,7 +156,7 @@ def pitted(rng: Random, base: Field) -> Defect:
     relief = noise(rng, 2.2)
     pits = soft(relief - 0.7, 0.5)
     lit = np.roll(pits, 2, axis=0) - pits
-    return Defect(base + soft(area, 6) * (-70 * pits + 30 * np.clip(lit, 0, 1)), area > 0)
+    return base + soft(area, 6) * (-70 * pits + 30 * np.clip(lit, 0, 1)), area > 0
 
 
 def oil_spot(rng: Random, base: Field) -> Defect:
@@ -177,7 +170,7 @@ def oil_spot(rng: Random, base: Field) -> Defect:
         alpha = soft(drop, 2)
         picture = picture * (1 - alpha) + film * alpha
         mask |= drop > 0
-    return Defect(picture, mask)
+    return picture, mask
 
 
 def water_spot(rng: Random, base: Field) -> Defect:
@@ -190,7 +183,7 @@ def water_spot(rng: Random, base: Field) -> Defect:
         )
         picture = picture + np.asarray(rims) + 10 * soft(area, 2)
         mask |= area > 0
-    return Defect(picture, mask)
+    return picture, mask
 
 
 def rolled_in_scale(rng: Random, base: Field) -> Defect:
@@ -199,7 +192,7 @@ def rolled_in_scale(rng: Random, base: Field) -> Defect:
     area = blob(rng, cy, cx, rng.uniform(24, 38), rng.uniform(48, 75), 6, 6)
     relief = noise(rng, 2.2, 7)
     scales = np.abs(np.mod(relief * 1.6, 2) - 1)
-    return Defect(base + soft(area, 4) * (95 * (scales - 0.5)), area > 0)
+    return base + soft(area, 4) * (95 * (scales - 0.5)), area > 0
 
 
 def crack_network(rng: Random, base: Field) -> Defect:
@@ -217,7 +210,7 @@ def crack_network(rng: Random, base: Field) -> Defect:
         second = np.minimum(second, np.maximum(first, distance))
         first = np.minimum(first, distance)
     cracks = soft(3.2 - (np.sqrt(second) - np.sqrt(first)), 2.0)
-    return Defect(base - soft(area, 3) * 75 * cracks, area > 0)
+    return base - soft(area, 3) * 75 * cracks, area > 0
 
 
 def roll_printing(rng: Random, base: Field) -> Defect:
@@ -235,7 +228,7 @@ def roll_printing(rng: Random, base: Field) -> Defect:
             mark = outline - np.sqrt((_Y - cy) ** 2 + (_X - cx) ** 2)
             picture = picture + rng.uniform(0.7, 1) * depth * (soft(mark, 2) - 1.5 * soft(mark - 4, 2))
             mask |= mark > 0
-    return Defect(picture, mask)
+    return picture, mask
 
 
 def blister(rng: Random, base: Field) -> Defect:
@@ -249,7 +242,7 @@ def blister(rng: Random, base: Field) -> Defect:
         lean = (np.cos(light) * (_X - cx) + np.sin(light) * (_Y - cy)) / r
         picture = picture + soft(area, 3) * 75 * lean
         mask |= area > 0
-    return Defect(picture, mask)
+    return picture, mask
 
 
 def edge_fray(rng: Random, base: Field) -> Defect:
@@ -262,7 +255,7 @@ def edge_fray(rng: Random, base: Field) -> Defect:
     torn = base + 70 * (splinters - 0.6)
     inside = torn * (1 - beyond) + (rng.uniform(15, 45) + 5 * noise(rng, 3)) * beyond
     alpha = soft(jagged, 2)
-    return Defect(base * (1 - alpha) + inside * alpha, jagged > 0)
+    return base * (1 - alpha) + inside * alpha, jagged > 0
 
 
 def punching(rng: Random, base: Field) -> Defect:
@@ -279,7 +272,7 @@ def punching(rng: Random, base: Field) -> Defect:
         picture = picture * (1 - soft(moon, 1.5)) + soft(moon, 1.5) * (0.3 * base + 4 * noise(rng, 2))
         picture = picture + 75 * np.exp(-0.5 * ((moon - 0.5) / 1.2) ** 2)
         mask |= moon > -1
-    return Defect(picture, mask)
+    return picture, mask
 
 
 KINDS: dict[str, Callable[[Random, Field], Defect]] = {
@@ -333,13 +326,14 @@ def png(image: np.ndarray, bits: int = 8) -> bytes:
     )
     data = b"\x78\x01" + stored + struct.pack(">I", zlib.adler32(raw))
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
-
     header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    chunks = (b"IHDR", header), (b"IDAT", data), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG, with its length and check sum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def write(root: Path) -> None:
@@ -360,43 +354,29 @@ def write(root: Path) -> None:
     (root / "dataset.yaml").write_text(text, "utf-8")
 
 
-def write_new(root: Path) -> None:
-    """``write`` to a folder that appears only when it is whole, so several processes may do this at once.
+def ensure(cache: Path | None = None, again: bool = False) -> Path:
+    """Folder of the embedded set below ``cache``, drawn there if it is not yet, or ``again``.
 
-    Raises ``UserError`` where ``root`` exists or cannot be written.
+    It appears only when it is whole, so several processes may do this at once. Raises UserError where it cannot be written.
     """
-    if root.exists():
-        raise UserError(f"{root} exists already. Give a folder that does not, or remove it.")
-    _draw(root, replace=False)
-
-
-def _draw(root: Path, replace: bool) -> None:
-    """As ``write_new``; without ``replace``, a folder that another process has made meanwhile is kept."""
+    root = (Path(cache) if cache is not None else user_cache()) / f"embedded-v{VERSION}"
+    if root.is_dir() and not again:
+        return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-        try:
-            write(work / "new")
-            if replace:
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as work:
+            write(Path(work, "new"))
+            if again:
                 with contextlib.suppress(FileNotFoundError):
-                    os.rename(root, work / "old")
+                    os.rename(root, Path(work, "old"))
             try:
-                os.rename(work / "new", root)
+                os.rename(Path(work, "new"), root)
             except OSError:
                 if not root.is_dir():  # otherwise another process was quicker, with the same pictures
                     raise
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"The embedded data set cannot be written to {root}: {error.strerror or error}. "
             "Make room there, or let that folder be written."
         ) from None
-
-
-def ensure(cache: Path | None = None, again: bool = False) -> Path:
-    """Folder of the embedded set below ``cache``, drawn there if it is not yet, or ``again``."""
-    root = (Path(cache) if cache is not None else user_cache()) / f"embedded-v{VERSION}"
-    if again or not root.is_dir():
-        _draw(root, replace=again)
     return root

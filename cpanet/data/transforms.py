@@ -15,6 +15,7 @@ import numpy as np
 IGNORE = 255
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
+GREY = tuple(float(m) for m in MEAN)  # what is padded with
 
 SCALE = (0.9, 1.1)
 ROTATE_DEGREES = 10.0
@@ -36,9 +37,8 @@ def resize(image: np.ndarray, label: np.ndarray, height: int, width: int) -> tup
     """Bilinear for the image, nearest for the label."""
     if label.shape == (height, width):
         return image, label
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), resize_label(
-        label, height, width
-    )
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return image, resize_label(label, height, width)
 
 
 def resize_label(label: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -51,8 +51,7 @@ def rotate(image: np.ndarray, label: np.ndarray, degrees: float) -> tuple[np.nda
     height, width = label.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
     border = cv2.BORDER_CONSTANT
-    mean = tuple(float(m) for m in MEAN)
-    image = cv2.warpAffine(image, matrix, (width, height), None, cv2.INTER_LINEAR, border, mean)
+    image = cv2.warpAffine(image, matrix, (width, height), None, cv2.INTER_LINEAR, border, GREY)
     label = cv2.warpAffine(label, matrix, (width, height), None, cv2.INTER_NEAREST, border, (IGNORE,))
     return image, label
 
@@ -64,8 +63,7 @@ def pad(image: np.ndarray, label: np.ndarray, size: int) -> tuple[np.ndarray, np
     if not (more_h or more_w):
         return image, label
     sides = (more_h // 2, more_h - more_h // 2, more_w // 2, more_w - more_w // 2)
-    mean = tuple(float(m) for m in MEAN)
-    image = cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=mean)
+    image = cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=GREY)
     label = cv2.copyMakeBorder(label, *sides, cv2.BORDER_CONSTANT, value=(IGNORE,))
     return image, label
 
@@ -100,9 +98,8 @@ def train(
     degrees = rng.uniform(-ROTATE_DEGREES, ROTATE_DEGREES)
 
     # Float from here on, so that padding with the mean is exactly zero once normalised.
-    image, label = resize(
-        image.astype(np.float32), mask, max(1, round(height * scale)), max(1, round(width * scale))
-    )
+    sides = max(1, round(height * scale)), max(1, round(width * scale))
+    image, label = resize(image.astype(np.float32), mask, *sides)
     if rotated:
         image, label = rotate(image, label, degrees)
     if blurred:

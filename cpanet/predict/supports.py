@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpanet.data.check import MaskRule, MaskValues, Problem, binarise, printable, raise_problems, shorten
+from cpanet.data.check import MaskRule, Problem, binarise, meanings_of, printable, raise_problems, shorten
 from cpanet.data.folder import IMAGES, MASK_ENDS, MASKS, Contents, list_folder, list_pairs
 from cpanet.data.images import (
     IMAGE_SUFFIXES,
@@ -129,7 +129,7 @@ def read_supports(
     Raises UserError with every problem of every file at once.
     """
     files, category = find_supports(support)
-    rule = MaskRule(mask_threshold, lenient=False, values=MaskValues.of(mask_values))
+    rule = MaskRule(mask_threshold, lenient=False, values=meanings_of(mask_values))
     found = Supports([], [], [], category, value_range_of(file.image for file in files))
     problems: list[Problem] = []
     for file in files:

@@ -134,8 +134,7 @@ def shot_problems(shot: Any, sizes: dict[str, int]) -> list[str]:
 
 def _sizes_on_disk(root: Path, layout: Layout) -> dict[str, int]:
     """Images with a mask, by class."""
-    sizes = {}
-    for index, name in enumerate(layout.classes):
-        folder = name if (root / name).is_dir() else layout.aliases.get(name, name)
-        sizes[name] = len(list_pairs(root, index, name, folder, Contents()))
-    return sizes
+    return {
+        name: len(list_pairs(root, index, name, layout.folder_of(name, root), Contents()))
+        for index, name in enumerate(layout.classes)
+    }

@@ -25,7 +25,7 @@ from rich.progress import (
 from cpanet import metrics, runtime
 from cpanet.config.schema import PredictConfig
 from cpanet.console import console, log
-from cpanet.data.check import MaskRule, MaskValues, binarise, printable
+from cpanet.data.check import MaskRule, binarise, meanings_of, printable
 from cpanet.data.images import Refused, ValueRange, decode_image, decode_mask, read_header
 from cpanet.data_section import DataSection
 from cpanet.errors import UserError
@@ -321,7 +321,7 @@ def read_truth(query: Query, shape: tuple[int, ...], data: DataSection) -> np.nd
     if path is None:
         return None
     try:
-        rule = MaskRule(data.mask_threshold, lenient=True, values=MaskValues.of(data.mask_values))
+        rule = MaskRule(data.mask_threshold, lenient=True, values=meanings_of(data.mask_values))
         mask, _ = binarise(decode_mask(path.read_bytes()), rule)
     except (Refused, OSError):
         return None

@@ -121,7 +121,7 @@ def _start_from_training_images(config: Config, dataset: DefectDataset, model: A
     chosen = [int(i) for i in indices[:: max(1, len(indices) // PRINCIPAL_IMAGES)]]
 
     def projection() -> Any:
-        features = ImageFeatures(model, dataset, chosen, config.data.image_size).numpy()
+        features = ImageFeatures(model, dataset, chosen, config.data.image_size).features
         with jt.no_grad():
             normalised = model.head_features(jt.array(features)).numpy()
         model.train()  # Jittor's eval() switches gradients off

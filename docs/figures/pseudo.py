@@ -14,7 +14,7 @@ import numpy as np
 
 from cpanet.data import load_dataset
 from cpanet.data.episodes import train_episodes
-from cpanet.data.loader import make_batch
+from cpanet.data.loader import EpisodeMaker
 from cpanet.data.pseudo import EpisodeChanges
 from cpanet.data.transforms import denormalise
 from cpanet.overlay import overlay
@@ -28,7 +28,7 @@ def episodes(root: Path, position: int, count: int, transform: EpisodeChanges) -
     dataset = load_dataset("metal8", root)
     chosen = train_episodes(dataset, FOLD, 1, SEED, EPOCH, "class")[position : position + count]
     pool = [int(index) for index in dataset.split(FOLD).train_indices]
-    batch = make_batch(dataset, chosen, SEED, EPOCH, position, SIZE, transform, pool)
+    batch = EpisodeMaker(dataset, SIZE, transform, pool).batch(chosen, SEED, EPOCH, position)
     pairs = []
     for row in range(count):
         sides = [

@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from cpanet.report.labels import value_label
+from cpanet.report.pivot import Cell
 from cpanet.report.runs import WHICH
 from cpanet.report.sheets import Sheet, Text, remarks, sheets
-from cpanet.report.summary import METRICS, Difference, Entry, Summary
+from cpanet.report.statistics import Interval
+from cpanet.report.summary import METRICS, Entry, Summary
 from cpanet.report.values import ABSENT, PATHS
 
 
@@ -104,39 +105,36 @@ def comma_separated(summary: Summary) -> str:
 def frame(summary: Summary) -> pd.DataFrame:
     """The table as numbers in percent: a row a cell and epoch, the best epoch's first."""
     rows = [_record(summary, summary.entries[key, which]) for which in WHICH for key in summary.keys]
-    columns = list(_record(summary, Entry((ABSENT,) * len(summary.pivot.axes), "", "")))
+    columns = list(_record(summary, Entry((ABSENT,) * len(summary.pivot.axes), "", [Cell(())])))
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def _record(summary: Summary, entry: Entry) -> dict[str, Any]:
-    values = summary.pivot.values
     row: dict[str, Any] = {"epoch": entry.which}
     for axis, value in zip(summary.pivot.axes, entry.key):
-        row[axis] = value_label(axis, value, values[axis]) if axis in PATHS else str(value)
+        row[axis] = summary.pivot.label_of(axis, value) if axis in PATHS else str(value)
     row.update(status=entry.status, seeds=" ".join(map(str, entry.seeds)))
     for metric in METRICS:
         stat, difference = entry.score.get(metric), entry.difference.get(metric)
         row.update({f"{metric}_mean": stat and stat.mean, f"{metric}_sd": stat and stat.sd})
         row.update(_interval(f"{metric}_", difference))
-        row[f"{metric}_excludes_zero"] = difference and int(difference.marked)
-    baseline = entry.baseline
-    row["baseline_miou"] = baseline and baseline.score["miou"].mean
-    row.update(_interval("baseline_", baseline.difference if baseline else None))
-    row["below_baseline"] = baseline and int(baseline.below)
+        row[f"{metric}_excludes_zero"] = difference and int(difference.excludes_zero)
+    row["baseline_miou"] = entry.baseline["miou"].mean if entry.baseline else None
+    row.update(_interval("baseline_", entry.above))
+    row["below_baseline"] = int(entry.below) if entry.baseline else None
     row["relation"] = entry.relation
     row["same_as"] = "; ".join(map(summary.label, entry.same_as))
     for source in summary.sources:
-        published = entry.published.get(source.source)
+        published, comparable = entry.published.get(source.source, (None, None))
         for metric in METRICS:
-            row[f"{source.source}: {metric}"] = published and str(published.values[metric] or "")
-        row[f"{source.source}: comparable"] = published and int(published.comparable)
+            row[f"{source.source}: {metric}"] = published and str(getattr(published, metric) or "")
+        row[f"{source.source}: comparable"] = None if comparable is None else int(comparable)
     row["remarks"] = "; ".join(summary.footnotes[i - 1] for i in entry.footnotes)
     return row
 
 
-def _interval(prefix: str, difference: Difference | None) -> dict[str, float | None]:
-    found = (difference.value, difference.low, difference.high) if difference else (None, None, None)
-    return {prefix + name: value for name, value in zip(("difference", "low", "high"), found)}
+def _interval(prefix: str, found: Interval | None) -> dict[str, float | None]:
+    return {f"{prefix}{name}": getattr(found, name, None) for name in ("difference", "low", "high")}
 
 
 def _plain(value: Any) -> Any:

@@ -6,13 +6,15 @@ any, then a sheet with every cell as a row: differences, intervals, published va
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cpanet.report.labels import MODULES, axis_label, module_marks, phrase, value_label
+from cpanet.report.labels import MODULES, axis_label, module_marks
+from cpanet.report.pivot import Pivot
 from cpanet.report.runs import WHICH
-from cpanet.report.summary import METRICS, Difference, Entry, Published, Stat, Summary
+from cpanet.report.statistics import Interval
+from cpanet.report.summary import METRICS, Entry, Stat, Summary
 from cpanet.report.values import Key
 
 EPOCHS = {
@@ -94,11 +96,8 @@ def remarks(summary: Summary) -> list[str]:
 def _reference_name(summary: Summary) -> str:
     keys = list(dict.fromkeys(e.key for e in summary.entries.values() if e.relation == "reference"))
     table = summary.pivot
-    name = ", ".join(
-        phrase(axis, value, table.values[axis], table.labels.get(axis))
-        for axis, value in zip(table.axes, keys[0] if keys else ())
-        if axis in table.reference
-    )
+    named = [(axis, value) for axis, value in zip(table.axes, keys[0]) if axis in table.reference]
+    name = ", ".join(table.phrase(axis, value) for axis, value in named)
     return (name + ", other things equal" if len(keys) > 1 else name) or summary.label(keys[0])
 
 
@@ -107,41 +106,38 @@ def _reference_name(summary: Summary) -> str:
 
 def _grid(summary: Summary, which: str, metric: str) -> Sheet:
     table, columns = summary.pivot, summary.columns()
-    labels = _label_headers(summary, table.rows)
-    headers = labels + [
-        ", ".join(phrase(a, v, table.values[a], table.labels.get(a)) for a, v in zip(table.columns, key))
-        for key in columns
-    ]
-    keys = table.row_keys()
+    labels = _label_headers(table, table.rows)
+    headers = labels + [", ".join(map(table.phrase, table.columns, key)) for key in columns]
+    keys = list(dict.fromkeys(key[: len(table.rows)] for key in table.cells))
     found = {row: [summary.entries.get((row + column, which)) for column in columns] for row in keys}
     rows = [
-        [*map(Text, _labels(summary, table.rows, row)), *(_score(e, metric, True) for e in found[row])]
+        [
+            *map(Text, _labels(table, table.rows, row) or [summary.title]),
+            *(_score(e, metric, True) for e in found[row]),
+        ]
         for row in keys
     ]
+    baselines = {row: [e.baseline if e else {} for e in entries] for row, entries in found.items()}
     # a row that is still to come, in part or altogether, has no baseline of its own
-    baselines = {row: [e.baseline if e else None for e in entries] for row, entries in found.items()}
-    complete = max(sum(b is not None for b in of_row) for of_row in baselines.values())
+    complete = max(sum(map(bool, of_row)) for of_row in baselines.values())
     known = {
-        row: tuple(b.identity if b else None for b in of_row)
-        for row, of_row in baselines.items()
-        if complete and sum(b is not None for b in of_row) == complete
+        row: of_row for row, of_row in baselines.items() if complete and sum(map(bool, of_row)) == complete
     }
-    below = []
-    for members in _alike(known):
-        names = _baseline_labels(summary, table.rows, _common(members, list(known)))
-        stats = [b.score[metric] if b else None for b in baselines[members[0]]]
-        below.append(names + [Text(f"{_mean_sd(stat)} ({stat.n})" if stat else "") for stat in stats])
+    below = [
+        [*names, *(Text(f"{_mean_sd(b[metric])} ({b[metric].n})" if b else "") for b in of_row)]
+        for names, of_row in _baseline_rows(table, table.rows, known)
+    ]
     title = f"{METRICS[metric]}, {EPOCHS[which][0].lower()}{EPOCHS[which][1:]}"
     return Sheet(title, which, len(labels), headers, rows, keys, below)
 
 
 def _list(summary: Summary, which: str) -> Sheet:
-    axes = summary.pivot.axes
+    table = summary.pivot
     entries = [summary.entries[key, which] for key in summary.keys]
-    labels = _label_headers(summary, axes)
+    labels = _label_headers(table, table.axes)
     headers = [*labels, "seeds", *METRICS.values()]
     differences = any(e.difference or e.relation == "unpaired" for e in summary.entries.values())
-    baselines = {e.key: e.baseline for e in entries if e.baseline}
+    baselines = {e.key: [e.baseline] for e in entries if e.baseline}
     sources = summary.sources if which == "best" else []
     if differences:
         headers += [f"Δ {name} [95 %]" for name in METRICS.values()]
@@ -151,50 +147,42 @@ def _list(summary: Summary, which: str) -> Sheet:
         headers += [f"published{mark} {name}" for name in METRICS.values()]
     rows = []
     for entry in entries:
-        cells = [*map(Text, _labels(summary, axes, entry.key)), _seeds(entry)]
-        cells += [_score(entry, metric, False) for metric in METRICS]
+        names = _labels(table, table.axes, entry.key) or [summary.title]
+        cells = [*map(Text, names), _seeds(entry), *(_score(entry, metric, False) for metric in METRICS)]
         if differences:
             cells += [_difference(entry, metric) for metric in METRICS]
         if baselines:
-            cells.append(_interval(entry.baseline.difference if entry.baseline else None))
-        cells += [_published(entry.published.get(s.source), metric) for s in sources for metric in METRICS]
+            cells.append(_interval(entry.above))
+        cells += [_published(entry, source.source, metric) for source in sources for metric in METRICS]
         rows.append(cells)
     below = []
-    for members in _alike({key: found.identity for key, found in baselines.items()}):
-        score = baselines[members[0]].score
-        row = _baseline_labels(summary, axes, _common(members, list(baselines)))
-        row += [Text(str(score["miou"].n)), *(Text(_mean_sd(stat)) for stat in score.values())]
+    for label, [score] in _baseline_rows(table, table.axes, baselines):
+        row = [*label, Text(str(score["miou"].n)), *(Text(_mean_sd(stat)) for stat in score.values())]
         below.append(row + [Text("")] * (len(headers) - len(row)))
     title = EPOCHS[which]
-    if summary.pivot.columns:
+    if table.columns:
         title = f"Every cell, {title[0].lower()}{title[1:]}"
     return Sheet(title, which, len(labels), headers, rows, list(summary.keys), below)
 
 
-# ---------------------------------------------------------------------- the training-free baseline
-
-
-def _alike(identities: Mapping[Key, object]) -> list[list[Key]]:
-    """The keys that share a baseline, in their order."""
-    groups: dict[object, list[Key]] = {}
-    for key, identity in identities.items():
-        groups.setdefault(identity, []).append(key)
-    return list(groups.values())
-
-
-def _common(keys: Sequence[Key], every: Sequence[Key]) -> Key:
-    """Per axis the value that ``keys`` share where not all of ``every`` do; empty elsewhere."""
-    shared = [({key[i] for key in keys}, {key[i] for key in every}) for i in range(len(keys[0]))]
-    return tuple(mine.pop() if len(mine) == 1 and len(all_) > 1 else "" for mine, all_ in shared)
-
-
-def _baseline_labels(summary: Summary, axes: Sequence[str], key: Key) -> list[Text]:
-    texts: list[str] = []
-    for axis, value in zip(axes, key):
-        empty = [""] * (len(MODULES) if _as_modules(summary, axis) else 1)
-        texts += empty if value == "" else _labels(summary, [axis], (value,))
-    first, *rest = texts or [""]
-    return [Text(f"{first}, {BASELINE_NAME}" if first else BASELINE_NAME), *map(Text, rest)]
+def _baseline_rows(
+    table: Pivot, axes: Sequence[str], baselines: Mapping[Key, list[dict[str, Stat]]]
+) -> Iterable[tuple[list[Text], list[dict[str, Stat]]]]:
+    """The training-free baselines of the rows, each once, below a label of what the rows that share it share alone."""
+    alike: dict[tuple, list[Key]] = {}
+    for key, of_row in baselines.items():
+        # not by the number of seeds, which grows while a sweep runs
+        same = tuple(tuple(round(stat.mean, 6) for stat in score.values()) for score in of_row)
+        alike.setdefault(same, []).append(key)
+    for keys in alike.values():
+        texts: list[str] = []
+        for i, axis in enumerate(axes):
+            shared = len({key[i] for key in keys}) == 1 and len({key[i] for key in baselines}) > 1
+            label = _labels(table, [axis], keys[0][i : i + 1])
+            texts += label if shared else [""] * len(label)
+        first, *rest = texts or [""]
+        name = f"{first}, {BASELINE_NAME}" if first else BASELINE_NAME
+        yield [Text(name), *map(Text, rest)], baselines[keys[0]]
 
 
 # ---------------------------------------------------------------------- labels and cells
@@ -206,33 +194,25 @@ def _source_marks(summary: Summary) -> list[str]:
     return [f" ({chr(ord('a') + i)})" if several else "" for i in range(len(summary.sources))]
 
 
-def _label_headers(summary: Summary, axes: Sequence[str]) -> list[str]:
+def _label_headers(table: Pivot, axes: Sequence[str]) -> list[str]:
     headers: list[str] = []
     for axis in axes:
-        headers += [m.upper() for m in MODULES] if _as_modules(summary, axis) else [axis_label(axis)]
+        headers += [m.upper() for m in MODULES] if _as_modules(table, axis) else [axis_label(axis)]
     return headers or ["runs"]
 
 
-def _labels(summary: Summary, axes: Sequence[str], key: Key) -> list[str]:
+def _labels(table: Pivot, axes: Sequence[str], key: Key) -> list[str]:
     texts: list[str] = []
-    table = summary.pivot
     for axis, value in zip(axes, key):
-        text = value_label(axis, value, table.values[axis], table.labels.get(axis))
-        marks = module_marks(text) if _as_modules(summary, axis) else None
-        texts += marks or [text]
-    return texts or [summary.title]
+        text = table.label_of(axis, value)
+        texts += (module_marks(text) if _as_modules(table, axis) else None) or [text]
+    return texts
 
 
-def _as_modules(summary: Summary, axis: str) -> bool:
+def _as_modules(table: Pivot, axis: str) -> bool:
     """Whether the rows' labels are combinations of CPP, SA and SSA, each another one."""
-    if axis != "ablation":
-        return False
-    table = summary.pivot
-    marks = [
-        module_marks(value_label(axis, v, table.values[axis], table.labels.get(axis)))
-        for v in table.values[axis]
-    ]
-    return None not in marks and len(set(marks)) == len(marks)
+    marks = [module_marks(table.label_of(axis, value)) for value in table.values[axis]]
+    return axis == "ablation" and None not in marks and len(set(marks)) == len(marks)
 
 
 def _seeds(entry: Entry) -> Text:
@@ -253,10 +233,10 @@ def _score(entry: Entry | None, metric: str, alone: bool) -> Text:
     text = _mean_sd(stat)
     if alone:
         difference = entry.difference.get(metric)
-        text += f" ({stat.n})" + ("*" if difference and difference.marked else "")
+        text += f" ({stat.n})" + ("*" if difference and difference.excludes_zero else "")
     if entry.same_as:
         text += f" {SAME}"
-    if metric == "miou" and entry.baseline is not None and entry.baseline.below:
+    if metric == "miou" and entry.below:
         text += f" {BELOW}"
     return Text(text, footnotes)
 
@@ -273,27 +253,26 @@ def _difference(entry: Entry, metric: str) -> Text:
     return _interval(entry.difference[metric])
 
 
-def _interval(difference: Difference | None) -> Text:
+def _interval(difference: Interval | None) -> Text:
     if difference is None:
         return Text("")
-    return Text(
-        interval(difference), kind=("up" if difference.value > 0 else "down") if difference.marked else ""
-    )
+    kind = ("up" if difference.difference > 0 else "down") if difference.excludes_zero else ""
+    return Text(interval(difference), kind=kind)
 
 
-def interval(difference: Difference) -> str:
+def interval(difference: Interval) -> str:
     """``−2.51* [−4.17, −0.84]``."""
-    mark = "*" if difference.marked else ""
-    return f"{signed(difference.value)}{mark} [{signed(difference.low)}, {signed(difference.high)}]"
+    mark = "*" if difference.excludes_zero else ""
+    return f"{signed(difference.difference)}{mark} [{signed(difference.low)}, {signed(difference.high)}]"
 
 
-def _published(published: Published | None, metric: str) -> Text:
-    value = published.values[metric] if published else None
-    if published is None or value is None:
+def _published(entry: Entry, source: str, metric: str) -> Text:
+    published, comparable = entry.published.get(source, (None, True))
+    value: float | None = getattr(published, metric, None)
+    if value is None:
         return Text("")
-    difference = published.differences[metric]
-    text = f"{value:.2f}" + ("" if difference is None else f" ({signed(difference)})")
-    return Text(text if published.comparable else f"{text} †", kind="" if published.comparable else "quiet")
+    text = f"{value:.2f}" + (f" ({signed(entry.score[metric].mean - value)})" if entry.score else "")
+    return Text(text) if comparable else Text(f"{text} †", kind="quiet")
 
 
 def signed(value: float) -> str:

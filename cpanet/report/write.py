@@ -8,7 +8,7 @@ from pathlib import Path
 from cpanet.files import write_atomically
 from cpanet.report.formats import comma_separated, latex, markdown
 from cpanet.report.page import page
-from cpanet.report.summary import Summary, summarise
+from cpanet.report.summary import Summary
 from cpanet.report.table_spec import Overrides
 
 FILES = {"table.md": markdown, "table.csv": comma_separated, "table.tex": latex, "report.html": page}
@@ -21,7 +21,7 @@ def write_report(directories: Sequence[Path], output: Path, reference: Overrides
 
     Raises OSError where ``output`` cannot be written to.
     """
-    summary = summarise(directories, reference)
+    summary = Summary(directories, reference)
     output.mkdir(parents=True, exist_ok=True)
     for name, render in FILES.items():
         write_atomically(output / name, render(summary).encode("utf-8", "replace"))

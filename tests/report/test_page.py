@@ -13,7 +13,7 @@ from PIL import Image
 
 from cpanet.report.charts import nice_ticks
 from cpanet.report.page import duration, page, pieces
-from cpanet.report.summary import summarise
+from cpanet.report.summary import Summary
 from tests.report import sweeps
 from tests.report.configs import ablation
 from tests.report.synthetic import write_csv, write_run
@@ -53,7 +53,7 @@ class Elements(HTMLParser):
 def test_the_page_has_everything(tmp_path):
     top = sweeps.modules(tmp_path / "s", ("cpp", "full"), pictures=True)
     sweeps.multirun(top, "ablation=cpp,full", "seed=0,1", "data.root=/my data")
-    text = page(summarise([top]))
+    text = page(Summary([top]))
     elements = Elements(text)
     assert not elements.open
     for section in ("table", "curves", "episodes", "classes", "runs", "origin"):
@@ -68,7 +68,7 @@ def test_the_page_has_everything(tmp_path):
 
 
 def test_it_needs_nothing_from_outside(tmp_path):
-    text = page(summarise([sweeps.modules(tmp_path / "s", ("cpp", "full"), pictures=True)]))
+    text = page(Summary([sweeps.modules(tmp_path / "s", ("cpp", "full"), pictures=True)]))
     elements = Elements(text)
     addresses = [
         value for _, attrs in elements.found for key, value in attrs.items() if key in ("src", "href")
@@ -97,8 +97,8 @@ def test_what_comes_from_files_is_text(tmp_path):
     index = done / "figures" / "episodes" / "index.json"
     entries = json.loads(index.read_text())
     index.write_text(json.dumps([{**entry, "caption": EVIL} for entry in entries]))
-    text = page(summarise([top]))
-    plain = Elements(page(summarise([sweeps.modules(tmp_path / "plain", ("cpp", "full"), pictures=True)])))
+    text = page(Summary([top]))
+    plain = Elements(page(Summary([sweeps.modules(tmp_path / "plain", ("cpp", "full"), pictures=True)])))
     elements = Elements(text)
     assert "alert(1)" in text
     assert "&lt;img src=x" in text
@@ -116,7 +116,7 @@ def test_pictures_are_drawn_anew(tmp_path):
     Image.new("L", (3000, 3000)).save(folder / "02_prediction.png")
     Image.new("L", (10, 10)).save(folder / "03_prediction.png")
     (top / "ablation=full,seed=0" / "figures" / "episodes" / "04_prediction.png").unlink()
-    text = page(summarise([top]))
+    text = page(Summary([top]))
     sources = [attributes["src"] for attributes in Elements(text).of("img")]
     assert text.count("no picture") == 4
     for source in sources:
@@ -129,22 +129,22 @@ def test_pictures_are_drawn_anew(tmp_path):
 def test_a_damaged_index_of_pictures_leaves_them_out(tmp_path, index):
     top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,), pictures=True)
     (top / "ablation=cpp,seed=0" / "figures" / "episodes" / "index.json").write_text(index)
-    found = [a for a in Elements(page(summarise([top]))).of("th") if "data-row" in a]
+    found = [a for a in Elements(page(Summary([top]))).of("th") if "data-row" in a]
     assert [attributes["data-row"] for attributes in found] == ["1"]
 
 
 def test_rows_with_other_classes_have_tables_of_their_own(tmp_path):
-    text = page(summarise([sweeps.folds(tmp_path / "s", seeds=(0,))]))
+    text = page(Summary([sweeps.folds(tmp_path / "s", seeds=(0,))]))
     assert text.count("<caption>Best epoch</caption>") == 3
     assert "Steel_Am2" in text
 
 
 def test_no_runs_make_a_page_too(tmp_path):
-    assert not Elements(page(summarise([tmp_path]))).open
+    assert not Elements(page(Summary([tmp_path]))).open
 
 
 def test_the_script_is_the_one_that_the_policy_allows(tmp_path):
-    text = page(summarise([tmp_path]))
+    text = page(Summary([tmp_path]))
     script = text.rpartition("<script>")[2].partition("</script>")[0]
     import hashlib
 

@@ -13,7 +13,7 @@ import yaml
 
 from cpanet.report.__main__ import main
 from cpanet.report.formats import comma_separated, latex, markdown
-from cpanet.report.summary import summarise
+from cpanet.report.summary import Summary
 from cpanet.report.write import FILES, write_report
 from tests.report import sweeps
 from tests.report.configs import ablation
@@ -43,15 +43,15 @@ def table_rows(text, title, baseline=False):
 class TestRows:
     def test_seeds_are_averaged_and_never_rows(self, tmp_path):
         top = sweeps.modules(tmp_path / "s", names=("cpp", "full"), seeds=(0, 1, 2))
-        summary = summarise([top])
+        summary = Summary([top])
         assert [key for key, _ in summary.entries] == [("cpp",), ("cpp",), ("full",), ("full",)]
         scores = [sweeps.score(top / f"ablation=cpp,seed={seed}") for seed in (0, 1, 2)]
         assert best(summary, "cpp").score["miou"].mean == pytest.approx(np.mean(scores))
         assert best(summary, "cpp").score["miou"].sd == pytest.approx(np.std(scores, ddof=1))
-        assert best(summary, "cpp").seeds == (0, 1, 2)
+        assert best(summary, "cpp").seeds == [0, 1, 2]
 
     def test_the_publications_layout(self, tmp_path):
-        rows = table_rows(markdown(summarise([sweeps.modules(tmp_path / "s")])), "Best epoch")
+        rows = table_rows(markdown(Summary([sweeps.modules(tmp_path / "s")])), "Best epoch")
         assert [row[:3] for row in rows] == [
             ["–", "–", "–"],
             ["✓", "–", "–"],
@@ -64,7 +64,7 @@ class TestRows:
         ]
 
     def test_an_ad_hoc_multirun_is_a_grid_of_what_varies(self, tmp_path):
-        text = markdown(summarise([sweeps.ablation_by_k(tmp_path / "s")]))
+        text = markdown(Summary([sweeps.ablation_by_k(tmp_path / "s")]))
         assert has_header(text, "CPP", "SA", "SSA", "k = 0.0", "k = 0.2", "k = 0.4")
         rows = table_rows(text, "mIoU, best epoch")
         assert len(rows) == 3
@@ -72,7 +72,7 @@ class TestRows:
 
     def test_folds_by_shots_with_the_mean_over_folds(self, tmp_path):
         top = sweeps.folds(tmp_path / "s")
-        summary = summarise([top])
+        summary = Summary([top])
         assert has_header(markdown(summary), "shots", "fold 0", "fold 1", "fold 2", "mean over folds")
         per_seed = [
             np.mean([sweeps.score(top / f"fold={fold},shot=5,seed={seed}") for fold in (0, 1, 2)])
@@ -86,13 +86,13 @@ class TestRows:
         top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,))
         for name in ("cpp", "full"):
             write_run(top / f"{name},fold=1", 0.4, {"ablation": ablation(name), "fold": 1})
-        text = markdown(summarise([top]))
+        text = markdown(Summary([top]))
         assert has_header(text, "CPP", "SA", "SSA", "fold 0", "fold 1", "mean over folds")
 
     def test_a_mean_over_folds_waits_for_all_folds(self, tmp_path):
         top = sweeps.folds(tmp_path / "s", seeds=(0,))
         shutil.rmtree(top / "fold=1,shot=5,seed=0")
-        assert summarise([top]).entries[(5, "mean"), "best"].score == {}
+        assert Summary([top]).entries[(5, "mean"), "best"].score == {}
 
     @pytest.mark.parametrize(
         ("changes", "heading"),
@@ -108,7 +108,7 @@ class TestRows:
         names = ("cpp", "full")
         one = sweeps.modules(tmp_path / "one", names)
         two = sweeps.modules(tmp_path / "two", names, seeds=(2, 3), changes=changes)
-        summary = summarise([one, two])
+        summary = Summary([one, two])
         assert len(summary.keys) == 4
         text = markdown(summary).replace("\\_", "_")
         assert f"differ in {heading}: compare within, not across" in text
@@ -119,23 +119,23 @@ class TestRows:
         one = write_run(tmp_path / "s" / "seed=0", 0.5, {"seed": 0})
         data = {"name": "embedded", "fingerprint": "0" * 64}
         write_run(tmp_path / "s" / "seed=1", 0.5, {"seed": 1}, dataset=data)
-        summary = summarise([one.parent])
+        summary = Summary([one.parent])
         assert len(summary.keys) == 2
         assert "differ in data.fingerprint: compare within, not across" in markdown(summary)
 
     def test_more_seeds_of_the_same_rows_merge(self, tmp_path):
         one = sweeps.modules(tmp_path / "one", ("cpp", "full"), seeds=(0, 1))
         two = sweeps.modules(tmp_path / "two", ("cpp", "full"), seeds=(2,))
-        assert best(summarise([one, two]), "cpp").seeds == (0, 1, 2)
+        assert best(Summary([one, two]), "cpp").seeds == [0, 1, 2]
 
     def test_a_run_by_itself_is_a_table_of_one_row(self, tmp_path):
         run = write_run(tmp_path / "run", 0.5)
-        assert len(summarise([run]).keys) == 1
+        assert len(Summary([run]).keys) == 1
 
     def test_a_numbers_column_is_in_order_whoever_was_first(self, tmp_path):
         for k in (1.0, 0.2, 0.0, 10.0):
             write_run(tmp_path / "s" / f"loss.k={k}", 0.5, {"loss.k": k}, [f"loss.k={k}"])
-        assert summarise([tmp_path / "s"]).pivot.values["loss.k"] == [0, 0.2, 1, 10]
+        assert Summary([tmp_path / "s"]).pivot.values["loss.k"] == [0, 0.2, 1, 10]
 
     def test_variants_are_told_apart_by_all_they_set(self, tmp_path):
         variants = [
@@ -154,9 +154,9 @@ class TestRows:
         )
         write_run(top / "a", 0.5)
         write_run(top / "b", 0.4, {"protocol.backbone_mode": "train"})
-        summary = summarise([top])
+        summary = Summary([top])
         assert summary.keys == [("corrected",), ("drift",)]
-        assert best(summary, "drift").difference["miou"].value < 0
+        assert best(summary, "drift").difference["miou"].difference < 0
 
 
 class TestWhatIsNotThere:
@@ -164,7 +164,7 @@ class TestWhatIsNotThere:
         top = sweeps.modules(tmp_path / "s", seeds=(0,))
         sweeps.fail(top / "ablation=cpp,seed=0", {"ablation": ablation("cpp")}, "CUDA out of memory")
         shutil.rmtree(top / "ablation=sa,seed=0")
-        text = markdown(summarise([top]))
+        text = markdown(Summary([top]))
         rows = table_rows(text, "Best epoch")
         assert rows[1][3:6] == ["0 of 1 [1]", "failed", "failed"]
         assert rows[2][4:6] == ["…", "…"]
@@ -175,21 +175,21 @@ class TestWhatIsNotThere:
         top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0, 1))
         changes = {"ablation": ablation("cpp"), "seed": 1}
         sweeps.fail(top / "ablation=cpp,seed=1", changes, "the loss is nan at iteration 3", "diverged")
-        text = markdown(summarise([top]))
+        text = markdown(Summary([top]))
         assert table_rows(text, "Best epoch")[0][3] == "1 of 2 [1]"
         assert "[1] CPP, seed 1: diverged: the loss is nan at iteration 3" in text
 
     def test_an_interrupted_run_is_still_to_come(self, tmp_path):
         top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,))
         sweeps.fail(top / "ablation=cpp,seed=0", {"ablation": ablation("cpp")}, "", "interrupted")
-        text = markdown(summarise([top]))
+        text = markdown(Summary([top]))
         assert table_rows(text, "Best epoch")[0][4] == "…"
         assert "resume=true" in text
 
     def test_a_sweep_that_has_only_begun_shows_its_whole_table(self, tmp_path):
         sweeps.multirun(tmp_path / "s", "ablation=cpp,sa", "loss.k=0,0.4", "seed=0,1")
         write_run(tmp_path / "s" / "first", 0.5, {"ablation": ablation("cpp")}, ["ablation=cpp"])
-        rows = table_rows(markdown(summarise([tmp_path / "s"])), "mIoU, best epoch")
+        rows = table_rows(markdown(Summary([tmp_path / "s"])), "mIoU, best epoch")
         assert [row[3:] for row in rows][1] == ["…", "…"]
 
     def test_an_empty_sweep_makes_files_all_the_same(self, tmp_path):
@@ -202,31 +202,31 @@ class TestWhatIsNotThere:
         top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,))
         (top / "broken").mkdir()
         (top / "broken" / "result.json").write_text("{")
-        assert "broken: result.json: damaged" in markdown(summarise([top]))
+        assert "broken: result.json: damaged" in markdown(Summary([top]))
 
     def test_a_damaged_specification_falls_back_to_what_varies(self, tmp_path):
         top = sweeps.modules(tmp_path / "s", ("cpp", "full"))
         (top / "sweep.yaml").write_text("rows: 3")
-        text = markdown(summarise([top]))
+        text = markdown(Summary([top]))
         assert len(table_rows(text, "Best epoch")) == 2
         assert "not a sweep's table" in text
 
 
 class TestDifferences:
     def test_of_every_row_to_the_reference(self, tmp_path):
-        summary = summarise([sweeps.modules(tmp_path / "s", seeds=(0, 1, 2))])
+        summary = Summary([sweeps.modules(tmp_path / "s", seeds=(0, 1, 2))])
         assert best(summary, "full").relation == "reference"
         found = best(summary, "none").difference["miou"]
-        assert found.value == pytest.approx(
+        assert found.difference == pytest.approx(
             best(summary, "none").score["miou"].mean - best(summary, "full").score["miou"].mean
         )
-        assert found.low < found.value < found.high < 0
-        assert found.marked
+        assert found.low < found.difference < found.high < 0
+        assert found.excludes_zero
         text = table_rows(markdown(summary), "Best epoch")[0][6]
         assert re.fullmatch(r"−\d+\.\d\d\\\* \[−\d+\.\d\d, −\d+\.\d\d\]", text)
 
     def test_best_and_last_have_their_own(self, tmp_path):
-        summary = summarise([sweeps.modules(tmp_path / "s", ("cpp", "full"))])
+        summary = Summary([sweeps.modules(tmp_path / "s", ("cpp", "full"))])
         assert best(summary, "cpp").difference["miou"] != summary.entries[("cpp",), "last"].difference["miou"]
         assert best(summary, "cpp").score["miou"] != summary.entries[("cpp",), "last"].score["miou"]
 
@@ -237,7 +237,7 @@ class TestDifferences:
                 if (fold, name) != (1, "full"):
                     changes = {"ablation": ablation(name), "fold": fold}
                     write_run(top / f"{name}{fold}", 0.5, changes, [f"ablation={name}", f"fold={fold}"])
-        summary = summarise([top])
+        summary = Summary([top])
         assert summary.entries[("cpp", 0), "best"].difference
         assert summary.entries[("cpp", 1), "best"].difference == {}
 
@@ -247,14 +247,14 @@ class TestDifferences:
         write_run(top / "b", 0.5, {"ablation": ablation("cpp")}, ["ablation=cpp"])
         text = (top / "b" / "episodes.csv").read_text()
         (top / "b" / "episodes.csv").write_text(text.replace("_1.jpg", "_77.jpg"))
-        assert "No interval to the reference (other test episodes): CPP." in markdown(summarise([top]))
+        assert "No interval to the reference (other test episodes): CPP." in markdown(Summary([top]))
 
     def test_the_reference_that_is_not_there_is_replaced_in_words(self, tmp_path):
-        text = markdown(summarise([sweeps.ablation_by_k(tmp_path / "s")]))
+        text = markdown(Summary([sweeps.ablation_by_k(tmp_path / "s")]))
         assert "The usual reference (ablation = full) is not in this sweep" in text
 
     def test_one_seed_is_said_to_say_nothing_of_training(self, tmp_path):
-        text = markdown(summarise([sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,))]))
+        text = markdown(Summary([sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,))]))
         assert "not training noise" in text
         assert "the noise from training is not known" in text
 
@@ -264,7 +264,7 @@ class TestSameFunction:
         top = sweeps.ablation_by_k(tmp_path / "s")
         for k in (0.0, 0.2, 0.4):
             write_run(top / f"cpp{k}", 0.42, {"ablation": ablation("cpp"), "loss.k": k, "seed": 1})
-        text = markdown(summarise([top]))
+        text = markdown(Summary([top]))
         assert (
             "CPP · k = 0.0 and CPP · k = 0.2 and CPP · k = 0.4 compute the same function; from seed to seed"
             in text
@@ -281,7 +281,7 @@ class TestSameFunction:
             .read_text()
             .replace('"completed"', '"duplicate", "duplicate_of": "../ablation=cpp_ssa,seed=0"')
         )
-        summary = summarise([top])
+        summary = Summary([top])
         found = {key: entry for (key, which), entry in summary.entries.items() if which == "best"}
         same = [
             entry.score["miou"].mean for key, entry in found.items() if key in (("cpp_ssa", 0.4), ("full", 0))
@@ -290,7 +290,7 @@ class TestSameFunction:
         assert same[0] == same[1]
 
     def test_every_row_of_the_function_is_marked_and_no_other(self, tmp_path):
-        text = markdown(summarise([sweeps.ablation_by_k(tmp_path / "s")]))
+        text = markdown(Summary([sweeps.ablation_by_k(tmp_path / "s")]))
         cpp, sa, ssa = table_rows(text, "mIoU, best epoch")
         assert all(cell.endswith("≡") for cell in (*cpp[3:], *ssa[3:]))
         assert "≡" not in " ".join(sa)
@@ -307,7 +307,7 @@ class TestPaths:
             run = write_run(top / name, 0.5, {"backbone.weights": typed})
             kept = {"hydra": {"runtime": {"cwd": str(tmp_path)}}}
             (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(kept))
-        rows = table_rows(markdown(summarise([top])), "Best epoch")
+        rows = table_rows(markdown(Summary([top])), "Best epoch")
         assert [row[:2] for row in rows] == [["a.pth", "1"], ["b.pth", "1"]]
 
 
@@ -317,18 +317,20 @@ class TestTrainingFreeRows:
         for name in ("cpp", "full"):
             write_run(top / name, 0.5, {"ablation": ablation(name)})
         free = write_run(top / "free", 0.3, {"method": "prototype"}, floor=None)
-        summary = summarise([top], {"method": "prototype"})
+        summary = Summary([top], {"method": "prototype"})
         rows = table_rows(markdown(summary), "Best epoch" if not summary.pivot.columns else "Every")
         assert sum("reference" in row for row in rows) == 1
         entry = next(e for e in summary.entries.values() if "cpp" in e.key and e.which == "best")
-        assert entry.difference["miou"].value == pytest.approx(sweeps.score(top / "cpp") - sweeps.score(free))
-        assert entry.difference["miou"].marked
+        assert entry.difference["miou"].difference == pytest.approx(
+            sweeps.score(top / "cpp") - sweeps.score(free)
+        )
+        assert entry.difference["miou"].excludes_zero
 
 
 class TestBaseline:
     def test_one_row_where_all_share_it(self, tmp_path):
         top = sweeps.modules(tmp_path / "s")
-        text = markdown(summarise([top]))
+        text = markdown(Summary([top]))
         measured = sweeps.score(top / "ablation=full,seed=0", "floor")
         for title in ("Best epoch", "Last epoch"):
             (row,) = table_rows(text, title, baseline=True)
@@ -340,7 +342,7 @@ class TestBaseline:
             for name in ("cpp", "full"):
                 changes = {"backbone.name": backbone, "ablation": ablation(name)}
                 write_run(top / f"{backbone},{name}", 0.5, changes, floor=level)
-        summary = summarise([top])
+        summary = Summary([top])
         rows = table_rows(markdown(summary), "Best epoch" if not summary.pivot.columns else "Every", True)
         assert {row[0] for row in rows} == {
             "ResNet-50, training-free baseline",
@@ -354,7 +356,7 @@ class TestBaseline:
             for shot in (1, 5):
                 changes = {"fold": fold, "shot": shot}
                 write_run(top / f"{fold},{shot}", 0.5, changes, floor=0.2 + 0.1 * fold)
-        rows = table_rows(markdown(summarise([top])), "mIoU, best epoch", baseline=True)
+        rows = table_rows(markdown(Summary([top])), "mIoU, best epoch", baseline=True)
         expected = [sweeps.score(top / f"{fold},1", "floor") for fold in (0, 1)]
         assert len(rows) == 1
         assert [float(cell.split()[0]) for cell in rows[0][1:]] == pytest.approx(
@@ -365,38 +367,38 @@ class TestBaseline:
         top = tmp_path / "s"
         for name, level in (("cpp", 0.15), ("full", 0.5)):
             write_run(top / name, level, {"ablation": ablation(name)})
-        below, above = table_rows(markdown(summarise([top])), "Last epoch")
+        below, above = table_rows(markdown(Summary([top])), "Last epoch")
         assert below[4].endswith("▼")
         assert "▼" not in " ".join(above)
-        assert r"$\blacktriangledown$" in latex(summarise([top]))
-        lines = list(csv.DictReader(io.StringIO(comma_separated(summarise([top])))))
+        assert r"$\blacktriangledown$" in latex(Summary([top]))
+        lines = list(csv.DictReader(io.StringIO(comma_separated(Summary([top])))))
         assert [line["below_baseline"] for line in lines if line["epoch"] == "last"] == ["1", "0"]
 
     def test_the_interval_above_it_is_paired(self, tmp_path):
         write_run(tmp_path / "s" / "one", 0.5)
-        (entry,) = [e for e in summarise([tmp_path / "s"]).entries.values() if e.which == "last"]
-        difference = entry.baseline.difference
-        assert difference.value == pytest.approx(entry.score["miou"].mean - entry.baseline.score["miou"].mean)
-        assert difference.low < difference.value < difference.high
-        assert difference.marked
-        assert not entry.baseline.below
+        (entry,) = [e for e in Summary([tmp_path / "s"]).entries.values() if e.which == "last"]
+        difference = entry.above
+        assert difference.difference == pytest.approx(entry.score["miou"].mean - entry.baseline["miou"].mean)
+        assert difference.low < difference.difference < difference.high
+        assert difference.excludes_zero
+        assert not entry.below
 
     def test_runs_that_have_not_evaluated_it_have_none(self, tmp_path):
         write_run(tmp_path / "s" / "one", 0.5, floor=None)
-        assert "aseline" not in markdown(summarise([tmp_path / "s"])).split("Noise of training")[0]
+        assert "aseline" not in markdown(Summary([tmp_path / "s"])).split("Noise of training")[0]
 
 
 class TestPublished:
     def test_beside_the_measured_with_the_difference(self, tmp_path):
         top = sweeps.modules(tmp_path / "s", ("cpp", "full"))
-        row = table_rows(markdown(summarise([top])), "Best epoch")[0]
+        row = table_rows(markdown(Summary([top])), "Best epoch")[0]
         mean = np.mean([sweeps.score(top / f"ablation=cpp,seed={s}") for s in (0, 1)])
         sign = "+" if mean > 42.3 else "−"
         assert row[-2] == f"42.30 ({sign}{abs(mean - 42.30):.2f})"
-        assert "†" not in markdown(summarise([top]))
+        assert "†" not in markdown(Summary([top]))
 
     def test_never_beside_the_last_epoch(self, tmp_path):
-        text = markdown(summarise([sweeps.modules(tmp_path / "s", ("cpp", "full"))]))
+        text = markdown(Summary([sweeps.modules(tmp_path / "s", ("cpp", "full"))]))
         assert "published" not in text.split("## Last epoch")[1].split("\n\n")[1]
 
     @pytest.mark.parametrize(
@@ -407,14 +409,14 @@ class TestPublished:
         ],
     )
     def test_under_other_conditions_with_a_mark_and_a_sentence(self, tmp_path, changes, phrase):
-        text = markdown(summarise([sweeps.modules(tmp_path / "s", ("cpp", "full"), changes=changes)]))
+        text = markdown(Summary([sweeps.modules(tmp_path / "s", ("cpp", "full"), changes=changes)]))
         assert "†" in table_rows(text, "Best epoch")[0][-2]
         assert f"† Not comparable with CPANet-Jittor, VGG-16: published with {phrase}" in text
 
     def test_with_random_features_with_a_mark(self, tmp_path):
         top = sweeps.modules(tmp_path / "s", ("full",), seeds=())
         write_run(top / "run", 0.5, {"ablation": ablation("full")}, backbone_weights="random")
-        assert "ImageNet features, here random ones" in markdown(summarise([top]))
+        assert "ImageNet features, here random ones" in markdown(Summary([top]))
 
     def test_about_another_backbone_only_without_one_about_this(self, tmp_path):
         other = {
@@ -424,13 +426,13 @@ class TestPublished:
         }
         both = sweeps.modules(tmp_path / "a", ("cpp", "full"), published=[*sweeps.PUBLISHED, other])
         alone = sweeps.modules(tmp_path / "b", ("cpp", "full"), published=[other])
-        assert "58.30" not in markdown(summarise([both]))
-        assert "58.30" in markdown(summarise([alone]))
+        assert "58.30" not in markdown(Summary([both]))
+        assert "58.30" in markdown(Summary([alone]))
 
     def test_is_shown_before_the_first_run_is_done(self, tmp_path):
         top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,))
         shutil.rmtree(top / "ablation=cpp,seed=0")
-        assert table_rows(markdown(summarise([top])), "Best epoch")[0][-2] == "42.30"
+        assert table_rows(markdown(Summary([top])), "Best epoch")[0][-2] == "42.30"
 
 
 class TestFormats:
@@ -441,10 +443,10 @@ class TestFormats:
         sweeps.fail(
             top / "ablation=cpp,seed=1", {"ablation": ablation("cpp"), "seed": 1}, "=cmd|'/c'!A1 & 50 % \\n_x"
         )
-        return summarise([top])
+        return Summary([top])
 
     def test_csv_holds_the_numbers_of_every_cell_and_epoch(self, tmp_path):
-        summary = summarise([sweeps.modules(tmp_path / "s")])
+        summary = Summary([sweeps.modules(tmp_path / "s")])
         rows = list(csv.DictReader(io.StringIO(comma_separated(summary))))
         assert [row["epoch"] for row in rows] == ["best"] * 8 + ["last"] * 8
         full = rows[7]
@@ -458,7 +460,7 @@ class TestFormats:
         write_failure(tmp_path / "s" / "b", {"backbone.weights": "+1+1"}, "y")
         cells = [
             cell
-            for row in csv.reader(io.StringIO(comma_separated(summarise([tmp_path / "s"]))))
+            for row in csv.reader(io.StringIO(comma_separated(Summary([tmp_path / "s"]))))
             for cell in row
         ]
         assert not [cell for cell in cells if cell.startswith(("=", "+1+1", "@"))]

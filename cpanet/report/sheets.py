@@ -42,8 +42,9 @@ class Sheet:
     labels: int
     headers: list[str]
     rows: list[list[Text]]
-    keys: list[Key]  # a row's cell, or its row key in a grid
-    baselines: list[list[Text]]  # rows of the training-free baseline, below the others
+    keys: list[
+        Key | None
+    ]  # a row's cell, or its row key in a grid; None of the training-free baseline, below the others
 
 
 def sheets(summary: Summary) -> list[Sheet]:
@@ -123,12 +124,12 @@ def _grid(summary: Summary, which: str, metric: str) -> Sheet:
     known = {
         row: of_row for row, of_row in baselines.items() if complete and sum(map(bool, of_row)) == complete
     }
-    below = [
+    rows += [
         [*names, *(Text(f"{_mean_sd(b[metric])} ({b[metric].n})" if b else "") for b in of_row)]
         for names, of_row in _baseline_rows(table, table.rows, known)
     ]
     title = f"{METRICS[metric]}, {EPOCHS[which][0].lower()}{EPOCHS[which][1:]}"
-    return Sheet(title, which, len(labels), headers, rows, keys, below)
+    return Sheet(title, which, len(labels), headers, rows, [*keys, *[None] * (len(rows) - len(keys))])
 
 
 def _list(summary: Summary, which: str) -> Sheet:
@@ -155,14 +156,14 @@ def _list(summary: Summary, which: str) -> Sheet:
             cells.append(_interval(entry.above))
         cells += [_published(entry, source.source, metric) for source in sources for metric in METRICS]
         rows.append(cells)
-    below = []
     for label, [score] in _baseline_rows(table, table.axes, baselines):
         row = [*label, Text(str(score["miou"].n)), *(Text(_mean_sd(stat)) for stat in score.values())]
-        below.append(row + [Text("")] * (len(headers) - len(row)))
+        rows.append(row + [Text("")] * (len(headers) - len(row)))
     title = EPOCHS[which]
     if table.columns:
         title = f"Every cell, {title[0].lower()}{title[1:]}"
-    return Sheet(title, which, len(labels), headers, rows, list(summary.keys), below)
+    keys = [*summary.keys, *[None] * (len(rows) - len(entries))]
+    return Sheet(title, which, len(labels), headers, rows, keys)
 
 
 def _baseline_rows(

@@ -12,9 +12,8 @@ import pytest
 import yaml
 
 from cpanet.report.__main__ import main
-from cpanet.report.formats import comma_separated, latex, markdown
 from cpanet.report.summary import Summary
-from cpanet.report.write import FILES, write_report
+from cpanet.report.write import FILES, comma_separated, latex, markdown, write_report
 from tests.report import sweeps
 from tests.report.configs import ablation
 from tests.report.synthetic import write_failure, write_run

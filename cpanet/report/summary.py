@@ -297,16 +297,15 @@ def _noise(table: Pivot) -> str:
         if len(rows) > 1:
             spread = spread_over_seeds(scores[-1:])
             words = spread and (
-                f"; from seed to seed its best mIoU spreads by sd {spread.sd:.2f} points "
+                f"; from seed to seed its best mIoU spreads by sd {spread[0]:.2f} points "
                 f"({of_seeds.min():.2f} to {of_seeds.max():.2f}, {len(of_seeds)} seeds)"
             )
             sentences.append(f"{' and '.join(rows)} compute the same function{words or ''}.")
-    pooled = spread_over_seeds(scores)
-    if pooled:
+    if pooled := spread_over_seeds(scores):
+        sd, degrees = pooled
         sentences.append(
-            f"Pooled over all rows the sd over seeds is {pooled.sd:.2f} points of best mIoU ({pooled.degrees} degrees of "
-            f"freedom): single runs of one configuration differ by up to {1.96 * 2**0.5 * pooled.sd:.1f} points in 95 of "
-            "100 pairs."
+            f"Pooled over all rows the sd over seeds is {sd:.2f} points of best mIoU ({degrees} degrees of freedom): "
+            f"single runs of one configuration differ by up to {1.96 * 2**0.5 * sd:.1f} points in 95 of 100 pairs."
         )
     elif scores:
         sentences.append("One seed a row: the noise from training is not known; give seed=0,1,2.")

@@ -129,9 +129,7 @@ def test_student_t(degrees, expected):
 
 def test_spread_over_seeds_by_hand():
     # squares about their means: 2 · 1² and 2 · 2², degrees of freedom 1 + 1
-    found = spread_over_seeds([[1.0, 3.0], [0.0, 4.0], [9.0]])
-    assert found.sd == pytest.approx(((2 + 8) / 2) ** 0.5)
-    assert found.degrees == 2
+    assert spread_over_seeds([[1.0, 3.0], [0.0, 4.0], [9.0]]) == (pytest.approx(((2 + 8) / 2) ** 0.5), 2)
     assert spread_over_seeds([[1.0], [2.0]]) is None
 
 

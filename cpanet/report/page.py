@@ -8,7 +8,6 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +15,12 @@ import jinja2
 import pandas as pd
 
 from cpanet.report import charts, gallery
+from cpanet.report.pivot import Pivot
 from cpanet.report.runs import WHICH, Run, read_yaml
 from cpanet.report.sheets import EPOCHS, interval, remarks, sheets
 from cpanet.report.summary import Summary
 from cpanet.report.values import Key, at
 
-COLOURS = 8
 TEMPLATES = Path(__file__).parent / "templates"
 # overrides that Hydra and this project add to a command's own
 ADDED = ("hydra.mode=", "hydra.sweep.dir=", "hydra.job.config.override_dirname.exclude_keys=")
@@ -33,14 +32,12 @@ class Row(NamedTuple):
     number: int
     key: Key
     label: str
-    colour: int
-    dashed: bool
     runs: list[Run]
 
 
 def page(summary: Summary) -> str:
     """The whole document."""
-    rows, found = _rows(summary), sheets(summary)
+    rows, found = _rows(summary.pivot), sheets(summary)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return _template().render(
         summary=summary,
@@ -63,7 +60,6 @@ def page(summary: Summary) -> str:
     )
 
 
-@cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -76,18 +72,10 @@ def _template() -> jinja2.Template:
     return environment.get_template("page.html.j2")
 
 
-def _rows(summary: Summary) -> list[Row]:
-    cells = summary.pivot.cells.values()
+def _rows(table: Pivot) -> list[Row]:
     return [
-        Row(
-            n,
-            cell.key,
-            summary.label(cell.key),
-            n % COLOURS,
-            n // COLOURS % 2 == 1,
-            [r for _, r in sorted(cell.runs.items())],
-        )
-        for n, cell in enumerate(cells)
+        Row(number, key, table.label(key), [cell.runs[seed] for seed in sorted(cell.runs)])
+        for number, (key, cell) in enumerate(table.cells.items())
     ]
 
 

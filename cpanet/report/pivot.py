@@ -21,7 +21,7 @@ from cpanet.report import table_spec
 from cpanet.report.labels import LABELLED, METHOD, TRAINING_FREE, VARIANT, phrase, value_label
 from cpanet.report.runs import Run, read_yaml, started_in
 from cpanet.report.table_spec import Overrides, TableSpec
-from cpanet.report.values import ABSENT, MEAN, Key, Value, absolute, at, canonical, matches, natural, value_of
+from cpanet.report.values import ABSENT, MEAN, Key, Value, absolute, at, canonical, natural, value_of
 
 MOST_COLUMNS = 8
 # a task's setting rather than a choice of the method: columns, where there are other rows
@@ -76,23 +76,61 @@ class Cell:
             self.failed.append(run)
 
 
-@dataclass
-class Pivot:
-    """Cells by key in the table's order; a key holds a value for every axis: those of the rows, then the columns'."""
+def function_of(run: Run) -> str:
+    """Fingerprint of a run, its seed aside: by its configuration, its data and its backbone's weights."""
+    return f"{fingerprint(run.config, seed=False)} {[at(run.result, *path) for path in FOUND.values()]}"
 
-    spec: TableSpec
-    rows: list[str]
-    columns: list[str]
-    values: dict[str, list[Value]]
-    cells: dict[Key, Cell]
-    mean_over: str | None
-    reference: dict[str, Value]  # chooses the reference row; axes of OWN are each row's own
-    labels: dict[str, dict[Value, str]]  # of choices, as runs recorded them
-    notes: list[str]
+
+class Pivot:
+    """Runs, found in the sweeps' ``directories``, as cells by key in the table's order; those to come are there, empty.
+
+    A key holds a value for every axis: those of the rows, then the columns'. ``reference``: the row to compare with, in
+    place of the sweeps' own.
+    """
+
+    def __init__(
+        self, runs: Sequence[Run], directories: Sequence[Path], reference: Overrides | None = None
+    ) -> None:
+        self.notes: list[str] = []
+        specs = {directory: _spec(directory, self.notes) for directory in directories}
+        self.spec = spec = _common_spec(specs)
+        declared = {directory: _declared(directory, specs[directory]) for directory in directories}
+        usable = [run for run in runs if run.config]
+        asked = itertools.chain(spec.rows, spec.columns, *declared.values())
+        wanted = list(dict.fromkeys(map(key_of, asked)))
+        frame = _frame(usable, spec, wanted)
+        axes = _axes(frame, usable, wanted)
+        keys = list(frame[axes].itertuples(index=False, name=None)) if axes else [()] * len(usable)
+        cells: dict[Key, Cell] = {}
+        for directory in directories:
+            mine = [(key, run) for key, run in zip(keys, usable) if run.sweep == directory]
+            seeds = declared[directory].get("seed", [run.seed for _, run in mine])
+            for key in _expected([key for key, _ in mine], axes, declared[directory]):
+                cells.setdefault(key, Cell(key)).seeds.update(s for s in seeds if isinstance(s, int))
+        for key, run in zip(keys, usable):
+            cells.setdefault(key, Cell(key)).add(run)
+        self.values = {
+            axis: _in_order(axis, {key[i] for key in cells}, declared.values()) for i, axis in enumerate(axes)
+        }
+        self.rows, self.columns = _rows_and_columns(axes, self.values, spec)
+        for cell in cells.values():
+            cell.key = tuple(cell.key[axes.index(axis)] for axis in self.axes)
+        ordered = sorted(cells.values(), key=lambda cell: self.positions(self.axes, cell.key))
+        self.cells = {cell.key: cell for cell in ordered}
+        mean_over = spec.mean_over or "fold"
+        self.mean_over = mean_over if mean_over in self.columns and len(self.values[mean_over]) > 1 else None
+        # chooses the reference row; axes of OWN are each row's own
+        self.reference = _reference(reference or spec.reference, self.values, self.notes)
+        # of choices, as runs recorded them
+        self.labels = {axis: _labels(run.config.get(axis) for run in usable) for axis in LABELLED}
 
     @property
     def axes(self) -> list[str]:
         return [*self.rows, *self.columns]
+
+    def positions(self, axes: Sequence[str], key: Key) -> list[int]:
+        """Of the values of ``axes``, each in its axis; a mean is last."""
+        return [[*self.values[axis], MEAN].index(value) for axis, value in zip(axes, key)]
 
     def label_of(self, axis: str, value: Value) -> str:
         """A value by itself, below its axis."""
@@ -130,61 +168,6 @@ class Pivot:
             if axis in self.reference or covered(axis, own)
         }
         return next((other for other in keys if all(other[i] == value for i, value in wanted.items())), None)
-
-
-def function_of(run: Run) -> str:
-    """Fingerprint of a run, its seed aside: by its configuration, its data and its backbone's weights."""
-    return f"{fingerprint(run.config, seed=False)} {[at(run.result, *path) for path in FOUND.values()]}"
-
-
-def pivot(runs: Sequence[Run], directories: Sequence[Path], reference: Overrides | None = None) -> Pivot:
-    """Place ``runs``, found in the sweeps' ``directories``; cells that are still to come are there too, empty.
-
-    ``reference``: the row to compare with, in place of the sweeps' own.
-    """
-    notes: list[str] = []
-    specs = {directory: _spec(directory, notes) for directory in directories}
-    spec = _common_spec(specs)
-    if reference is not None:
-        spec = spec.model_copy(update={"reference": reference})
-    declared = {directory: _declared(directory, specs[directory]) for directory in directories}
-    usable = [run for run in runs if run.config]
-    wanted = list(
-        dict.fromkeys(map(key_of, (*spec.rows, *spec.columns, *itertools.chain(*declared.values()))))
-    )
-    frame = _frame(usable, spec, wanted)
-    axes = _axes(frame, usable, wanted)
-    keys = list(frame[axes].itertuples(index=False, name=None)) if axes else [()] * len(usable)
-    cells: dict[Key, Cell] = {}
-    for directory in directories:
-        mine = [(key, run) for key, run in zip(keys, usable) if run.sweep == directory]
-        seeds = declared[directory].get("seed", [run.seed for _, run in mine])
-        for key in _expected([key for key, _ in mine], axes, declared[directory]):
-            cells.setdefault(key, Cell(key)).seeds.update(seed for seed in seeds if isinstance(seed, int))
-    for key, run in zip(keys, usable):
-        cells.setdefault(key, Cell(key)).add(run)
-    values = {
-        axis: _in_order(axis, {key[i] for key in cells}, declared.values()) for i, axis in enumerate(axes)
-    }
-    rows, columns = _rows_and_columns(axes, values, spec)
-    order = [axes.index(axis) for axis in (*rows, *columns)]
-    for cell in cells.values():
-        cell.key = tuple(cell.key[i] for i in order)
-    ordered = sorted(
-        cells.values(), key=lambda cell: [values[axes[i]].index(v) for i, v in zip(order, cell.key)]
-    )
-    mean_over = spec.mean_over or "fold"
-    return Pivot(
-        spec,
-        rows,
-        columns,
-        values,
-        {cell.key: cell for cell in ordered},
-        mean_over if mean_over in columns and len(values[mean_over]) > 1 else None,
-        _reference(spec, values, notes),
-        {axis: _labels(run.config.get(axis) for run in usable) for axis in LABELLED},
-        notes,
-    )
 
 
 def _labels(sections: Iterable[Any]) -> dict[Value, str]:
@@ -296,7 +279,11 @@ def _found(runs: Sequence[Run], key: str) -> list[Value]:
 
 
 def _variant(run: Run, spec: TableSpec) -> str:
-    fitting = [variant for variant in spec.variants if matches(run.config, variant.overrides)]
+    fitting = [
+        variant
+        for variant in spec.variants
+        if all(value_of(run.config, key) == canonical(value) for key, value in variant.overrides.items())
+    ]
     return max(fitting, key=lambda variant: len(variant.overrides)).label if fitting else ABSENT
 
 
@@ -350,9 +337,11 @@ def _own(reference: Mapping[str, Value]) -> tuple[str, ...]:
     return OWN + (OWN_FEATURES if reference.get(METHOD) == TRAINING_FREE else ())
 
 
-def _reference(spec: TableSpec, values: Mapping[str, Sequence[Value]], notes: list[str]) -> dict[str, Value]:
+def _reference(
+    chosen: Overrides, values: Mapping[str, Sequence[Value]], notes: list[str]
+) -> dict[str, Value]:
     """Axis → value of the reference row; of an axis that it leaves open and that is not a row's own, the first."""
-    asked = {key_of(k): canonical(v) for k, v in (spec.reference or DEFAULT_REFERENCE).items()}
+    asked = {key_of(k): canonical(v) for k, v in (chosen or DEFAULT_REFERENCE).items()}
     free = asked.get(METHOD) == TRAINING_FREE
     reference: dict[str, Value] = {}
     for axis, found in values.items():

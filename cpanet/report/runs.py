@@ -99,27 +99,20 @@ def run_directories(top: Path) -> Iterator[Path]:
 
 
 def _read(directory: Path, sweep: Path) -> Run:
-    run = Run(directory, sweep)
     typed = read_yaml(directory / ".hydra" / "overrides.yaml")
-    run.overrides = tuple(map(_text, typed)) if isinstance(typed, list) else ()
+    run = Run(directory, sweep, overrides=tuple(map(_text, typed)) if isinstance(typed, list) else ())
     try:
         result = read_result(directory)
-        run.config = _config(directory, result)
-        if result is None:
-            return run
-        run.result = result
-        _take_result(run, result)
-        if run.status != DUPLICATE:
-            run.episodes = _episodes(directory)
-            run.metrics = _metrics(directory)
-            _check_scores(run)
+        run.config = _config(directory, result or {})
+        if result is not None:
+            _take_result(run, result)
     except DamagedResult as problem:
         run.status, run.reason = FAILED, str(problem)
     return run
 
 
 def _take_result(run: Run, result: dict[str, Any]) -> None:
-    status = result.get("status")
+    run.result, status = result, result.get("status")
     run.status = str(status) if status in (COMPLETED, DUPLICATE, *KNOWN_ENDS) else FAILED
     run.reason = _text(result.get("reason")) or ("" if status in (COMPLETED, DUPLICATE) else _text(status))
     if status == "interrupted" and not result.get("reason"):
@@ -129,6 +122,16 @@ def _take_result(run: Run, result: dict[str, Any]) -> None:
             run.scores[which] = _score(result[which], which)
     if run.completed and not set(WHICH) <= set(run.scores):
         raise DamagedResult("result.json: a completed run without scores")
+    if run.status == DUPLICATE:
+        return
+    run.episodes = _episodes(run.directory)
+    run.metrics = _metrics(run.directory)
+    if run.completed:  # a run that goes on has newer episodes than its last record
+        for which in run.episodes.keys() & run.scores.keys():
+            if not math.isclose(mean_iou(run.episodes[which]), run.scores[which].miou, abs_tol=1e-6):
+                raise DamagedResult(f"episodes.csv: its mIoU of {which} is not the one in result.json")
+        if not run.episodes:
+            run.notes.append("no episodes.csv: no interval")
 
 
 def _resolved_duplicate(run: Run, by_path: Mapping[Path, Run]) -> Run:
@@ -148,9 +151,9 @@ def _resolved_duplicate(run: Run, by_path: Mapping[Path, Run]) -> Run:
 # ---------------------------------------------------------------------- files
 
 
-def _config(directory: Path, result: Mapping[str, Any] | None) -> dict[str, Any]:
+def _config(directory: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved configuration: the record's own, else what Hydra kept."""
-    recorded = result.get("config") if result else None
+    recorded = result.get("config")
     if not (isinstance(recorded, dict) and recorded):
         composed = read_yaml(directory / ".hydra" / "config.yaml")
         recorded = _resolved(composed, composed) if isinstance(composed, dict) else {}
@@ -218,18 +221,6 @@ def _metrics(directory: Path) -> pd.DataFrame:
         return pd.DataFrame(read_rows(directory, "metrics.csv")).apply(pd.to_numeric)
     except ValueError:
         raise DamagedResult("metrics.csv: damaged, not numbers") from None
-
-
-def _check_scores(run: Run) -> None:
-    """``result.json`` and ``episodes.csv`` must tell the same story."""
-    if not run.completed:
-        return  # a run that goes on has newer episodes than its last record
-    for which, episodes in run.episodes.items():
-        score = run.scores.get(which)
-        if score is not None and not math.isclose(mean_iou(episodes), score.miou, abs_tol=1e-6):
-            raise DamagedResult(f"episodes.csv: its mIoU of {which} is not the one in result.json")
-    if not run.episodes:
-        run.notes.append("no episodes.csv: no interval")
 
 
 def _text(value: Any) -> str:

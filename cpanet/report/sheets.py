@@ -99,7 +99,7 @@ def _reference_name(summary: Summary) -> str:
     table = summary.pivot
     named = [(axis, value) for axis, value in zip(table.axes, keys[0]) if axis in table.reference]
     name = ", ".join(table.phrase(axis, value) for axis, value in named)
-    return (name + ", other things equal" if len(keys) > 1 else name) or summary.label(keys[0])
+    return (name + ", other things equal" if len(keys) > 1 else name) or table.label(keys[0])
 
 
 # ---------------------------------------------------------------------- sheets

@@ -18,7 +18,7 @@ import pandas as pd
 
 from cpanet.config.equivalence import covered
 from cpanet.report.labels import axis_label
-from cpanet.report.pivot import Cell, Pivot, function_of, pivot
+from cpanet.report.pivot import Cell, Pivot, function_of
 from cpanet.report.runs import BASELINE, WHICH, Run, collect
 from cpanet.report.statistics import Block, Interval, Unpaired, compare, spread_over_seeds
 from cpanet.report.table_spec import Overrides, PublishedValue, Source
@@ -94,7 +94,7 @@ class Summary:
     def __init__(self, directories: Sequence[Path], reference: Overrides | None = None) -> None:
         self.directories = [Path(directory) for directory in directories]
         self.runs = collect(self.directories)
-        self.pivot = pivot(self.runs, self.directories, reference)
+        self.pivot = Pivot(self.runs, self.directories, reference)
         self.title = self.pivot.spec.title
         self.configs = [run.config for run in self.runs if run.config]
         self.footnotes: list[str] = []
@@ -119,7 +119,7 @@ class Summary:
                         entry.difference = _differences(cells, which, groups[reference_key], which)
                     except Unpaired as reason:
                         entry.relation = "unpaired"
-                        unpaired[str(reason)][self.label(key)] = None
+                        unpaired[str(reason)][self.pivot.label(key)] = None
             if len(cells) == 1:  # the publications report the best epoch
                 self.entries[key, "best"].published = self._published(cells[0], mismatches)
         self._remarks(mismatches, unpaired)
@@ -132,15 +132,10 @@ class Summary:
     def columns(self) -> list[Key]:
         """Column keys, means last; ``[()]`` where there are none."""
         table = self.pivot
-        order = [[*table.values[axis], MEAN] for axis in table.columns]
         return sorted(
             {key[len(table.rows) :] for key in self.keys},
-            key=lambda key: (MEAN in key, [values.index(value) for values, value in zip(order, key)]),
+            key=lambda key: (MEAN in key, table.positions(table.columns, key)),
         )
-
-    def label(self, key: Key) -> str:
-        """A cell in words."""
-        return self.pivot.label(key)
 
     @property
     def settings(self) -> str:
@@ -156,7 +151,7 @@ class Summary:
         return " · ".join(parts)
 
     def _footnotes(self, cell: Cell) -> tuple[int, ...]:
-        where, before = self.label(cell.key), len(self.footnotes)
+        where, before = self.pivot.label(cell.key), len(self.footnotes)
         for text, seeds in _by_reason(cell.failed).items():
             of_seeds = f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}" if seeds else ""
             self.footnotes.append(f"{where}{of_seeds}: {text}")

@@ -54,11 +54,6 @@ def canonical(value: Any) -> Value:
     return str(value)
 
 
-def matches(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> bool:
-    """Whether a resolved configuration has all these values."""
-    return all(value_of(config, key) == canonical(value) for key, value in overrides.items())
-
-
 def absolute(key: str, value: Any, folder: str) -> Any:
     """``value``; of a key that holds a path: as an absolute path, where it was typed relative to ``folder``."""
     if key not in PATHS or not isinstance(value, str) or not folder or value in NO_PATHS:

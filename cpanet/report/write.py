@@ -133,7 +133,7 @@ def _record(summary: Summary, entry: Entry) -> dict[str, Any]:
     row.update(_interval("baseline_", entry.above))
     row["below_baseline"] = int(entry.below) if entry.baseline else None
     row["relation"] = entry.relation
-    row["same_as"] = "; ".join(map(summary.label, entry.same_as))
+    row["same_as"] = "; ".join(map(summary.pivot.label, entry.same_as))
     for source in summary.sources:
         published, comparable = entry.published.get(source.source, (None, None))
         for metric in METRICS:

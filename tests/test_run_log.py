@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from cpanet.cli.launch import quote_path
 from cpanet.console import console, log
 from cpanet.errors import UserError
-from cpanet.records import RunDirectory
+from cpanet.records.run_directory import RunDirectory
 from cpanet.tasks import train
 from tests.hydra_app import compose, run_recorded
 from tests.sweep_runs import only

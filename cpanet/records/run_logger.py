@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import current_process
@@ -27,7 +26,7 @@ class RunLogger:
     ) -> None:
         self.records = records
         self._board = TensorBoard(records.path, purge_step=going_on_from)
-        self._board.hyperparameters(hyperparameters, time.time())
+        self._board.hyperparameters(hyperparameters)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -110,7 +109,7 @@ class RunLogger:
 
     def close(self, completed: bool) -> None:
         """No more values come."""
-        self._board.close(completed, time.time())
+        self._board.close(completed)
 
 
 def _words(scores: Mapping[str, Any]) -> str:

@@ -18,9 +18,8 @@ from cpanet.checkpoint.description import Description, describe
 from cpanet.config.schema import EvaluateConfig
 from cpanet.console import console, log
 from cpanet.data.memory import dataset_of
-from cpanet.records import RunDirectory, git_commit, peak_memory_mb
 from cpanet.records.result_file import dataset_facts
-from cpanet.records.run_directory import episode_rows
+from cpanet.records.run_directory import RunDirectory, episode_rows, git_commit, peak_memory_mb
 from cpanet.report.statistics import Episodes, Interval, compare, estimate
 from cpanet.runtime.threads import current_threads
 from cpanet.tasks.input_checks import check_checkpoint, check_folder, read_images

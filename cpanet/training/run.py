@@ -21,8 +21,8 @@ from cpanet.errors import in_one_line
 from cpanet.feature_cache import ImageFeatures, SharedFeatures, backbone_key
 from cpanet.files import CannotWrite
 from cpanet.models.init import principal_projection, start_from
-from cpanet.records import RunDirectory, git_commit, peak_memory_mb
 from cpanet.records.result_file import Result, dataset_facts
+from cpanet.records.run_directory import RunDirectory, git_commit, peak_memory_mb
 from cpanet.records.run_logger import RunLogger
 from cpanet.runtime import Runtime, jt
 from cpanet.runtime.threads import current_threads

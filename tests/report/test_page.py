@@ -15,8 +15,7 @@ from cpanet.report.charts import nice_ticks
 from cpanet.report.page import duration, page, pieces
 from cpanet.report.summary import Summary
 from tests.report import sweeps
-from tests.report.configs import ablation
-from tests.report.synthetic import write_csv, write_run
+from tests.report.synthetic import ablation, write_csv, write_run
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{7*7}}"
 

@@ -11,8 +11,7 @@ import yaml
 
 from cpanet.report.runs import collect
 from cpanet.report.values import at
-from tests.report.configs import ablation
-from tests.report.synthetic import CLASSES, write_failure, write_run
+from tests.report.synthetic import CLASSES, ablation, write_failure, write_run
 
 
 def one(tmp_path):

@@ -6,8 +6,9 @@ any, then a sheet with every cell as a row: differences, intervals, published va
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from cpanet.report.labels import MODULES, axis_label, module_marks
@@ -42,9 +43,7 @@ class Sheet:
     labels: int
     headers: list[str]
     rows: list[list[Text]]
-    keys: list[
-        Key | None
-    ]  # a row's cell, or its row key in a grid; None of the training-free baseline, below the others
+    keys: list[Key | None]  # a row's cell, or its row key in a grid; None of the baselines below
 
 
 def sheets(summary: Summary) -> list[Sheet]:
@@ -112,10 +111,7 @@ def _grid(summary: Summary, which: str, metric: str) -> Sheet:
     keys = list(dict.fromkeys(key[: len(table.rows)] for key in table.cells))
     found = {row: [summary.entries.get((row + column, which)) for column in columns] for row in keys}
     rows = [
-        [
-            *map(Text, _labels(table, table.rows, row) or [summary.title]),
-            *(_score(e, metric, True) for e in found[row]),
-        ]
+        [*_labels(table, table.rows, row, summary.title), *(_score(e, metric, True) for e in found[row])]
         for row in keys
     ]
     baselines = {row: [e.baseline if e else {} for e in entries] for row, entries in found.items()}
@@ -136,34 +132,30 @@ def _list(summary: Summary, which: str) -> Sheet:
     table = summary.pivot
     entries = [summary.entries[key, which] for key in summary.keys]
     labels = _label_headers(table, table.axes)
-    headers = [*labels, "seeds", *METRICS.values()]
-    differences = any(e.difference or e.relation == "unpaired" for e in summary.entries.values())
     baselines = {e.key: [e.baseline] for e in entries if e.baseline}
-    sources = summary.sources if which == "best" else []
-    if differences:
-        headers += [f"Δ {name} [95 %]" for name in METRICS.values()]
+    columns: list[tuple[str, Callable[[Entry], Text]]] = [("seeds", _seeds)]
+    columns += [(name, partial(_score, metric=metric, alone=False)) for metric, name in METRICS.items()]
+    if any(e.difference or e.relation == "unpaired" for e in summary.entries.values()):
+        columns += [
+            (f"Δ {name} [95 %]", partial(_difference, metric=metric)) for metric, name in METRICS.items()
+        ]
     if baselines:
-        headers.append("Δ baseline mIoU [95 %]")
-    for mark, _ in zip(_source_marks(summary), sources):
-        headers += [f"published{mark} {name}" for name in METRICS.values()]
-    rows = []
-    for entry in entries:
-        names = _labels(table, table.axes, entry.key) or [summary.title]
-        cells = [*map(Text, names), _seeds(entry), *(_score(entry, metric, False) for metric in METRICS)]
-        if differences:
-            cells += [_difference(entry, metric) for metric in METRICS]
-        if baselines:
-            cells.append(_interval(entry.above))
-        cells += [_published(entry, source.source, metric) for source in sources for metric in METRICS]
-        rows.append(cells)
+        columns.append(("Δ baseline mIoU [95 %]", lambda entry: _interval(entry.above)))
+    for mark, source in zip(_source_marks(summary), summary.sources if which == "best" else ()):
+        of_source = partial(_published, source=source.source)
+        columns += [(f"published{mark} {name}", partial(of_source, metric=m)) for m, name in METRICS.items()]
+    rows = [
+        [*_labels(table, table.axes, entry.key, summary.title), *(cell(entry) for _, cell in columns)]
+        for entry in entries
+    ]
     for label, [score] in _baseline_rows(table, table.axes, baselines):
-        row = [*label, Text(str(score["miou"].n)), *(Text(_mean_sd(stat)) for stat in score.values())]
-        rows.append(row + [Text("")] * (len(headers) - len(row)))
+        known = [str(score["miou"].n), *map(_mean_sd, score.values())]
+        rows.append([*label, *map(Text, known), *[Text("")] * (len(columns) - len(known))])
     title = EPOCHS[which]
     if table.columns:
         title = f"Every cell, {title[0].lower()}{title[1:]}"
     keys = [*summary.keys, *[None] * (len(rows) - len(entries))]
-    return Sheet(title, which, len(labels), headers, rows, keys)
+    return Sheet(title, which, len(labels), [*labels, *(header for header, _ in columns)], rows, keys)
 
 
 def _baseline_rows(
@@ -176,14 +168,13 @@ def _baseline_rows(
         same = tuple(tuple(round(stat.mean, 6) for stat in score.values()) for score in of_row)
         alike.setdefault(same, []).append(key)
     for keys in alike.values():
-        texts: list[str] = []
+        texts: list[Text] = []
         for i, axis in enumerate(axes):
-            shared = len({key[i] for key in keys}) == 1 and len({key[i] for key in baselines}) > 1
-            label = _labels(table, [axis], keys[0][i : i + 1])
-            texts += label if shared else [""] * len(label)
-        first, *rest = texts or [""]
-        name = f"{first}, {BASELINE_NAME}" if first else BASELINE_NAME
-        yield [Text(name), *map(Text, rest)], baselines[keys[0]]
+            own = len({key[i] for key in keys}) == 1 < len({key[i] for key in baselines})
+            texts += [text if own else Text("") for text in _labels(table, [axis], keys[0][i : i + 1])]
+        first, *rest = texts or [Text("")]
+        name = f"{first.text}, {BASELINE_NAME}" if first.text else BASELINE_NAME
+        yield [Text(name), *rest], baselines[keys[0]]
 
 
 # ---------------------------------------------------------------------- labels and cells
@@ -202,12 +193,13 @@ def _label_headers(table: Pivot, axes: Sequence[str]) -> list[str]:
     return headers or ["runs"]
 
 
-def _labels(table: Pivot, axes: Sequence[str], key: Key) -> list[str]:
+def _labels(table: Pivot, axes: Sequence[str], key: Key, otherwise: str = "") -> list[Text]:
+    """The values of ``key``; ``otherwise`` where there are no axes."""
     texts: list[str] = []
     for axis, value in zip(axes, key):
         text = table.label_of(axis, value)
         texts += (module_marks(text) if _as_modules(table, axis) else None) or [text]
-    return texts
+    return [Text(text) for text in texts or [otherwise]]
 
 
 def _as_modules(table: Pivot, axis: str) -> bool:

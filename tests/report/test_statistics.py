@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from cpanet.metrics import Counts, summarise
-from cpanet.report.statistics import (
-    Episodes,
-    Unpaired,
-    compare,
-    mean_iou,
-    spread_over_seeds,
-    t_quantile,
-)
+from cpanet.report.statistics import Episodes, Unpaired, compare, mean_iou, spread_over_seeds, t_quantile
 
 
 def episodes(*rows, classes=None, supports="s"):
@@ -98,11 +91,7 @@ def test_pairing_removes_what_episodes_have_in_common():
 
 @pytest.mark.parametrize(
     "other",
-    [
-        episodes((1, 2), (1, 2), supports="t"),
-        episodes((1, 2), (1, 2), classes=["a", "b"]),
-        episodes((1, 2)),
-    ],
+    [episodes((1, 2), (1, 2), supports="t"), episodes((1, 2), (1, 2), classes=["a", "b"]), episodes((1, 2))],
     ids=["supports", "class", "number"],
 )
 def test_other_test_episodes_are_refused(other):
@@ -158,15 +147,13 @@ def world(rng, seeds, noise, per_class, effect, classes=4):
 def test_intervals_cover_the_truth_about_as_often_as_they_say(seeds, noise, per_class):
     big = world(np.random.default_rng(0), 1, 0.0, 20_000, 0.03)
     truth = mean_iou(big[0][0]) - mean_iou(big[1][0])
-    trials = 150
     covered = 0
-    for trial in range(trials):
+    for trial in range(150):
         row, reference = world(np.random.default_rng(100 + trial), seeds, noise, per_class, 0.03)
         found = compare([row], [reference], resamples=300, seed=trial).miou
         covered += found.low <= truth <= found.high
-    assert (
-        0.87 <= covered / trials <= 1.0
-    )  # 95 % and three standard errors below; few seeds are covered more often
+    # 95 % and three standard errors below; few seeds are covered more often
+    assert 0.87 <= covered / 150 <= 1.0
 
 
 def test_marks_are_rare_where_nothing_differs():

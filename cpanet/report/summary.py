@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from cpanet.config.equivalence import covered
 from cpanet.report.labels import axis_label
@@ -275,34 +274,29 @@ def _block(cell: Cell, which: str) -> Block:
 
 def _noise(table: Pivot) -> str:
     """How much single runs of one function differ, in a sentence or two."""
-    frame = pd.DataFrame(
-        [
-            (function_of(run), table.label(cell.key), seed, 100 * run.scores["best"].miou)
-            for cell in table.cells.values()
-            for seed, run in cell.runs.items()
-        ],
-        columns=["function", "row", "seed", "miou"],
-    )
+    of_function: dict[str, dict[int, float]] = defaultdict(dict)
+    rows: dict[str, dict[str, None]] = defaultdict(dict)
+    for cell in table.cells.values():
+        for seed, run in cell.runs.items():
+            of_function[function_of(run)][seed] = 100 * run.scores["best"].miou
+            rows[function_of(run)][table.label(cell.key)] = None
     sentences = []
-    scores = []
-    for _, runs in frame.groupby("function", sort=False):
-        of_seeds = runs.drop_duplicates("seed", keep="last")["miou"]
-        scores.append(of_seeds.tolist())
-        rows = runs["row"].unique()
-        if len(rows) > 1:
-            spread = spread_over_seeds(scores[-1:])
+    for function, names in rows.items():
+        if len(names) > 1:
+            scores = of_function[function].values()
+            spread = spread_over_seeds([[*scores]])
             words = spread and (
                 f"; from seed to seed its best mIoU spreads by sd {spread[0]:.2f} points "
-                f"({of_seeds.min():.2f} to {of_seeds.max():.2f}, {len(of_seeds)} seeds)"
+                f"({min(scores):.2f} to {max(scores):.2f}, {len(scores)} seeds)"
             )
-            sentences.append(f"{' and '.join(rows)} compute the same function{words or ''}.")
-    if pooled := spread_over_seeds(scores):
+            sentences.append(f"{' and '.join(names)} compute the same function{words or ''}.")
+    if pooled := spread_over_seeds([[*scores.values()] for scores in of_function.values()]):
         sd, degrees = pooled
         sentences.append(
             f"Pooled over all rows the sd over seeds is {sd:.2f} points of best mIoU ({degrees} degrees of freedom): "
             f"single runs of one configuration differ by up to {1.96 * 2**0.5 * sd:.1f} points in 95 of 100 pairs."
         )
-    elif scores:
+    elif of_function:
         sentences.append("One seed a row: the noise from training is not known; give seed=0,1,2.")
     return " ".join(sentences)
 

@@ -62,16 +62,13 @@ def absolute(key: str, value: Any, folder: str) -> Any:
 
 
 def located(config: dict[str, Any], folder: str) -> dict[str, Any]:
-    """``config`` of a command typed in ``folder`` with absolute paths, so that a file has one name."""
-    changed = dict(config)
+    """``config`` of a command typed in ``folder``, its paths made absolute, so that a file has one name."""
     for key in PATHS:
-        section, _, name = key.partition(".")
-        found = config.get(section)
-        if name and isinstance(found, Mapping) and name in found:
-            changed[section] = {**changed[section], name: absolute(key, found[name], folder)}
-        elif not name and isinstance(found, str):
-            changed[section] = absolute(key, found, folder)
-    return changed
+        *sections, name = key.split(".")
+        part = at(config, *sections)
+        if isinstance(part, dict) and name in part:
+            part[name] = absolute(key, part[name], folder)
+    return config
 
 
 def short_paths(paths: Iterable[Value]) -> dict[Value, str]:

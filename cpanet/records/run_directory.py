@@ -14,7 +14,6 @@ from typing import Any
 import cpanet
 from cpanet.console import program
 from cpanet.files import CannotWrite, remove_leftovers, write_atomically
-from cpanet.records.result_file import write_result
 
 
 class RunDirectory:
@@ -31,9 +30,8 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.safetensors"
         self.last = self.checkpoints / "last.safetensors"
-        self.previous = (
-            self.checkpoints / "previous.safetensors"
-        )  # the last before, should this one be damaged
+        # the last before, should this one be damaged
+        self.previous = self.checkpoints / "previous.safetensors"
 
     def create(self) -> None:
         """Make the folders; what a killed run began to write in them is removed."""
@@ -46,24 +44,8 @@ class RunDirectory:
                 f"{self.path} cannot be written ({error.strerror or error}). Free space or mend the folder."
             ) from error
 
-    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """``metrics.csv`` anew from all rows."""
-        self._write_csv("metrics.csv", rows)
-
-    def write_episodes(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """``episodes.csv`` anew from all rows."""
-        self._write_csv("episodes.csv", rows)
-
-    def write_result(self, result: Mapping[str, Any]) -> None:
-        """``result.json``."""
-        write_result(self.path, result)
-
-    @property
-    def resume_command(self) -> str:
-        """The command that goes on with the run, quoted for the shell."""
-        return f"{program()} {shlex.quote(f'resume={self.path}')}"
-
-    def _write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """``metrics.csv`` or ``episodes.csv`` anew from all rows."""
         if not rows:
             return
         columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -72,6 +54,11 @@ class RunDirectory:
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(self.path / name, stream.getvalue().encode())
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with the run, quoted for the shell."""
+        return f"{program()} {shlex.quote(f'resume={self.path}')}"
 
 
 def episode_rows(

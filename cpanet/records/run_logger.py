@@ -85,8 +85,9 @@ class RunLogger:
             self._board.picture(f"episodes/{i + 1}/{name}", pictures.captioned_strip(figure), state.iteration)
         trained = "" if loss is None else f"epoch {scores['epoch']}/{epochs}: loss {loss:.4f}, "
         log(trained + _words(scores) + ("  ← best" if better else ""))
-        self.records.write_metrics(state.rows)
-        self.records.write_episodes([*state.floor_episodes, *state.best_episodes, *state.last_episodes])
+        self.records.write_rows("metrics.csv", state.rows)
+        episodes = [*state.floor_episodes, *state.best_episodes, *state.last_episodes]
+        self.records.write_rows("episodes.csv", episodes)
 
     def warning(self, text: str) -> None:
         """Log ``text`` as a warning and keep it for the record."""

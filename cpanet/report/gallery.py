@@ -60,9 +60,8 @@ def galleries(runs: Mapping[int, Run]) -> list[Gallery]:
     groups: dict[tuple, dict[int, Path]] = defaultdict(dict)
     for row, run in runs.items():
         folder = (run.duplicate_of or run.directory) / "figures" / "episodes"
-        with suppress(
-            OSError, ValueError, KeyError, TypeError, RecursionError
-        ):  # no pictures, a damaged index
+        # no pictures, a damaged index
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             shown = tuple((str(e["caption"]), str(e["query"]), str(e["support"])) for e in entries)
             groups[shown][row] = folder
@@ -104,21 +103,19 @@ def _prediction(path: Path, query: np.ndarray, truth: np.ndarray) -> tuple[Inlin
     return _picture(_compared(query, truth, predicted)), f"{100 * iou:.0f} %"
 
 
-def _open(path: Path) -> Image.Image:
-    image = Image.open(path, formats=["PNG"])
-    if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"{path.name}: {image.width}×{image.height} is no small picture")
-    return image
+def _pixels(path: Path, mode: str) -> np.ndarray:
+    with Image.open(path, formats=["PNG"]) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{path.name}: {image.width}×{image.height} is no small picture")
+        return np.asarray(image.convert(mode))
 
 
 def _mask(path: Path) -> np.ndarray:
-    with _open(path) as image:
-        return np.asarray(image.convert("L")) > 127
+    return _pixels(path, "L") > 127
 
 
 def _photograph(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    with _open(path) as image:
-        picture = np.asarray(image.convert("RGB"))
+    picture = _pixels(path, "RGB")
     if picture.shape[:2] != shape:
         raise ValueError(f"{path.name}: not as large as its mask")
     return picture

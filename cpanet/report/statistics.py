@@ -87,14 +87,9 @@ def compare(
     rng = np.random.default_rng(seed)
     mine, theirs = _seeds(row), _seeds(reference)
     common = sorted(set(mine) & set(theirs))
-    if common:
-        draws = _seed_draws(rng, len(common), resamples)
-        sides = [_Side(1, row, common, draws), _Side(-1, reference, common, draws)]
-    else:
-        sides = [
-            _Side(sign, blocks, seeds, _seed_draws(rng, len(seeds), resamples))
-            for sign, blocks, seeds in ((1, row, mine), (-1, reference, theirs))
-        ]
+    drawn = [common] if common else [mine, theirs]
+    draws = [_seed_draws(rng, len(seeds), resamples) for seeds in drawn]
+    sides = [_Side(1, row, drawn[0], draws[0]), _Side(-1, reference, drawn[-1], draws[-1])]
     return _resampled(sides, len(common), seed)
 
 

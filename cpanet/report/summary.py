@@ -50,9 +50,8 @@ class Entry:
     same_as: tuple[Key, ...] = ()  # rows that compute the same function
     difference: dict[str, Interval] = field(default_factory=dict)  # to the reference
     relation: str = ""  # reference, unpaired: why there is no difference
-    published: dict[str, tuple[PublishedValue, bool]] = field(
-        default_factory=dict
-    )  # and whether it is comparable
+    # by source, and whether it is comparable
+    published: dict[str, tuple[PublishedValue, bool]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.seeds = sorted(set.intersection(*(set(cell.runs) for cell in self.cells)))

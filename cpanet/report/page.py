@@ -15,7 +15,6 @@ import jinja2
 import pandas as pd
 
 from cpanet.report import charts, gallery
-from cpanet.report.pivot import Pivot
 from cpanet.report.runs import WHICH, Run, read_yaml
 from cpanet.report.sheets import EPOCHS, interval, remarks, sheets
 from cpanet.report.summary import Summary
@@ -37,7 +36,15 @@ class Row(NamedTuple):
 
 def page(summary: Summary) -> str:
     """The whole document."""
-    rows, found = _rows(summary.pivot), sheets(summary)
+    rows = [
+        Row(number, key, summary.pivot.label(key), [cell.runs[seed] for seed in sorted(cell.runs)])
+        for number, (key, cell) in enumerate(summary.pivot.cells.items())
+    ]
+    runs = {row.number: row.runs for row in rows if row.runs}
+    curves = [
+        charts.curves("Training loss", "", "loss_main", runs, 1.0),
+        charts.curves("mIoU on the test classes", "%", "miou", runs, 100.0),
+    ]
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return _template().render(
         summary=summary,
@@ -45,11 +52,11 @@ def page(summary: Summary) -> str:
         numbers={row.key: row for row in rows},
         progress=_progress(summary),
         epochs=EPOCHS,
-        sheets={which: [s for s in found if s.which == which] for which in WHICH},
+        sheets=sheets(summary),
         remarks=remarks(summary),
         forests={which: _forest(summary, rows, which) for which in WHICH},
-        charts=_charts(rows),
-        galleries=gallery.galleries({row.number: row.runs[0] for row in rows if row.runs}),
+        charts=[chart for chart in curves if chart],
+        galleries=gallery.galleries({number: of_row[0] for number, of_row in runs.items()}),
         class_tables=[table for which in WHICH for table in _classes(rows, which)],
         commands=[_command(directory) for directory in summary.directories],
         facts=_facts(summary.runs),
@@ -72,13 +79,6 @@ def _template() -> jinja2.Template:
     return environment.get_template("page.html.j2")
 
 
-def _rows(table: Pivot) -> list[Row]:
-    return [
-        Row(number, key, table.label(key), [cell.runs[seed] for seed in sorted(cell.runs)])
-        for number, (key, cell) in enumerate(table.cells.items())
-    ]
-
-
 def _progress(summary: Summary) -> str:
     """``14 of 16 runs completed, 1 failed, 1 to come``."""
     runs = summary.runs
@@ -98,15 +98,6 @@ def _progress(summary: Summary) -> str:
 def _forest(summary: Summary, rows: Sequence[Row], which: str) -> dict[str, Any] | None:
     found = {row.number: summary.entries[row.key, which].difference.get("miou") for row in rows}
     return charts.forest({number: difference for number, difference in found.items() if difference})
-
-
-def _charts(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    runs = {row.number: row.runs for row in rows if row.runs}
-    found = [
-        charts.curves("Training loss", "", "loss_main", runs, 1.0),
-        charts.curves("mIoU on the test classes", "%", "miou", runs, 100.0),
-    ]
-    return [chart for chart in found if chart is not None]
 
 
 def _classes(rows: Sequence[Row], which: str) -> Iterator[tuple[str, pd.DataFrame]]:

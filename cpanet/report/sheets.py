@@ -39,21 +39,16 @@ class Sheet:
     """A table of text: the first ``labels`` columns name the row."""
 
     title: str
-    which: str
     labels: int
     headers: list[str]
     rows: list[list[Text]]
     keys: list[Key | None]  # a row's cell, or its row key in a grid; None of the baselines below
 
 
-def sheets(summary: Summary) -> list[Sheet]:
-    """All sheets, the best epoch's first."""
-    found = []
-    for which in WHICH:
-        if summary.pivot.columns:
-            found += [_grid(summary, which, metric) for metric in METRICS]
-        found.append(_list(summary, which))
-    return found
+def sheets(summary: Summary) -> dict[str, list[Sheet]]:
+    """All sheets, by epoch, the best first."""
+    grids = METRICS if summary.pivot.columns else ()
+    return {w: [*(_grid(summary, w, metric) for metric in grids), _list(summary, w)] for w in WHICH}
 
 
 def remarks(summary: Summary) -> list[str]:
@@ -125,7 +120,7 @@ def _grid(summary: Summary, which: str, metric: str) -> Sheet:
         for names, of_row in _baseline_rows(table, table.rows, known)
     ]
     title = f"{METRICS[metric]}, {EPOCHS[which][0].lower()}{EPOCHS[which][1:]}"
-    return Sheet(title, which, len(labels), headers, rows, [*keys, *[None] * (len(rows) - len(keys))])
+    return Sheet(title, len(labels), headers, rows, [*keys, *[None] * (len(rows) - len(keys))])
 
 
 def _list(summary: Summary, which: str) -> Sheet:
@@ -155,7 +150,7 @@ def _list(summary: Summary, which: str) -> Sheet:
     if table.columns:
         title = f"Every cell, {title[0].lower()}{title[1:]}"
     keys = [*summary.keys, *[None] * (len(rows) - len(entries))]
-    return Sheet(title, which, len(labels), [*labels, *(header for header, _ in columns)], rows, keys)
+    return Sheet(title, len(labels), [*labels, *(header for header, _ in columns)], rows, keys)
 
 
 def _baseline_rows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def _frame(sheet: Sheet, header: Callable[[str], str], cell: Callable[[Text, boo
 def markdown(summary: Summary) -> str:
     """``table.md``."""
     parts = [f"# {_md(summary.title)}", _md(summary.settings)]
-    for sheet in sheets(summary):
+    for sheet in chain(*sheets(summary).values()):
         align = ["left"] * sheet.labels + ["right"] * (len(sheet.headers) - sheet.labels)
         table = _frame(sheet, _md, _md_cell).to_markdown(
             index=False, colalign=align if sheet.rows else None, disable_numparse=True
@@ -83,7 +84,7 @@ def latex(summary: Summary) -> str:
     parts = [f"% {title}. {settings}", r"% \usepackage{booktabs,amssymb}"]
     notes = [_tex(line) for line in remarks(summary)]
     notes += [f"$^{{{i}}}$ {_tex(text)}" for i, text in enumerate(summary.footnotes, 1)]
-    for sheet in sheets(summary):
+    for sheet in chain(*sheets(summary).values()):
         align = "c" * sheet.labels + "r" * (len(sheet.headers) - sheet.labels)
         table = _frame(sheet, _tex, _tex_cell)
         if None in sheet.keys:  # a rule above the baselines

@@ -38,18 +38,11 @@ def test_two_episodes_by_hand():
 def test_seeds_by_hand():
     # One episode a class: nothing to resample. Differences of two seeds: 0.5 and 0.3 → mean 0.4, sd of the mean
     # |0.5 − 0.3| / 2 = 0.1, one degree of freedom: t = 12.706, so 0.4 ± 1.27, and no IoU differs by more than 1.
-    row = {1: episodes((50, 100)), 2: episodes((30, 100))}
-    found = compare([row], [{1: episodes((0, 100)), 2: episodes((0, 100))}], resamples=20_000).miou
+    found = compare([of_seeds(s1=50, s2=30)], [of_seeds(s1=0, s2=0)], resamples=20_000).miou
     assert found.difference == pytest.approx(0.4)
     assert found.low == pytest.approx(0.4 - 1.2706, abs=0.02)
     assert found.high == 1.0
     assert found.seeds == 2
-
-
-def test_fb_iou_by_hand():
-    # foreground 60/100 against 20/100, background perfect on both sides: (0.6 + 1)/2 − (0.2 + 1)/2
-    found = compare([{0: episodes((60, 100))}], [{0: episodes((20, 100))}]).fb_iou
-    assert found.difference == pytest.approx(0.2)
 
 
 def test_equal_runs_differ_by_nothing():
@@ -59,24 +52,25 @@ def test_equal_runs_differ_by_nothing():
     assert not found.excludes_zero
 
 
-def test_only_common_seeds_are_paired():
-    row = {0: episodes((50, 100)), 1: episodes((90, 100))}
-    found = compare([row], [{0: episodes((40, 100)), 7: episodes((0, 100))}]).miou
-    assert found.difference == pytest.approx(0.1)
-    assert found.seeds == 1
+def of_seeds(**scores):
+    """A block of one episode a seed: ``s0=50`` is seed 0 at 50 of 100 pixels."""
+    return {int(seed[1:]): episodes((score, 100)) for seed, score in scores.items()}
 
 
-def test_without_common_seeds_the_means_are_compared():
-    row = {0: episodes((50, 100)), 1: episodes((70, 100))}
-    found = compare([row], [{7: episodes((20, 100)), 8: episodes((40, 100))}]).miou
-    assert found.difference == pytest.approx(0.3)
-    assert found.seeds == 0
+BY_HAND = {
+    # foreground 60/100 against 20/100, background perfect on both sides: (0.6 + 1)/2 − (0.2 + 1)/2
+    "FB-IoU": ([of_seeds(s0=60)], [of_seeds(s0=20)], "fb_iou", 0.2, 1),
+    "only common seeds": ([of_seeds(s0=50, s1=90)], [of_seeds(s0=40, s7=0)], "miou", 0.1, 1),
+    "means without common seeds": ([of_seeds(s0=50, s1=70)], [of_seeds(s7=20, s8=40)], "miou", 0.3, 0),
+    "folds averaged": ([of_seeds(s0=50), of_seeds(s0=70)], [of_seeds(s0=40)] * 2, "miou", 0.2, 1),
+}
 
 
-def test_folds_are_averaged():
-    row = [{0: episodes((50, 100))}, {0: episodes((70, 100))}]
-    reference = [{0: episodes((40, 100))}, {0: episodes((40, 100))}]
-    assert compare(row, reference).miou.difference == pytest.approx(0.2)
+@pytest.mark.parametrize(("row", "reference", "metric", "difference", "seeds"), BY_HAND.values(), ids=BY_HAND)
+def test_differences_by_hand(row, reference, metric, difference, seeds):
+    found = getattr(compare(row, reference), metric)
+    assert found.difference == pytest.approx(difference)
+    assert found.seeds == seeds
 
 
 def test_pairing_removes_what_episodes_have_in_common():

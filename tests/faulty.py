@@ -18,7 +18,7 @@ from tests.shared import REPO
 def main() -> None:
     where, number = sys.argv[1], int(sys.argv[2])
     sys.argv = ["run.py", *sys.argv[3:]]
-    from cpanet.records import TensorBoard
+    from cpanet.records.tensorboard import TensorBoard
 
     hyperparameters = TensorBoard.hyperparameters
 

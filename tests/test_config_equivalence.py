@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cpanet.config.equivalence import fingerprint
-from tests.report.configs import ablation, resolved
+from tests.report.synthetic import ablation, resolved
 
 SAME = {
     "k = 0 is SA off": ({"ablation": ablation("full"), "loss.k": 0.0}, {"ablation": ablation("cpp_ssa")}),

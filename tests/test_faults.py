@@ -25,7 +25,8 @@ from cpanet import engine
 from cpanet.checkpoint.files import read_checkpoint
 from cpanet.errors import UserError
 from cpanet.files import CannotWrite, write_atomically
-from cpanet.records import TensorBoard, events
+from cpanet.records import tensorboard
+from cpanet.records.tensorboard import TensorBoard
 from cpanet.report.write import write_report
 from tests.datasets import picture, save
 from tests.hydra_app import run_here, run_recorded
@@ -112,8 +113,8 @@ def test_a_disk_full_for_tensorboard_alone_stops_nothing(
     undisturbed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "full").symlink_to("/dev/full")  # whatever is written there meets a full disk
-    monkeypatch.setattr(events, "next_name", lambda folder: "full")
-    monkeypatch.setattr(events, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(tensorboard, "next_name", lambda folder: "full")
+    monkeypatch.setattr(tensorboard, "FLUSH_SECONDS", 0.0)
     train(tmp_path)
     assert capfd.readouterr().err.count("going on without them") == 1
     assert_same_end(undisturbed_run, tmp_path)
@@ -122,7 +123,7 @@ def test_a_disk_full_for_tensorboard_alone_stops_nothing(
 def test_tensorboard_cannot_begin_and_the_run_does(
     undisturbed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(events, "next_name", lambda folder: "no/such/folder")
+    monkeypatch.setattr(tensorboard, "next_name", lambda folder: "no/such/folder")
     train(tmp_path)
     assert "No such file or directory); going on without them" in capfd.readouterr().err
     assert_same_end(undisturbed_run, tmp_path)
@@ -313,7 +314,7 @@ def test_a_run_writes_nothing_that_could_run(undisturbed_run: Path) -> None:
     plain = {".json", ".csv", ".png", ".safetensors", ".yaml", ".log"}
     for path in undisturbed_run.rglob("*"):
         if path.is_file():
-            assert path.suffix in plain or path.name.startswith(events.PREFIX), path
+            assert path.suffix in plain or path.name.startswith(tensorboard.PREFIX), path
             assert path.read_bytes()[:2] not in (b"PK", b"\x80\x04", b"\x80\x02", b"\x80\x05"), path
 
 

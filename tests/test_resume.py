@@ -67,7 +67,7 @@ def test_a_run_that_died_ends_as_if_it_had_not(
 def test_a_signal_saves_and_the_run_goes_on_from_there(
     number: int, undisturbed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cpanet.records import TensorBoard
+    from cpanet.records.tensorboard import TensorBoard
 
     step = TensorBoard.step
 

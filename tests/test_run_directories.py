@@ -12,7 +12,9 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from cpanet import tasks
 from cpanet.checkpoint.files import write_checkpoint
@@ -126,10 +128,8 @@ def test_a_sweep_does_not_go_into_the_directory_of_a_run(
 def test_a_job_in_a_directory_of_its_own_leaves_the_tables_where_they_belong(tmp_path: Path) -> None:
     command = ("-m", "seed=0,1", "hydra.sweep.dir=sweep", "hydra.job.chdir=true")
     status, jobs = run_recorded(tmp_path, *command, experiment=pretend)
-    assert (status, [path for _, path in jobs]) == (
-        0,
-        [tmp_path / "sweep" / f"seed={seed}" for seed in (0, 1)],
-    )
+    assert status == 0
+    assert [path for _, path in jobs] == [tmp_path / "sweep" / f"seed={seed}" for seed in (0, 1)]
     assert [path.parent for path in tmp_path.rglob("table.md")] == [tmp_path / "sweep"]
 
 
@@ -155,23 +155,9 @@ def test_an_impossible_directory_is_one_sentence(
 
 
 ODD = [
-    "/数据/钢",
-    "a b",
-    "x[1]",
-    "a,b",
-    "(x)",
-    "{y}",
-    "=z",
-    "#1",
-    "$a",
-    "o'brien",
-    'a"b',
-    "a'b\"c, d",
-    "a\\",
-    "c:\\d",
-    "\\'",
-    "x;&|!",
-]
+    "/数据/钢", "a b", "x[1]", "a,b", "(x)", "{y}", "=z", "#1", "$a", "o'brien", 'a"b', "a'b\"c, d", "a\\", "c:\\d",
+    "\\'", "x;&|!",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("key", [*PATHS, *SWEPT_PATHS, "++data.root"])
@@ -199,13 +185,8 @@ def test_a_folder_of_any_name_is_a_data_set(sweep: tuple[str, ...], tmp_path: Pa
 
 def test_pictures_of_any_name_are_predicted(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / NAME)
-    command = (
-        "task=predict",
-        "method=prototype",
-        f"support={NAME}/a",
-        f"query={NAME}/b",
-        f"predict.category={NAME}",
-    )
+    paths = (f"support={NAME}/a", f"query={NAME}/b", f"predict.category={NAME}")
+    command = ("task=predict", "method=prototype", *paths)
     with mock.patch.object(tasks, "run", return_value=0.5) as task:
         assert run_here(tmp_path, *command, f"hydra.run.dir={NAME}/out, 1") == 0
     checked, directory = task.call_args.args[:2]
@@ -221,9 +202,6 @@ def test_a_sweep_over_paths_stays_a_sweep() -> None:
 
 def record(directory: Path, *overrides: str) -> dict[str, Any]:
     """A run's directory as Hydra leaves it."""
-    import yaml
-    from omegaconf import OmegaConf
-
     config: Any = OmegaConf.to_container(composed(*overrides), resolve=False)
     config.pop("hydra", None)
     (directory / ".hydra").mkdir(parents=True)
@@ -244,9 +222,8 @@ def test_a_checkpoint_is_tested_on_a_data_set_that_was_moved(tmp_path: Path) -> 
     old = write_folder(tmp_path / "old")
     trained = compose("data=folder", f"data.root={old}", "device=cpu", "profile=tiny")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    write_checkpoint(
-        tmp_path / "run" / "checkpoints" / "best.safetensors", {}, {"config": trained.model_dump()}
-    )
+    best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    write_checkpoint(best, {}, {"config": trained.model_dump()})
     new = old.rename(tmp_path / "new")
     checked = compose("task=evaluate", f"checkpoint={tmp_path / 'run'}", f"data.root={new}")
     assert (checked.data.name, checked.data.root) == ("folder", str(new))

@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from cpanet.cli.launch import quote_path
 from cpanet.console import console, log
 from cpanet.errors import UserError
-from cpanet.records import RunDirectory
+from cpanet.records.run_directory import RunDirectory
 from cpanet.tasks import train
 from tests.hydra_app import compose, run_recorded
 from tests.sweep_runs import only
@@ -36,9 +36,8 @@ def log_and_print(checked: Any, directory: Path) -> float:
 
 
 def test_a_run_keeps_what_the_terminal_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    status, _ = run_recorded(
-        tmp_path, "data=embedded", "device=cpu", "hydra.run.dir=run", experiment=log_and_print
-    )
+    typed = ("data=embedded", "device=cpu", "hydra.run.dir=run")
+    status, _ = run_recorded(tmp_path, *typed, experiment=log_and_print)
     assert status == 0
     kept = lines(tmp_path / "run")
     assert kept[-2:] == ["seed 0: [bold] → run", "mIoU 0.5"]
@@ -47,9 +46,8 @@ def test_a_run_keeps_what_the_terminal_said(tmp_path: Path, capfd: pytest.Captur
 
 
 def test_each_job_of_a_sweep_keeps_its_own(tmp_path: Path) -> None:
-    status, _ = run_recorded(
-        tmp_path, "-m", "seed=0,1", "data=embedded", "profile=tiny", experiment=log_and_print
-    )
+    typed = ("-m", "seed=0,1", "data=embedded", "profile=tiny")
+    status, _ = run_recorded(tmp_path, *typed, experiment=log_and_print)
     assert status == 0
     sweep = only(tmp_path / "outputs")
     for seed in (0, 1):

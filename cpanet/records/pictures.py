@@ -83,15 +83,8 @@ def save_episodes(folder: Path, figures: Sequence[EpisodeFigure], side: int = 12
     """
     folder.mkdir(exist_ok=True)
     for number, figure in enumerate(figures, 1):
-        parts = {
-            "query": figure.query,
-            "truth": figure.truth,
-            "prediction": figure.prediction,
-            "support": figure.support,
-            "support_mask": figure.support_mask,
-        }
-        for name, picture in parts.items():
-            _save_small(folder / f"{number:02d}_{name}.png", picture, side)
+        for name in ("query", "truth", "prediction", "support", "support_mask"):
+            _save_small(folder / f"{number:02d}_{name}.png", getattr(figure, name), side)
     index = [{"caption": p.caption, "query": p.query_name, "support": p.support_name} for p in figures]
     write_atomically(folder / "index.json", json.dumps(index, indent=1, ensure_ascii=False).encode())
 
@@ -111,42 +104,27 @@ def save_curves(path: Path, steps: Sequence[Sequence[Any]], rows: Sequence[Mappi
 
     ``steps``: iteration, main loss, auxiliary loss or None, of each.
     """
+    import pandas as pd
     from matplotlib.figure import Figure
 
     # the object interface alone: no global state, no display needed; margins by hand, to draw it once and not twice
     figure = Figure(figsize=(9.0, 3.2), dpi=120)
     figure.subplots_adjust(left=0.07, right=0.985, bottom=0.16, top=0.97, wspace=0.18)
     axes = figure.subplots(1, 2)
+    losses = (
+        pd.DataFrame(steps, columns=["iteration", "main", "auxiliary"]).astype(float).set_index("iteration")
+    )
+    smooth = losses.rolling(max(1, len(losses) // 20), min_periods=1).mean()
+    for label, values in smooth.dropna(axis=1, how="all").items():
+        axes[0].plot(values.index, values, label=label)
     if steps:
-        iterations = np.array([iteration for iteration, _, _ in steps])
-        for label, values in (
-            ("main", [main for _, main, _ in steps]),
-            ("auxiliary", [np.nan if auxiliary is None else auxiliary for _, _, auxiliary in steps]),
-        ):
-            smooth = _smooth(np.array(values, dtype=float), max(1, len(values) // 20))
-            if np.isfinite(smooth).any():
-                axes[0].plot(iterations, smooth, label=label)
         axes[0].legend()
     axes[0].set(xlabel="iteration", ylabel="loss")
     evaluated = [row for row in rows if row.get("miou") is not None]
     for key, label in (("miou", "mIoU"), ("fb_iou", "FB-IoU")):
-        axes[1].plot(
-            [r["epoch"] for r in evaluated],
-            [r[key] for r in evaluated],
-            marker="o",
-            markersize=3,
-            label=label,
-        )
+        epochs, values = [row["epoch"] for row in evaluated], [row[key] for row in evaluated]
+        axes[1].plot(epochs, values, marker="o", markersize=3, label=label)
     axes[1].set(xlabel="epoch", ylabel="IoU on unseen classes", ylim=(0, 1))
     axes[1].legend()
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
-
-
-def _smooth(values: np.ndarray, window: int) -> np.ndarray:
-    if window <= 1:
-        return values
-    sums = np.cumsum(np.insert(values, 0, 0.0))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)

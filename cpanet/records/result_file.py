@@ -28,17 +28,6 @@ class ScoresOfEpoch(TypedDict):
     class_iou: dict[str, float]
 
 
-class DatasetFacts(TypedDict):
-    """The data set that a run worked on."""
-
-    name: str
-    fingerprint: str
-    fold: int
-    shot: int
-    test_episodes: int
-    notes: list[str]
-
-
 class Result(TypedDict, total=False):
     """The content of ``result.json``. Each task writes some of it, and versions before this one wrote less.
 
@@ -54,7 +43,7 @@ class Result(TypedDict, total=False):
     last: ScoresOfEpoch | None
     untrained: ScoresOfEpoch | None
     floor: ScoresOfEpoch | None
-    dataset: DatasetFacts
+    dataset: dict[str, Any]  # see dataset_facts
     backbone_weights: str
     seed: int
     iterations: int
@@ -77,7 +66,7 @@ class DamagedResult(UserError):
     """A file of a run's record that is there and is not what it claims to be; the message begins with the file's name."""
 
 
-def dataset_facts(dataset: DefectDataset, fold: int, shot: int, test_episodes: int) -> DatasetFacts:
+def dataset_facts(dataset: DefectDataset, fold: int, shot: int, test_episodes: int) -> dict[str, Any]:
     """Facts of the data set that a run worked on, for its record."""
     return {
         "name": dataset.name,

@@ -14,7 +14,6 @@ from typing import Any
 import cpanet
 from cpanet.console import program
 from cpanet.files import CannotWrite, remove_leftovers, write_atomically
-from cpanet.records.result_file import write_result
 
 
 class RunDirectory:
@@ -26,8 +25,13 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = path / "checkpoints"
         self.figures = path / "figures"
+        self.diverged = path / "diverged_batch.safetensors"  # of a loss or gradient that was not finite
+        self.checkpoints = path / "checkpoints"
+        self.best = self.checkpoints / "best.safetensors"
+        self.last = self.checkpoints / "last.safetensors"
+        # the last before, should this one be damaged
+        self.previous = self.checkpoints / "previous.safetensors"
 
     def create(self) -> None:
         """Make the folders; what a killed run began to write in them is removed."""
@@ -40,42 +44,8 @@ class RunDirectory:
                 f"{self.path} cannot be written ({error.strerror or error}). Free space or mend the folder."
             ) from error
 
-    @property
-    def best(self) -> Path:
-        return self.checkpoints / "best.safetensors"
-
-    @property
-    def last(self) -> Path:
-        return self.checkpoints / "last.safetensors"
-
-    @property
-    def previous(self) -> Path:
-        """The ``last`` before this one, for the case that this one is damaged."""
-        return self.checkpoints / "previous.safetensors"
-
-    @property
-    def diverged(self) -> Path:
-        """The batch of a loss or gradient that was not finite."""
-        return self.path / "diverged_batch.safetensors"
-
-    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """``metrics.csv`` anew from all rows."""
-        self._write_csv("metrics.csv", rows)
-
-    def write_episodes(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """``episodes.csv`` anew from all rows."""
-        self._write_csv("episodes.csv", rows)
-
-    def write_result(self, result: Mapping[str, Any]) -> None:
-        """``result.json``."""
-        write_result(self.path, result)
-
-    @property
-    def resume_command(self) -> str:
-        """The command that goes on with the run, quoted for the shell."""
-        return f"{program()} {shlex.quote(f'resume={self.path}')}"
-
-    def _write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """``metrics.csv`` or ``episodes.csv`` anew from all rows."""
         if not rows:
             return
         columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -84,6 +54,11 @@ class RunDirectory:
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(self.path / name, stream.getvalue().encode())
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with the run, quoted for the shell."""
+        return f"{program()} {shlex.quote(f'resume={self.path}')}"
 
 
 def episode_rows(
@@ -105,10 +80,15 @@ def episode_rows(
 
 def git_commit() -> str | None:
     """Commit of the source tree, with ``+`` where it has been changed since; None outside a checkout."""
-    root = Path(cpanet.__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(cpanet.__file__).resolve().parent.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+        return git("rev-parse", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -116,10 +96,3 @@ def git_commit() -> str | None:
 def peak_memory_mb() -> float:
     """Largest resident size of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
-    )
-    return done.stdout.strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import current_process
@@ -27,7 +26,7 @@ class RunLogger:
     ) -> None:
         self.records = records
         self._board = TensorBoard(records.path, purge_step=going_on_from)
-        self._board.hyperparameters(hyperparameters, time.time())
+        self._board.hyperparameters(hyperparameters)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -86,8 +85,9 @@ class RunLogger:
             self._board.picture(f"episodes/{i + 1}/{name}", pictures.captioned_strip(figure), state.iteration)
         trained = "" if loss is None else f"epoch {scores['epoch']}/{epochs}: loss {loss:.4f}, "
         log(trained + _words(scores) + ("  ← best" if better else ""))
-        self.records.write_metrics(state.rows)
-        self.records.write_episodes([*state.floor_episodes, *state.best_episodes, *state.last_episodes])
+        self.records.write_rows("metrics.csv", state.rows)
+        episodes = [*state.floor_episodes, *state.best_episodes, *state.last_episodes]
+        self.records.write_rows("episodes.csv", episodes)
 
     def warning(self, text: str) -> None:
         """Log ``text`` as a warning and keep it for the record."""
@@ -110,7 +110,7 @@ class RunLogger:
 
     def close(self, completed: bool) -> None:
         """No more values come."""
-        self._board.close(completed, time.time())
+        self._board.close(completed)
 
 
 def _words(scores: Mapping[str, Any]) -> str:

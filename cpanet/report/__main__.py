@@ -9,7 +9,6 @@ from pathlib import Path
 from cpanet.console import replace_unencodable
 from cpanet.errors import UserError
 from cpanet.report.runs import run_directories
-from cpanet.report.table_spec import Overrides
 from cpanet.report.write import FILES, write_report
 
 
@@ -29,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     try:
-        reference = _reference(chosen.reference)
+        if unclear := [text for text in chosen.reference or () if "=" not in text]:
+            raise UserError(f"--reference {unclear[0]}: no value. Give KEY=VALUE, such as method=prototype.")
+        reference = dict(text.split("=", 1) for text in chosen.reference or ()) or None
         directories = list(dict.fromkeys(path.resolve() for path in chosen.sweeps))
         for path in directories:
             if not path.is_dir():
@@ -49,14 +50,6 @@ def main(arguments: list[str] | None = None) -> int:
     done = sum(run.completed for run in summary.runs)
     print(f"{len(summary.runs)} runs, {done} of them completed → {output}/{{{','.join(FILES)}}}")
     return 0
-
-
-def _reference(typed: list[str] | None) -> Overrides | None:
-    if typed is None:
-        return None
-    if unclear := [text for text in typed if "=" not in text]:
-        raise UserError(f"--reference {unclear[0]}: no value. Give KEY=VALUE, such as method=prototype.")
-    return {key: value for key, _, value in (text.partition("=") for text in typed)}
 
 
 if __name__ == "__main__":

@@ -3,76 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from cpanet.report.runs import Run
+from cpanet.report.statistics import Interval
 
 WIDTH, HEIGHT = 560.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 12.0, 30.0
 
 
-class Tick(NamedTuple):
-    """A mark of an axis."""
-
-    at: float
-    text: str
-
-
-class Curve(NamedTuple):
-    """One row: the path of its mean over seeds, and the area between its lowest and highest seed."""
-
-    row: int
-    path: str
-    area: str
-    dots: list[tuple[float, float]]
-
-
-class Chart(NamedTuple):
-    """Everything that the template draws; hovering shows ``data``."""
-
-    name: str
-    unit: str
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
-    curves: list[Curve]
-    data: dict
-
-
-class Whisker(NamedTuple):
-    """One interval, in percent of the chart's width."""
-
-    row: int
-    low: float
-    at: float
-    high: float
-    marked: bool
-    text: str
-
-
-class Forest(NamedTuple):
-    """Intervals under one another."""
-
-    zero: float
-    ticks: list[Tick]
-    whiskers: list[Whisker]
-
-
 def curves(
     name: str, unit: str, column: str, rows: Mapping[int, Sequence[Run]], scale: float
-) -> Chart | None:
-    """A chart of ``column`` of ``metrics.csv`` over epochs: row → its runs; None where nobody has it."""
-    series = {row: _series(runs, column, scale) for row, runs in rows.items()}
-    series = {row: values for row, values in series.items() if values}
+) -> dict[str, Any] | None:
+    """A chart of ``column`` of ``metrics.csv`` over epochs: row → its runs; None where nobody has it.
+
+    A curve is the mean over seeds, its area lies between the lowest and the highest seed; hovering shows ``data``.
+    """
+    found = {row: _series(runs, column, scale) for row, runs in rows.items()}
+    series = {row: values for row, values in found.items() if len(values)}
     if not series:
         return None
-    points = [point for values in series.values() for point in values]
-    last = max(epoch for epoch, *_ in points)
-    low, high = min(p[2] for p in points), max(p[3] for p in points)
+    points = pd.concat(series.values())
+    last, low, high = float(points.index.max()), points["min"].min(), points["max"].max()
     y_ticks = nice_ticks(min(low, 0.0) if low < 0.5 * high else low, high)
     x_ticks = [tick for tick in nice_ticks(0, max(last, 1), 6) if tick == int(tick)]
     bottom, top = y_ticks[0], y_ticks[-1]
@@ -83,59 +40,54 @@ def curves(
     def y(value: float) -> float:
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bottom) / (top - bottom), 1)
 
+    def path(values: Iterable[tuple[float, float]]) -> str:
+        return "M" + "L".join(f"{x(epoch)} {y(value)}" for epoch, value in values)
+
     drawn = []
+    data: dict[str, list[list[float]]] = {}
     for row, values in series.items():
-        upper = [f"{x(e)} {y(h)}" for e, _, _, h in values]
-        lower = [f"{x(e)} {y(lo)}" for e, _, lo, _ in reversed(values)]
-        spread = any(h > lo for _, _, lo, h in values)
+        mean, upper, lower = ([*values[name].items()] for name in ("mean", "max", "min"))
+        spread = (values["max"] > values["min"]).any()
         drawn.append(
-            Curve(
-                row,
-                "M" + "L".join(f"{x(e)} {y(m)}" for e, m, _, _ in values),
-                "M" + "L".join([*upper, *lower]) + "Z" if spread else "",
-                [(x(e), y(m)) for e, m, _, _ in values] if len(values) <= 12 else [],
-            )
+            {
+                "row": row,
+                "path": path(mean),
+                "area": path([*upper, *reversed(lower)]) + "Z" if spread else "",
+                "dots": [(x(e), y(m)) for e, m in mean] if len(mean) <= 12 else [],
+            }
         )
-    data = {
+        data[str(row)] = [
+            [e, x(e), y(m), round(m, 4), round(lo, 4), round(h, 4)]
+            for (e, m), (_, lo), (_, h) in zip(mean, lower, upper)
+        ]
+    return {
+        "name": name,
         "unit": unit,
-        "rows": {
-            str(row): [[e, x(e), y(m), round(m, 4), round(lo, 4), round(h, 4)] for e, m, lo, h in values]
-            for row, values in series.items()
-        },
+        "x_ticks": [(x(tick), f"{tick:g}") for tick in x_ticks],
+        "y_ticks": [(y(tick), f"{tick:g}") for tick in y_ticks],
+        "curves": drawn,
+        "data": {"unit": unit, "rows": data},
     }
-    return Chart(
-        name,
-        unit,
-        [Tick(x(t), f"{t:g}") for t in x_ticks],
-        [Tick(y(t), f"{t:g}") for t in y_ticks],
-        drawn,
-        data,
-    )
 
 
-def forest(differences: Mapping[int, tuple[float, float, float, bool, str]]) -> Forest | None:
-    """Row → (difference, low, high, marked, text), points."""
+def forest(differences: Mapping[int, Interval]) -> dict[str, Any] | None:
+    """Intervals under one another, by row, points; positions in percent of the chart's width. None without any."""
     if not differences:
         return None
-    values = [v for d in differences.values() for v in d[:3]]
+    values = [0.0, *(value for found in differences.values() for value in found[:3])]
     # one wild interval (two seeds can give that) must not flatten the others: it runs off the edge
-    reach = 4 * max(
-        1.0, float(np.median([max(abs(low), abs(high)) for _, low, high, _, _ in differences.values()]))
-    )
-    ticks = nice_ticks(max(-reach, min([*values, 0.0])), min(reach, max([*values, 0.0])), 6)
+    reach = 4 * max(1.0, float(np.median([max(abs(d.low), abs(d.high)) for d in differences.values()])))
+    ticks = nice_ticks(max(-reach, min(values)), min(reach, max(values)), 6)
     left, right = ticks[0], ticks[-1]
 
     def x(value: float) -> float:
         return round(100 * (min(max(value, left), right) - left) / (right - left), 2)
 
-    return Forest(
-        x(0),
-        [Tick(x(t), f"{t:+g}".replace("-", "−") if t else "0") for t in ticks],
-        [
-            Whisker(row, x(low), x(at), x(high), marked, text)
-            for row, (at, low, high, marked, text) in differences.items()
-        ],
-    )
+    return {
+        "zero": x(0),
+        "ticks": [(x(t), f"{t:+g}".replace("-", "−") if t else "0") for t in ticks],
+        "whiskers": [(row, d, x(d.low), x(d.difference), x(d.high)) for row, d in differences.items()],
+    }
 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -145,16 +97,14 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [float(tick) for tick in MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
 
 
-def _series(runs: Sequence[Run], column: str, scale: float) -> list[tuple[float, float, float, float]]:
-    """(epoch, mean, lowest, highest) at every epoch that all seeds have reached."""
-    by_run = []
+def _series(runs: Sequence[Run], column: str, scale: float) -> pd.DataFrame:
+    """Mean, lowest and highest seed at every epoch that all seeds have reached."""
+    found = []
     for run in runs:
         if {"epoch", column} <= set(run.metrics.columns):
             rows = run.metrics[["epoch", column]].replace([math.inf, -math.inf], math.nan).dropna()
-            by_run.append(scale * rows.groupby("epoch")[column].last())
-    by_run = [values for values in by_run if len(values)]
-    if not by_run:
-        return []
-    together = pd.concat(by_run, axis=1, join="inner").sort_index()
-    found = zip(together.index, together.mean(axis=1), together.min(axis=1), together.max(axis=1))
-    return [(float(epoch), float(mean), float(low), float(high)) for epoch, mean, low, high in found]
+            if len(rows):
+                found.append(scale * rows.set_index("epoch")[column].groupby(level=0).last())
+    together = pd.concat(found or [pd.Series(dtype=float)], axis=1, join="inner").sort_index()
+    together.index = together.index.astype(float)
+    return pd.DataFrame({name: getattr(together, name)(axis=1) for name in ("mean", "min", "max")})

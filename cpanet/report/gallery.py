@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,17 +35,16 @@ class InlinePicture(NamedTuple):
     source: str
     width: int
     height: int
-    words: str
 
 
 class EpisodeRow(NamedTuple):
-    """One episode: query, support with its mask, the truth, and a prediction (or None) a row of the table."""
+    """One episode: query, support with its mask, the truth, and a prediction with its IoU (or None) a row of the table."""
 
     caption: str
     query: InlinePicture
     support: InlinePicture
     truth: InlinePicture
-    predictions: list[InlinePicture | None]
+    predictions: list[tuple[InlinePicture, str] | None]
 
 
 class Gallery(NamedTuple):
@@ -54,82 +55,67 @@ class Gallery(NamedTuple):
     episodes: list[EpisodeRow]
 
 
-class _Shown(NamedTuple):
-    folder: Path
-    episodes: tuple[tuple[str, str, str], ...]  # (caption, query, support) of each episode
-
-
 def galleries(runs: Mapping[int, Run]) -> list[Gallery]:
     """One gallery a set of episodes; ``runs``: row number → the run that stands for the row."""
-    groups: dict[tuple, list[tuple[int, Run, _Shown]]] = {}
+    groups: dict[tuple, dict[int, Path]] = defaultdict(dict)
     for row, run in runs.items():
-        shown = _shown(run.duplicate_of or run.directory)
-        if shown is not None:
-            groups.setdefault(shown.episodes, []).append((row, run, shown))
-    found = [_gallery(members) for members in groups.values()]
-    return [gallery for gallery in found if gallery.episodes]
+        folder = (run.duplicate_of or run.directory) / "figures" / "episodes"
+        # no pictures, a damaged index
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            shown = tuple((str(e["caption"]), str(e["query"]), str(e["support"])) for e in entries)
+            groups[shown][row] = folder
+    found = []
+    for shown, folders in groups.items():
+        captions = [caption for caption, _, _ in shown[:MOST_EPISODES]]
+        if episodes := list(_episodes(captions, list(folders.values()))):
+            found.append(Gallery(list(folders), [runs[row].seed for row in folders], episodes))
+    return found
 
 
-def _gallery(members: Sequence[tuple[int, Run, _Shown]]) -> Gallery:
-    episodes = []
-    for number, (caption, _, _) in enumerate(members[0][2].episodes[:MOST_EPISODES], 1):
+def _episodes(captions: Sequence[str], folders: Sequence[Path]) -> Iterator[EpisodeRow]:
+    """Those whose pictures in the first of ``folders`` can be read; predictions of all."""
+    for number, caption in enumerate(captions, 1):
         try:
-            truth = _mask(members[0][2].folder / f"{number:02d}_truth.png")
-            query = _photograph(members[0][2].folder / f"{number:02d}_query.png", truth.shape)
-            support_mask = _mask(members[0][2].folder / f"{number:02d}_support_mask.png")
-            support = _photograph(members[0][2].folder / f"{number:02d}_support.png", support_mask.shape)
+            truth = _mask(folders[0] / f"{number:02d}_truth.png")
+            query = _photograph(folders[0] / f"{number:02d}_query.png", truth.shape)
+            support_mask = _mask(folders[0] / f"{number:02d}_support_mask.png")
+            support = _photograph(folders[0] / f"{number:02d}_support.png", support_mask.shape)
         except UNREADABLE:
             continue
-        predictions = [_prediction(shown.folder, number, query, truth) for _, _, shown in members]
-        episodes.append(
-            EpisodeRow(
-                caption,
-                _picture(query, f"{caption}, query"),
-                _picture(_outlined(support, support_mask), f"support for {caption}"),
-                _picture(_outlined(query, truth), f"{caption}, truth"),
-                predictions,
-            )
+        yield EpisodeRow(
+            caption,
+            _picture(query),
+            _picture(_outlined(support, support_mask)),
+            _picture(_outlined(query, truth)),
+            [_prediction(folder / f"{number:02d}_prediction.png", query, truth) for folder in folders],
         )
-    return Gallery([row for row, _, _ in members], [run.seed for _, run, _ in members], episodes)
 
 
-def _prediction(folder: Path, number: int, query: np.ndarray, truth: np.ndarray) -> InlinePicture | None:
+def _prediction(path: Path, query: np.ndarray, truth: np.ndarray) -> tuple[InlinePicture, str] | None:
     try:
-        predicted = _mask(folder / f"{number:02d}_prediction.png")
+        predicted = _mask(path)
     except UNREADABLE:
         return None
     if predicted.shape != truth.shape:
         return None
-    counts = metrics.count(predicted, truth.astype(np.uint8))
-    return _picture(_compared(query, truth, predicted), f"prediction, IoU {100 * counts.iou_fg:.0f} %")
+    iou = metrics.count(predicted, truth.astype(np.uint8)).iou_fg
+    return _picture(_compared(query, truth, predicted)), f"{100 * iou:.0f} %"
 
 
-def _shown(directory: Path) -> _Shown | None:
-    """The episodes that a run left pictures of, None where there are none or the index is damaged."""
-    folder = directory / "figures" / "episodes"
-    try:
-        entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        index = tuple((str(e["caption"]), str(e["query"]), str(e["support"])) for e in entries)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return _Shown(folder, index)
-
-
-def _open(path: Path) -> Image.Image:
-    image = Image.open(path, formats=["PNG"])
-    if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"{path.name}: {image.width}×{image.height} is no small picture")
-    return image
+def _pixels(path: Path, mode: str) -> np.ndarray:
+    with Image.open(path, formats=["PNG"]) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{path.name}: {image.width}×{image.height} is no small picture")
+        return np.asarray(image.convert(mode))
 
 
 def _mask(path: Path) -> np.ndarray:
-    with _open(path) as image:
-        return np.asarray(image.convert("L")) > 127
+    return _pixels(path, "L") > 127
 
 
 def _photograph(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    with _open(path) as image:
-        picture = np.asarray(image.convert("RGB"))
+    picture = _pixels(path, "RGB")
     if picture.shape[:2] != shape:
         raise ValueError(f"{path.name}: not as large as its mask")
     return picture
@@ -147,8 +133,8 @@ def _compared(picture: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> 
     return outline(tint(drawn, truth & ~predicted, MISSED, 0.6), truth, OUTLINE)
 
 
-def _picture(pixels: np.ndarray, words: str) -> InlinePicture:
+def _picture(pixels: np.ndarray) -> InlinePicture:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=82, optimize=True)
     source = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
-    return InlinePicture(source, pixels.shape[1], pixels.shape[0], words)
+    return InlinePicture(source, pixels.shape[1], pixels.shape[0])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cpanet import options
-from cpanet.report.pivot import METHOD, TRAINING_FREE, VARIANT
 from cpanet.report.values import ABSENT, MEAN, PATHS, Value, short_paths
 
+VARIANT, METHOD, TRAINING_FREE = "variant", "method", "prototype"
 AXES = {
     "ablation": "modules",
     "loss.k": "k",
@@ -21,6 +21,7 @@ AXES = {
     "baseline.stage": "features",
     VARIANT: "behaviour",
 }
+LABELLED = ("ablation", "backbone", "data")  # their options have labels, and runs record them
 NO_MODULES = options.label("ablation", "none")
 MODULES = ("CPP", "SA", "SSA")
 
@@ -30,9 +31,7 @@ def axis_label(axis: str) -> str:
     return AXES.get(axis, axis)
 
 
-def value_label(
-    axis: str, value: Value, values: Sequence[Value] = (), labels: Mapping[Value, str] | None = None
-) -> str:
+def value_label(axis: str, value: Value, values: Sequence[Value], labels: Mapping[Value, str]) -> str:
     """A value by itself, in a column of ``values``; ``labels``: what runs call their choices."""
     if value == MEAN:
         return "mean"
@@ -40,22 +39,19 @@ def value_label(
         return f"{value:.1f}"
     if axis in PATHS:
         return short_paths([value, *values])[value]
-    if axis in ("ablation", "backbone", "data"):
+    if axis in LABELLED:
         declared = value in options.names(axis)
-        return options.label(axis, str(value)) if declared else (labels or {}).get(value, str(value))
+        return options.label(axis, str(value)) if declared else labels.get(value, str(value))
     return str(value)
 
 
-def phrase(
-    axis: str, value: Value, values: Sequence[Value] = (), labels: Mapping[Value, str] | None = None
-) -> str:
-    """A value that says what it is a value of: ``k = 0.2``, ``fold 0``, ``ResNet-50``."""
-    text = value_label(axis, value, values, labels)
+def phrase(axis: str, value: Value, text: str) -> str:
+    """A value, whose label is ``text``, that says what it is a value of: ``k = 0.2``, ``fold 0``, ``ResNet-50``."""
     if value == MEAN:
         return f"mean over {axis_label(axis)}s"
     if axis == METHOD and value == TRAINING_FREE:
         return "training-free"
-    if axis in ("ablation", "backbone", "data", METHOD, VARIANT):
+    if axis in (*LABELLED, "data", METHOD, VARIANT):
         return text
     if axis in ("fold", "profile", "protocol", "recipe"):
         return f"{axis} {text}"

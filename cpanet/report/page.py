@@ -6,22 +6,20 @@ import base64
 import hashlib
 import re
 import shlex
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-import numpy as np
-import yaml
+import pandas as pd
 
 from cpanet.report import charts, gallery
-from cpanet.report.runs import WHICH, Run
+from cpanet.report.runs import WHICH, Run, read_yaml
 from cpanet.report.sheets import EPOCHS, interval, remarks, sheets
 from cpanet.report.summary import Summary
-from cpanet.report.values import Key
+from cpanet.report.values import Key, at
 
-COLOURS = 8
 TEMPLATES = Path(__file__).parent / "templates"
 # overrides that Hydra and this project add to a command's own
 ADDED = ("hydra.mode=", "hydra.sweep.dir=", "hydra.job.config.override_dirname.exclude_keys=")
@@ -33,23 +31,20 @@ class Row(NamedTuple):
     number: int
     key: Key
     label: str
-    colour: int
-    dashed: bool
     runs: list[Run]
-
-
-class ClassTable(NamedTuple):
-    """Foreground IoU of each class, percent; ``cells[i][j]`` of row ``rows[i]`` and class ``classes[j]``."""
-
-    which: str
-    classes: list[str]
-    rows: list[Row]
-    cells: list[list[float | None]]
 
 
 def page(summary: Summary) -> str:
     """The whole document."""
-    rows, found = _rows(summary), sheets(summary)
+    rows = [
+        Row(number, key, summary.pivot.label(key), [cell.runs[seed] for seed in sorted(cell.runs)])
+        for number, (key, cell) in enumerate(summary.pivot.cells.items())
+    ]
+    runs = {row.number: row.runs for row in rows if row.runs}
+    curves = [
+        charts.curves("Training loss", "", "loss_main", runs, 1.0),
+        charts.curves("mIoU on the test classes", "%", "miou", runs, 100.0),
+    ]
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return _template().render(
         summary=summary,
@@ -57,11 +52,11 @@ def page(summary: Summary) -> str:
         numbers={row.key: row for row in rows},
         progress=_progress(summary),
         epochs=EPOCHS,
-        sheets={which: [s for s in found if s.which == which] for which in WHICH},
+        sheets=sheets(summary),
         remarks=remarks(summary),
         forests={which: _forest(summary, rows, which) for which in WHICH},
-        charts=_charts(rows),
-        galleries=gallery.galleries({row.number: row.runs[0] for row in rows if row.runs}),
+        charts=[chart for chart in curves if chart],
+        galleries=gallery.galleries({number: of_row[0] for number, of_row in runs.items()}),
         class_tables=[table for which in WHICH for table in _classes(rows, which)],
         commands=[_command(directory) for directory in summary.directories],
         facts=_facts(summary.runs),
@@ -72,7 +67,6 @@ def page(summary: Summary) -> str:
     )
 
 
-@cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -81,23 +75,8 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(pieces=pieces, duration=duration, typed=_typed)
+    environment.filters.update(pieces=pieces, duration=duration, typed=_typed, interval=interval)
     return environment.get_template("page.html.j2")
-
-
-def _rows(summary: Summary) -> list[Row]:
-    cells = summary.pivot.cells
-    return [
-        Row(
-            number,
-            key,
-            summary.label(key),
-            number % COLOURS,
-            number // COLOURS % 2 == 1,
-            [cell.runs[seed] for seed in sorted(cell.runs)],
-        )
-        for number, (key, cell) in enumerate(cells.items())
-    ]
 
 
 def _progress(summary: Summary) -> str:
@@ -116,47 +95,20 @@ def _progress(summary: Summary) -> str:
 # ---------------------------------------------------------------------- figures
 
 
-def _forest(summary: Summary, rows: Sequence[Row], which: str) -> charts.Forest | None:
-    found = {}
-    for row in rows:
-        d = summary.entries[row.key, which].difference.get("miou")
-        if d is not None:
-            found[row.number] = (d.value, d.low, d.high, d.marked, interval(d))
-    return charts.forest(found)
+def _forest(summary: Summary, rows: Sequence[Row], which: str) -> dict[str, Any] | None:
+    found = {row.number: summary.entries[row.key, which].difference.get("miou") for row in rows}
+    return charts.forest({number: difference for number, difference in found.items() if difference})
 
 
-def _charts(rows: Sequence[Row]) -> list[charts.Chart]:
-    runs = {row.number: row.runs for row in rows if row.runs}
-    found = [
-        charts.curves("Training loss", "", "loss_main", runs, 1.0),
-        charts.curves("mIoU on the test classes", "%", "miou", runs, 100.0),
-    ]
-    return [chart for chart in found if chart is not None]
-
-
-def _classes(rows: Sequence[Row], which: str) -> list[ClassTable]:
-    """A table for every set of test classes."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
+def _classes(rows: Sequence[Row], which: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Foreground IoU, percent: a table (rows × classes) for every set of test classes."""
+    groups: dict[tuple[str, ...], dict[int, pd.Series]] = defaultdict(dict)
     for row in rows:
         if row.runs:
-            score = row.runs[0].score(which)
-            assert score is not None
-            groups.setdefault(tuple(score.class_iou), []).append(row)
-    return [
-        ClassTable(
-            which,
-            list(classes),
-            members,
-            [[_class_mean(row, which, name) for name in classes] for row in members],
-        )
-        for classes, members in groups.items()
-    ]
-
-
-def _class_mean(row: Row, which: str, name: str) -> float | None:
-    values = [score.class_iou.get(name) for run in row.runs if (score := run.score(which)) is not None]
-    known = [value for value in values if value is not None]
-    return 100 * float(np.mean(known)) if known else None
+            found = pd.DataFrame([run.scores[which].class_iou for run in row.runs])
+            groups[tuple(row.runs[0].scores[which].class_iou)][row.number] = 100 * found.mean()
+    for classes, members in groups.items():
+        yield which, pd.DataFrame(members, index=classes).T
 
 
 # ---------------------------------------------------------------------- facts
@@ -164,12 +116,11 @@ def _class_mean(row: Row, which: str, name: str) -> float | None:
 
 def _command(directory: Path) -> str:
     """The command of a multirun as Hydra kept it; empty where it did not."""
-    try:
-        kept = yaml.safe_load((directory / "multirun.yaml").read_text(encoding="utf-8"))["hydra"]["overrides"]
-        typed = [*map(str, kept["task"]), *(str(o) for o in kept["hydra"] if not str(o).startswith(ADDED))]
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, RecursionError):
+    kept = at(read_yaml(directory / "multirun.yaml"), "hydra", "overrides")
+    task, own = at(kept, "task"), at(kept, "hydra")
+    if not (isinstance(task, list) and isinstance(own, list)):
         return ""
-    return _typed(typed, "-m")
+    return _typed([*map(str, task), *(str(text) for text in own if not str(text).startswith(ADDED))], "-m")
 
 
 def _typed(overrides: Iterable[str], *flags: str) -> str:
@@ -178,21 +129,20 @@ def _typed(overrides: Iterable[str], *flags: str) -> str:
 
 def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Facts that the numbers may depend on, each with all the values that occur."""
-    found: dict[str, dict[str, None]] = {}
-
-    def note(name: str, value: Any) -> None:
-        if value not in (None, ""):
-            found.setdefault(name, {})[str(value)] = None
-
+    found: dict[str, dict[str, None]] = defaultdict(dict)
     for run in runs:
-        note("device", run.fact("device"))
-        note("data", run.fact("dataset", "name"))
-        note("data fingerprint", str(run.fact("dataset", "fingerprint") or "")[:16])
-        note("backbone weights", run.fact("backbone_weights"))
-        note("source commit", run.fact("git_commit"))
-        versions = run.fact("versions")
-        for name, version in versions.items() if isinstance(versions, dict) else ():
-            note(str(name), version)
+        versions = at(run.result, "versions")
+        facts = {
+            "device": at(run.result, "device"),
+            "data": at(run.result, "dataset", "name"),
+            "data fingerprint": str(at(run.result, "dataset", "fingerprint") or "")[:16],
+            "backbone weights": at(run.result, "backbone_weights"),
+            "source commit": at(run.result, "git_commit"),
+            **(versions if isinstance(versions, dict) else {}),
+        }
+        for name, value in facts.items():
+            if value not in (None, ""):
+                found[str(name)][str(value)] = None
     return [(name, ", ".join(values)) for name, values in found.items()]
 
 
@@ -208,15 +158,13 @@ def duration(seconds: Any) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-_PIECES = re.compile(r"( ± \d+\.\d+)|( ?\[[^\]]*\])|( \(\d+\))|( ?†)|(✓)")
-_KINDS = ("sd", "ci", "n", "dagger", "tick")
+_PIECES = re.compile(r"(?P<sd> ± \d+\.\d+)|(?P<ci> ?\[[^\]]*\])|(?P<n> \(\d+\))|(?P<dagger> ?†)|(?P<tick>✓)")
 
 
 def pieces(text: str) -> list[tuple[str, str]]:
     """A cell's text in parts, each with the class it is set in."""
     found, end = [], 0
     for match in _PIECES.finditer(text):
-        found.append(("", text[end : match.start()]))
-        found.append((_KINDS[(match.lastindex or 1) - 1], match[0]))
+        found += [("", text[end : match.start()]), (str(match.lastgroup), match[0])]
         end = match.end()
     return [(kind, part) for kind, part in [*found, ("", text[end:])] if part]

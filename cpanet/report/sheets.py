@@ -6,13 +6,16 @@ any, then a sheet with every cell as a row: differences, intervals, published va
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
-from cpanet.report.labels import MODULES, axis_label, module_marks, phrase, value_label
+from cpanet.report.labels import MODULES, axis_label, module_marks
+from cpanet.report.pivot import Pivot
 from cpanet.report.runs import WHICH
-from cpanet.report.summary import METRICS, Difference, Entry, Published, Stat, Summary
+from cpanet.report.statistics import Interval
+from cpanet.report.summary import METRICS, Entry, Stat, Summary
 from cpanet.report.values import Key
 
 EPOCHS = {
@@ -36,22 +39,16 @@ class Sheet:
     """A table of text: the first ``labels`` columns name the row."""
 
     title: str
-    which: str
     labels: int
     headers: list[str]
     rows: list[list[Text]]
-    keys: list[Key]  # a row's cell, or its row key in a grid
-    baselines: list[list[Text]]  # rows of the training-free baseline, below the others
+    keys: list[Key | None]  # a row's cell, or its row key in a grid; None of the baselines below
 
 
-def sheets(summary: Summary) -> list[Sheet]:
-    """All sheets, the best epoch's first."""
-    found = []
-    for which in WHICH:
-        if summary.pivot.columns:
-            found += [_grid(summary, which, metric) for metric in METRICS]
-        found.append(_list(summary, which))
-    return found
+def sheets(summary: Summary) -> dict[str, list[Sheet]]:
+    """All sheets, by epoch, the best first."""
+    grids = METRICS if summary.pivot.columns else ()
+    return {w: [*(_grid(summary, w, metric) for metric in grids), _list(summary, w)] for w in WHICH}
 
 
 def remarks(summary: Summary) -> list[str]:
@@ -94,12 +91,9 @@ def remarks(summary: Summary) -> list[str]:
 def _reference_name(summary: Summary) -> str:
     keys = list(dict.fromkeys(e.key for e in summary.entries.values() if e.relation == "reference"))
     table = summary.pivot
-    name = ", ".join(
-        phrase(axis, value, table.values[axis], table.labels.get(axis))
-        for axis, value in zip(table.axes, keys[0] if keys else ())
-        if axis in table.reference
-    )
-    return (name + ", other things equal" if len(keys) > 1 else name) or summary.label(keys[0])
+    named = [(axis, value) for axis, value in zip(table.axes, keys[0]) if axis in table.reference]
+    name = ", ".join(table.phrase(axis, value) for axis, value in named)
+    return (name + ", other things equal" if len(keys) > 1 else name) or table.label(keys[0])
 
 
 # ---------------------------------------------------------------------- sheets
@@ -107,94 +101,75 @@ def _reference_name(summary: Summary) -> str:
 
 def _grid(summary: Summary, which: str, metric: str) -> Sheet:
     table, columns = summary.pivot, summary.columns()
-    labels = _label_headers(summary, table.rows)
-    headers = labels + [
-        ", ".join(phrase(a, v, table.values[a], table.labels.get(a)) for a, v in zip(table.columns, key))
-        for key in columns
-    ]
-    keys = table.row_keys()
+    labels = _label_headers(table, table.rows)
+    headers = labels + [", ".join(map(table.phrase, table.columns, key)) for key in columns]
+    keys = list(dict.fromkeys(key[: len(table.rows)] for key in table.cells))
     found = {row: [summary.entries.get((row + column, which)) for column in columns] for row in keys}
     rows = [
-        [*map(Text, _labels(summary, table.rows, row)), *(_score(e, metric, True) for e in found[row])]
+        [*_labels(table, table.rows, row, summary.title), *(_score(e, metric, True) for e in found[row])]
         for row in keys
     ]
+    baselines = {row: [e.baseline if e else {} for e in entries] for row, entries in found.items()}
     # a row that is still to come, in part or altogether, has no baseline of its own
-    baselines = {row: [e.baseline if e else None for e in entries] for row, entries in found.items()}
-    complete = max(sum(b is not None for b in of_row) for of_row in baselines.values())
+    complete = max(sum(map(bool, of_row)) for of_row in baselines.values())
     known = {
-        row: tuple(b.identity if b else None for b in of_row)
-        for row, of_row in baselines.items()
-        if complete and sum(b is not None for b in of_row) == complete
+        row: of_row for row, of_row in baselines.items() if complete and sum(map(bool, of_row)) == complete
     }
-    below = []
-    for members in _alike(known):
-        names = _baseline_labels(summary, table.rows, _common(members, list(known)))
-        stats = [b.score[metric] if b else None for b in baselines[members[0]]]
-        below.append(names + [Text(f"{_mean_sd(stat)} ({stat.n})" if stat else "") for stat in stats])
+    rows += [
+        [*names, *(Text(f"{_mean_sd(b[metric])} ({b[metric].n})" if b else "") for b in of_row)]
+        for names, of_row in _baseline_rows(table, table.rows, known)
+    ]
     title = f"{METRICS[metric]}, {EPOCHS[which][0].lower()}{EPOCHS[which][1:]}"
-    return Sheet(title, which, len(labels), headers, rows, keys, below)
+    return Sheet(title, len(labels), headers, rows, [*keys, *[None] * (len(rows) - len(keys))])
 
 
 def _list(summary: Summary, which: str) -> Sheet:
-    axes = summary.pivot.axes
+    table = summary.pivot
     entries = [summary.entries[key, which] for key in summary.keys]
-    labels = _label_headers(summary, axes)
-    headers = [*labels, "seeds", *METRICS.values()]
-    differences = any(e.difference or e.relation == "unpaired" for e in summary.entries.values())
-    baselines = {e.key: e.baseline for e in entries if e.baseline}
-    sources = summary.sources if which == "best" else []
-    if differences:
-        headers += [f"Δ {name} [95 %]" for name in METRICS.values()]
+    labels = _label_headers(table, table.axes)
+    baselines = {e.key: [e.baseline] for e in entries if e.baseline}
+    columns: list[tuple[str, Callable[[Entry], Text]]] = [("seeds", _seeds)]
+    columns += [(name, partial(_score, metric=metric, alone=False)) for metric, name in METRICS.items()]
+    if any(e.difference or e.relation == "unpaired" for e in summary.entries.values()):
+        columns += [
+            (f"Δ {name} [95 %]", partial(_difference, metric=metric)) for metric, name in METRICS.items()
+        ]
     if baselines:
-        headers.append("Δ baseline mIoU [95 %]")
-    for mark, _ in zip(_source_marks(summary), sources):
-        headers += [f"published{mark} {name}" for name in METRICS.values()]
-    rows = []
-    for entry in entries:
-        cells = [*map(Text, _labels(summary, axes, entry.key)), _seeds(entry)]
-        cells += [_score(entry, metric, False) for metric in METRICS]
-        if differences:
-            cells += [_difference(entry, metric) for metric in METRICS]
-        if baselines:
-            cells.append(_interval(entry.baseline.difference if entry.baseline else None))
-        cells += [_published(entry.published.get(s.source), metric) for s in sources for metric in METRICS]
-        rows.append(cells)
-    below = []
-    for members in _alike({key: found.identity for key, found in baselines.items()}):
-        score = baselines[members[0]].score
-        row = _baseline_labels(summary, axes, _common(members, list(baselines)))
-        row += [Text(str(score["miou"].n)), *(Text(_mean_sd(stat)) for stat in score.values())]
-        below.append(row + [Text("")] * (len(headers) - len(row)))
+        columns.append(("Δ baseline mIoU [95 %]", lambda entry: _interval(entry.above)))
+    for mark, source in zip(_source_marks(summary), summary.sources if which == "best" else ()):
+        of_source = partial(_published, source=source.source)
+        columns += [(f"published{mark} {name}", partial(of_source, metric=m)) for m, name in METRICS.items()]
+    rows = [
+        [*_labels(table, table.axes, entry.key, summary.title), *(cell(entry) for _, cell in columns)]
+        for entry in entries
+    ]
+    for label, [score] in _baseline_rows(table, table.axes, baselines):
+        known = [str(score["miou"].n), *map(_mean_sd, score.values())]
+        rows.append([*label, *map(Text, known), *[Text("")] * (len(columns) - len(known))])
     title = EPOCHS[which]
-    if summary.pivot.columns:
+    if table.columns:
         title = f"Every cell, {title[0].lower()}{title[1:]}"
-    return Sheet(title, which, len(labels), headers, rows, list(summary.keys), below)
+    keys = [*summary.keys, *[None] * (len(rows) - len(entries))]
+    return Sheet(title, len(labels), [*labels, *(header for header, _ in columns)], rows, keys)
 
 
-# ---------------------------------------------------------------------- the training-free baseline
-
-
-def _alike(identities: Mapping[Key, object]) -> list[list[Key]]:
-    """The keys that share a baseline, in their order."""
-    groups: dict[object, list[Key]] = {}
-    for key, identity in identities.items():
-        groups.setdefault(identity, []).append(key)
-    return list(groups.values())
-
-
-def _common(keys: Sequence[Key], every: Sequence[Key]) -> Key:
-    """Per axis the value that ``keys`` share where not all of ``every`` do; empty elsewhere."""
-    shared = [({key[i] for key in keys}, {key[i] for key in every}) for i in range(len(keys[0]))]
-    return tuple(mine.pop() if len(mine) == 1 and len(all_) > 1 else "" for mine, all_ in shared)
-
-
-def _baseline_labels(summary: Summary, axes: Sequence[str], key: Key) -> list[Text]:
-    texts: list[str] = []
-    for axis, value in zip(axes, key):
-        empty = [""] * (len(MODULES) if _as_modules(summary, axis) else 1)
-        texts += empty if value == "" else _labels(summary, [axis], (value,))
-    first, *rest = texts or [""]
-    return [Text(f"{first}, {BASELINE_NAME}" if first else BASELINE_NAME), *map(Text, rest)]
+def _baseline_rows(
+    table: Pivot, axes: Sequence[str], baselines: Mapping[Key, list[dict[str, Stat]]]
+) -> Iterable[tuple[list[Text], list[dict[str, Stat]]]]:
+    """The training-free baselines of the rows, each once, below a label of what the rows that share it share alone."""
+    alike: dict[tuple, list[Key]] = {}
+    for key, of_row in baselines.items():
+        # not by the number of seeds, which grows while a sweep runs
+        same = tuple(tuple(round(stat.mean, 6) for stat in score.values()) for score in of_row)
+        alike.setdefault(same, []).append(key)
+    for keys in alike.values():
+        texts: list[Text] = []
+        for i, axis in enumerate(axes):
+            own = len({key[i] for key in keys}) == 1 < len({key[i] for key in baselines})
+            texts += [text if own else Text("") for text in _labels(table, [axis], keys[0][i : i + 1])]
+        first, *rest = texts or [Text("")]
+        name = f"{first.text}, {BASELINE_NAME}" if first.text else BASELINE_NAME
+        yield [Text(name), *rest], baselines[keys[0]]
 
 
 # ---------------------------------------------------------------------- labels and cells
@@ -206,33 +181,26 @@ def _source_marks(summary: Summary) -> list[str]:
     return [f" ({chr(ord('a') + i)})" if several else "" for i in range(len(summary.sources))]
 
 
-def _label_headers(summary: Summary, axes: Sequence[str]) -> list[str]:
+def _label_headers(table: Pivot, axes: Sequence[str]) -> list[str]:
     headers: list[str] = []
     for axis in axes:
-        headers += [m.upper() for m in MODULES] if _as_modules(summary, axis) else [axis_label(axis)]
+        headers += [m.upper() for m in MODULES] if _as_modules(table, axis) else [axis_label(axis)]
     return headers or ["runs"]
 
 
-def _labels(summary: Summary, axes: Sequence[str], key: Key) -> list[str]:
+def _labels(table: Pivot, axes: Sequence[str], key: Key, otherwise: str = "") -> list[Text]:
+    """The values of ``key``; ``otherwise`` where there are no axes."""
     texts: list[str] = []
-    table = summary.pivot
     for axis, value in zip(axes, key):
-        text = value_label(axis, value, table.values[axis], table.labels.get(axis))
-        marks = module_marks(text) if _as_modules(summary, axis) else None
-        texts += marks or [text]
-    return texts or [summary.title]
+        text = table.label_of(axis, value)
+        texts += (module_marks(text) if _as_modules(table, axis) else None) or [text]
+    return [Text(text) for text in texts or [otherwise]]
 
 
-def _as_modules(summary: Summary, axis: str) -> bool:
+def _as_modules(table: Pivot, axis: str) -> bool:
     """Whether the rows' labels are combinations of CPP, SA and SSA, each another one."""
-    if axis != "ablation":
-        return False
-    table = summary.pivot
-    marks = [
-        module_marks(value_label(axis, v, table.values[axis], table.labels.get(axis)))
-        for v in table.values[axis]
-    ]
-    return None not in marks and len(set(marks)) == len(marks)
+    marks = [module_marks(table.label_of(axis, value)) for value in table.values[axis]]
+    return axis == "ablation" and None not in marks and len(set(marks)) == len(marks)
 
 
 def _seeds(entry: Entry) -> Text:
@@ -253,10 +221,10 @@ def _score(entry: Entry | None, metric: str, alone: bool) -> Text:
     text = _mean_sd(stat)
     if alone:
         difference = entry.difference.get(metric)
-        text += f" ({stat.n})" + ("*" if difference and difference.marked else "")
+        text += f" ({stat.n})" + ("*" if difference and difference.excludes_zero else "")
     if entry.same_as:
         text += f" {SAME}"
-    if metric == "miou" and entry.baseline is not None and entry.baseline.below:
+    if metric == "miou" and entry.below:
         text += f" {BELOW}"
     return Text(text, footnotes)
 
@@ -273,27 +241,26 @@ def _difference(entry: Entry, metric: str) -> Text:
     return _interval(entry.difference[metric])
 
 
-def _interval(difference: Difference | None) -> Text:
+def _interval(difference: Interval | None) -> Text:
     if difference is None:
         return Text("")
-    return Text(
-        interval(difference), kind=("up" if difference.value > 0 else "down") if difference.marked else ""
-    )
+    kind = ("up" if difference.difference > 0 else "down") if difference.excludes_zero else ""
+    return Text(interval(difference), kind=kind)
 
 
-def interval(difference: Difference) -> str:
+def interval(difference: Interval) -> str:
     """``−2.51* [−4.17, −0.84]``."""
-    mark = "*" if difference.marked else ""
-    return f"{signed(difference.value)}{mark} [{signed(difference.low)}, {signed(difference.high)}]"
+    mark = "*" if difference.excludes_zero else ""
+    return f"{signed(difference.difference)}{mark} [{signed(difference.low)}, {signed(difference.high)}]"
 
 
-def _published(published: Published | None, metric: str) -> Text:
-    value = published.values[metric] if published else None
-    if published is None or value is None:
+def _published(entry: Entry, source: str, metric: str) -> Text:
+    published, comparable = entry.published.get(source, (None, True))
+    value: float | None = getattr(published, metric, None)
+    if value is None:
         return Text("")
-    difference = published.differences[metric]
-    text = f"{value:.2f}" + ("" if difference is None else f" ({signed(difference)})")
-    return Text(text if published.comparable else f"{text} †", kind="" if published.comparable else "quiet")
+    text = f"{value:.2f}" + (f" ({signed(entry.score[metric].mean - value)})" if entry.score else "")
+    return Text(text) if comparable else Text(f"{text} †", kind="quiet")
 
 
 def signed(value: float) -> str:

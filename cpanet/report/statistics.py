@@ -52,13 +52,6 @@ class Differences(NamedTuple):
     fb_iou: Interval
 
 
-class Spread(NamedTuple):
-    """Standard deviation over seeds and its degrees of freedom."""
-
-    sd: float
-    degrees: int
-
-
 class _Side(NamedTuple):
     """One side of a comparison: its sign, a block a fold, the seeds that count, and the draws of them."""
 
@@ -70,9 +63,8 @@ class _Side(NamedTuple):
 
 def mean_iou(episodes: Episodes) -> float:
     """mIoU, a fraction: the mean over classes of summed intersection over summed union."""
-    return float(
-        _scores(episodes.counts[None], np.ones((1, len(episodes.keys))), _classes(episodes.keys))[0, 0, 0]
-    )
+    once = np.ones((1, len(episodes.keys)))
+    return float(_scores(episodes.counts[None], once, _classes(episodes.keys))[0, 0, 0])
 
 
 def compare(
@@ -95,41 +87,27 @@ def compare(
     rng = np.random.default_rng(seed)
     mine, theirs = _seeds(row), _seeds(reference)
     common = sorted(set(mine) & set(theirs))
-    if common:
-        draws = _seed_draws(rng, len(common), resamples)
-        sides = [_Side(1, row, common, draws), _Side(-1, reference, common, draws)]
-    else:
-        sides = [
-            _Side(sign, blocks, seeds, _seed_draws(rng, len(seeds), resamples))
-            for sign, blocks, seeds in ((1, row, mine), (-1, reference, theirs))
-        ]
-    found = _resampled(sides, bool(common), resamples, seed)
-    # no IoU differs by more than 1
-    return Differences(
-        *(i._replace(low=max(-1.0, i.low), high=min(1.0, i.high), seeds=len(common)) for i in found)
-    )
+    drawn = [common] if common else [mine, theirs]
+    draws = [_seed_draws(rng, len(seeds), resamples) for seeds in drawn]
+    sides = [_Side(1, row, drawn[0], draws[0]), _Side(-1, reference, drawn[-1], draws[-1])]
+    return _resampled(sides, len(common), seed)
 
 
-def estimate(row: Sequence[Block], resamples: int = RESAMPLES, seed: int = 0) -> Differences:
+def estimate(row: Sequence[Block]) -> Differences:
     """The scores of ``row`` themselves (``difference``), with 95 % intervals: as :func:`compare`, against nothing.
 
     Over test episodes, and over seeds where there are several. Raises :class:`Unpaired` where the seeds met other episodes.
     """
     seeds = _seeds(row)
-    side = _Side(1, row, seeds, _seed_draws(np.random.default_rng(seed), len(seeds), resamples))
-    found = _resampled([side], True, resamples, seed)
-    return Differences(
-        *(i._replace(low=max(0.0, i.low), high=min(1.0, i.high), seeds=len(seeds)) for i in found)
-    )
+    draws = _seed_draws(np.random.default_rng(0), len(seeds), RESAMPLES)
+    return _resampled([_Side(1, row, seeds, draws)], len(seeds), 0)
 
 
-def spread_over_seeds(groups: Sequence[Sequence[float]]) -> Spread | None:
-    """Pooled standard deviation within ``groups`` (each the scores of one function over seeds); None without any."""
-    degrees = sum(len(group) - 1 for group in groups if len(group) > 1)
-    if degrees == 0:
-        return None
+def spread_over_seeds(groups: Sequence[Sequence[float]]) -> tuple[float, int] | None:
+    """Pooled standard deviation within ``groups`` (each the scores of one function over seeds), degrees of freedom."""
+    degrees = sum(len(group) - 1 for group in groups if group)
     squares = sum(float(np.sum((np.asarray(g) - np.mean(g)) ** 2)) for g in groups if len(g) > 1)
-    return Spread(math.sqrt(squares / degrees), degrees)
+    return (math.sqrt(squares / degrees), degrees) if degrees else None
 
 
 @cache
@@ -144,14 +122,18 @@ def t_quantile(degrees: int) -> float:
 # ---------------------------------------------------------------------- resampling
 
 
-def _resampled(sides: Sequence[_Side], paired: bool, resamples: int, seed: int) -> list[Interval]:
-    """Intervals of mIoU and FB-IoU of the signed sum of ``sides``; ``paired``: a seed is one sample of all sides."""
+def _resampled(sides: Sequence[_Side], paired: int, seed: int) -> Differences:
+    """Intervals of mIoU and FB-IoU of the signed sum of ``sides``; ``paired`` seeds are one sample of all sides each."""
+    resamples = len(sides[0].draws)
     observed, total, episodes_only = np.zeros(2), np.zeros((resamples, 2)), np.zeros((resamples, 2))
     by_seed = [np.zeros((len(side.seeds), 2)) for side in sides]
     for number, blocks in enumerate(zip(*(side.blocks for side in sides)), 1):
-        weights = _episode_draws(_same_episodes(blocks).keys, resamples, (seed, number))
+        keys = _same_episodes(blocks)
+        weights = _episode_draws(keys, resamples, (seed, number))
         for side, block, of_seed in zip(sides, blocks, by_seed):
-            scores = _all_scores(block, side.seeds, weights) * side.sign / len(side.blocks)
+            # (S, 1 + resamples, 2): mIoU and FB-IoU of every seed under every weighting
+            scores = _scores(np.stack([block[seed].counts for seed in side.seeds]), weights, _classes(keys))
+            scores = scores * side.sign / len(side.blocks)
             observed += scores[:, 0].mean(axis=0)
             # (S, resamples, 2) → the mean over the drawn seeds, (resamples, 2)
             total += scores[:, 1:][side.draws, np.arange(resamples)[:, None]].mean(axis=1)
@@ -160,23 +142,27 @@ def _resampled(sides: Sequence[_Side], paired: bool, resamples: int, seed: int) 
     samples = [np.sum(by_seed, axis=0)] if paired else by_seed
     of_seeds = sum((np.var(s, axis=0, ddof=1) / len(s) for s in samples if len(s) > 1), np.zeros(2))
     degrees = sum(len(s) - 1 for s in samples)
-    return [
-        _interval(observed[m], total[:, m], float(np.var(episodes_only[:, m])), of_seeds[m], degrees)
-        for m in range(2)
-    ]
+    lowest = -1.0 if len(sides) > 1 else 0.0  # no IoU differs by more than 1
+    found = []
+    for m in range(2):
+        low, high = _interval(
+            observed[m], total[:, m], float(np.var(episodes_only[:, m])), of_seeds[m], degrees
+        )
+        found.append(Interval(float(observed[m]), max(lowest, low), min(1.0, high), paired))
+    return Differences(*found)
 
 
 def _interval(
     observed: float, draws: np.ndarray, of_episodes: float, of_seeds: float, degrees: int
-) -> Interval:
+) -> tuple[float, float]:
     """The interval that ``draws`` give; ``of_…``: the variances that episodes and seeds contribute."""
     if of_seeds == 0:
         low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Interval(float(observed), float(low), float(high), 0)
+        return float(low), float(high)
     # Satterthwaite; the episodes' part is taken as known
     effective = degrees * ((of_seeds + of_episodes) / of_seeds) ** 2
     half = t_quantile(int(min(1000, effective))) * float(np.std(draws))
-    return Interval(float(observed), float(observed - half), float(observed + half), 0)
+    return float(observed - half), float(observed + half)
 
 
 def _seeds(blocks: Sequence[Block]) -> list[int]:
@@ -190,10 +176,10 @@ def _seed_draws(rng: np.random.Generator, seeds: int, resamples: int) -> np.ndar
     return rng.integers(seeds, size=(resamples, max(1, seeds - 1)))
 
 
-def _same_episodes(blocks: Sequence[Block]) -> Episodes:
-    """Any one of the evaluations, all of which must have met the same episodes."""
-    first, *others = [episodes for block in blocks for episodes in block.values()]
-    if any(other.keys != first.keys for other in others):
+def _same_episodes(blocks: Sequence[Block]) -> tuple[tuple[str, str, str], ...]:
+    """The keys of the episodes, which must be the same in all evaluations."""
+    first, *others = [episodes.keys for block in blocks for episodes in block.values()]
+    if any(keys != first for keys in others):
         raise Unpaired("other test episodes")
     return first
 
@@ -218,11 +204,6 @@ def _episode_draws(keys: tuple, resamples: int, seed: tuple[int, ...]) -> np.nda
         weights[1:, members] = rng.multinomial(len(members), even, size=resamples)
     weights.flags.writeable = False
     return weights
-
-
-def _all_scores(block: Block, seeds: Sequence[int], weights: np.ndarray) -> np.ndarray:
-    """(S, 1 + resamples, 2): mIoU and FB-IoU of every seed under every weighting."""
-    return _scores(np.stack([block[seed].counts for seed in seeds]), weights, _classes(block[seeds[0]].keys))
 
 
 def _scores(counts: np.ndarray, weights: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Union
 
 from cpanet.options import key_of
@@ -15,6 +16,13 @@ ABSENT = "–"
 MEAN = "mean"
 PATHS = ("backbone.weights", "checkpoint", "data.root")
 NO_PATHS = ("auto", "random", "", ABSENT)
+
+
+def at(found: Any, *path: str) -> Any:
+    """What lies at ``path`` in nested mappings, None where there is nothing."""
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def value_of(config: Mapping[str, Any], key: str) -> Value:
@@ -46,11 +54,6 @@ def canonical(value: Any) -> Value:
     return str(value)
 
 
-def matches(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> bool:
-    """Whether a resolved configuration has all these values."""
-    return all(value_of(config, key) == canonical(value) for key, value in overrides.items())
-
-
 def absolute(key: str, value: Any, folder: str) -> Any:
     """``value``; of a key that holds a path: as an absolute path, where it was typed relative to ``folder``."""
     if key not in PATHS or not isinstance(value, str) or not folder or value in NO_PATHS:
@@ -59,24 +62,27 @@ def absolute(key: str, value: Any, folder: str) -> Any:
 
 
 def located(config: dict[str, Any], folder: str) -> dict[str, Any]:
-    """``config`` of a command typed in ``folder`` with absolute paths, so that a file has one name."""
-    changed = dict(config)
+    """``config`` of a command typed in ``folder``, its paths made absolute, so that a file has one name."""
     for key in PATHS:
-        section, _, name = key.partition(".")
-        found = config.get(section)
-        if name and isinstance(found, Mapping) and name in found:
-            changed[section] = {**changed[section], name: absolute(key, found[name], folder)}
-        elif not name and isinstance(found, str):
-            changed[section] = absolute(key, found, folder)
-    return changed
+        *sections, name = key.split(".")
+        part = at(config, *sections)
+        if isinstance(part, dict) and name in part:
+            part[name] = absolute(key, part[name], folder)
+    return config
 
 
 def short_paths(paths: Iterable[Value]) -> dict[Value, str]:
     """Paths by as many of their last parts as tell them apart: a table names no folder of a machine."""
-    found: Sequence[Value] = list(dict.fromkeys(paths))
-    parts = {path: str(path).split("/") for path in found}
-    for length in range(1, max((len(p) for p in parts.values()), default=1) + 1):
-        names = {path: "/".join(p[-length:]) for path, p in parts.items()}
-        if len(set(names.values())) == len(found):
-            return names
-    return {path: str(path) for path in found}
+    parts = {path: str(path).split("/") for path in paths}
+    names: dict[Value, str] = {}
+    for length in range(1, 1 + max(map(len, parts.values()))):
+        names = {path: "/".join(part[-length:]) for path, part in parts.items()}
+        if len(set(names.values())) == len(names):
+            break
+    return names
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """Sort key: numbers in ``text`` by their value."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(0, float(p), "") if i % 2 else (1, 0.0, p) for i, p in enumerate(parts)]

@@ -18,9 +18,8 @@ from cpanet.checkpoint.description import Description, describe
 from cpanet.config.schema import EvaluateConfig
 from cpanet.console import console, log
 from cpanet.data.memory import dataset_of
-from cpanet.records import RunDirectory, git_commit, peak_memory_mb
-from cpanet.records.result_file import dataset_facts
-from cpanet.records.run_directory import episode_rows
+from cpanet.records.result_file import dataset_facts, write_result
+from cpanet.records.run_directory import RunDirectory, episode_rows, git_commit, peak_memory_mb
 from cpanet.report.statistics import Episodes, Interval, compare, estimate
 from cpanet.runtime.threads import current_threads
 from cpanet.tasks.input_checks import check_inputs, read_images
@@ -91,16 +90,16 @@ def run(config: EvaluateConfig, directory: Path, resume: bool = False, threads: 
         "iterations": 0,
         "peak_memory_mb": round(peak_memory_mb(), 1),
     }
-    records = RunDirectory(directory)
-    records.write_episodes(
+    RunDirectory(directory).write_rows(
+        "episodes.csv",
         [
             row
             for name, several in (("draw", draws), ("floor", baseline_draws or {}))
             for seed, draw in several.items()
             for row in episode_rows(f"{name} {seed}", 0, draw.results, dataset.names, dataset.classes)
-        ]
+        ],
     )
-    records.write_result(result)
+    write_result(directory, result)
     show(result)
     log(f"→ {directory}")
     return float(result["miou"]["mean"])

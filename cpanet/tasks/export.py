@@ -18,8 +18,8 @@ from cpanet.console import log
 from cpanet.data.transforms import normalise
 from cpanet.errors import UserError
 from cpanet.files import write_atomically
-from cpanet.records import git_commit
 from cpanet.records.result_file import write_result
+from cpanet.records.run_directory import git_commit
 from cpanet.tasks.input_checks import check_checkpoint
 
 ENCODER, SEGMENTER = "support_encoder.onnx", "query_segmenter.onnx"

@@ -35,8 +35,8 @@ from cpanet.predict.queries import Query, find_queries, truth_of
 from cpanet.predict.regions import find_regions, without_small
 from cpanet.predict.segmenter import Segmenter
 from cpanet.predict.supports import Supports, find_supports, read_supports
-from cpanet.records import git_commit
 from cpanet.records.result_file import DamagedResult, read_result, write_result
+from cpanet.records.run_directory import git_commit
 from cpanet.tasks.input_checks import check_checkpoint, segmenter_of
 
 DISAGREES = 0.25  # of the other supports' IoU, below which a support is named

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cpanet import runtime
 from cpanet.config import Config
-from cpanet.records import RunDirectory
+from cpanet.records.run_directory import RunDirectory
 from cpanet.tasks.input_checks import check_inputs, read_images
 
 

@@ -21,8 +21,8 @@ from cpanet.errors import in_one_line
 from cpanet.feature_cache import ImageFeatures, SharedFeatures, backbone_key
 from cpanet.files import CannotWrite
 from cpanet.models.init import principal_projection, start_from
-from cpanet.records import RunDirectory, git_commit, peak_memory_mb
-from cpanet.records.result_file import Result, dataset_facts
+from cpanet.records.result_file import Result, dataset_facts, write_result
+from cpanet.records.run_directory import RunDirectory, git_commit, peak_memory_mb
 from cpanet.records.run_logger import RunLogger
 from cpanet.runtime import Runtime, jt
 from cpanet.runtime.threads import current_threads
@@ -86,9 +86,8 @@ def run(config: Config, directory: Path, device: Runtime, resume: bool, shared: 
             trainer.stop_clock()
             # where the disk is full already, that is the error to tell
             with suppress(CannotWrite) if status == "failed" else nullcontext():
-                records.write_result(
-                    _result(trainer, device, status, reason, "random" if file is None else file.name)
-                )
+                source = "random" if file is None else file.name
+                write_result(records.path, _result(trainer, device, status, reason, source))
             if status == "completed":
                 with learner.scored_weights() as scored:
                     figures = evaluator.figures(scored, FIGURES)

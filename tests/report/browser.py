@@ -1,8 +1,7 @@
-"""A headless Chromium over its debugging pipe: open a page, click, evaluate, listen to the console, take pictures."""
+"""A headless Chromium over its debugging pipe: open a page, click, evaluate, listen to the console."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
@@ -93,15 +92,6 @@ class Browser:
         """Put the pointer at viewport coordinates."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
-    def picture(self, path: Path, whole: bool = True) -> None:
-        """PNG of the page, or of what is in view."""
-        answer = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **self._clip(whole))
-        path.write_bytes(base64.b64decode(answer["data"]))
-
-    def print(self, path: Path) -> None:
-        """PDF of the page as it prints."""
-        path.write_bytes(base64.b64decode(self.call("Page.printToPDF", printBackground=False)["data"]))
-
     def call(self, method: str, **parameters: Any) -> Any:
         """Answer to one command of the debugging protocol."""
         self._number += 1
@@ -116,12 +106,6 @@ class Browser:
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
-
-    def _clip(self, whole: bool) -> dict[str, Any]:
-        if not whole:
-            return {}
-        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}}
 
     def _read(self, deadline: float) -> None:
         ready, _, _ = select.select([self._in], [], [], max(0.0, deadline - time.monotonic()))

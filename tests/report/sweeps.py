@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cpanet.report import table_spec
-from tests.report.configs import ablation
-from tests.report.synthetic import write_failure, write_run
+from tests.report.synthetic import ablation, write_failure, write_run
 
 LEVELS = {
     "none": 0.30,
@@ -44,15 +45,10 @@ def modules(
 ) -> Path:
     """The eight combinations of the modules, or some of them, with their table_spec."""
     top.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        for seed in seeds:
-            write_run(
-                top / f"ablation={name},seed={seed}",
-                LEVELS[name],
-                {"ablation": ablation(name), "seed": seed, **(changes or {})},
-                [f"ablation={name}", f"seed={seed}"],
-                pictures,
-            )
+    for name, seed in product(names, seeds):
+        typed = [f"ablation={name}", f"seed={seed}"]
+        set_here = {"ablation": ablation(name), "seed": seed, **(changes or {})}
+        write_run(top / ",".join(typed), LEVELS[name], set_here, typed, pictures)
     declared = {
         "name": "modules",
         "title": "Modules of CPANet",
@@ -77,33 +73,26 @@ def multirun(top: Path, *typed: str) -> None:
 def ablation_by_k(top: Path) -> Path:
     """An ad-hoc multirun of 3 × 3; CPP and SSA have no auxiliary branch, so that k is nothing to them."""
     multirun(top, "ablation=cpp,sa,ssa", "loss.k=0,0.2,0.4")
-    for name in ("cpp", "sa", "ssa"):
-        for k in (0.0, 0.2, 0.4):
-            level = LEVELS[name] + (0.05 * k if name == "sa" else 0)
-            changes = {"ablation": ablation(name), "loss.k": k}
-            write_run(
-                top / f"ablation={name},loss.k={k}", level, changes, [f"ablation={name}", f"loss.k={k}"]
-            )
+    for name, k in product(("cpp", "sa", "ssa"), (0.0, 0.2, 0.4)):
+        level = LEVELS[name] + (0.05 * k if name == "sa" else 0)
+        typed = [f"ablation={name}", f"loss.k={k}"]
+        write_run(top / ",".join(typed), level, {"ablation": ablation(name), "loss.k": k}, typed)
     return top
 
 
 def folds(top: Path, seeds=(0, 1)) -> Path:
     """Three folds with 1 and 5 shots."""
     multirun(top, "fold=0,1,2", "shot=1,5", "seed=" + ",".join(map(str, seeds)))
-    for fold in (0, 1, 2):
-        for shot in (1, 5):
-            for seed in seeds:
-                changes = {"fold": fold, "shot": shot, "seed": seed}
-                typed = [f"{key}={value}" for key, value in changes.items()]
-                write_run(top / ",".join(typed), 0.45 + 0.03 * fold + 0.01 * shot, changes, typed)
+    for fold, shot, seed in product((0, 1, 2), (1, 5), seeds):
+        changes = {"fold": fold, "shot": shot, "seed": seed}
+        typed = [f"{key}={value}" for key, value in changes.items()]
+        write_run(top / ",".join(typed), 0.45 + 0.03 * fold + 0.01 * shot, changes, typed)
     return top
 
 
 def fail(run: Path, changes: dict, reason: str, status: str = "failed") -> None:
     """Put a failure in place of a run."""
-    for path in sorted(run.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    run.rmdir()
+    shutil.rmtree(run)
     write_failure(run, changes, reason, status)
 
 

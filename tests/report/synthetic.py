@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import copy
+import functools
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -10,20 +11,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 from PIL import Image
 
+from cpanet import options
 from cpanet.metrics import Counts, summarise
-from tests.report.configs import resolved
+from tests.hydra_app import compose
 
 CLASSES = ("Steel_Am", "Steel_Ia", "Steel_Ld", "Steel_Op")
 PER_CLASS = 12
 FLOOR = 0.3  # foreground IoU of the training-free comparison
 
 
-def episodes_of(
-    level: float, seed: int, noise: float = 0.02, classes: Sequence[str] = CLASSES, per_class: int = PER_CLASS
-) -> list[dict[str, Any]]:
+ablation = functools.partial(options.read, "ablation")
+
+
+@functools.cache
+def _base() -> dict[str, Any]:
+    return compose("profile=tiny", "data=embedded").model_dump()
+
+
+def resolved(**changes: Any) -> dict[str, Any]:
+    """The tiny configuration with dotted keys changed: ``resolved(**{"loss.k": 0.2})``."""
+    values = copy.deepcopy(_base())
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        functools.reduce(dict.__getitem__, sections, values)[last] = value
+    return values
+
+
+def episodes_of(level: float, seed: int, classes: Sequence[str], noise: float = 0.02) -> list[dict[str, Any]]:
     """Counts of test episodes whose foreground IoU lies around ``level``, moved by training noise of ``seed``.
 
     What makes a class or an episode hard is the same for every run; ``noise`` is the standard deviation over seeds.
@@ -34,24 +52,15 @@ def episodes_of(
     rows = []
     for name in classes:
         of_class = 0.08 * hardness.standard_normal()
-        for i in range(per_class):
+        for i in range(PER_CLASS):
             defect = int(hardness.integers(800, 6000))
             of_episode = 0.15 * hardness.standard_normal()
             iou = np.clip(level + shift + of_class + of_episode + 0.03 * luck.standard_normal(), 0.02, 0.98)
             inter = round(defect * 2 * iou / (1 + iou))
-            wrong = 2 * (defect - inter)
-            background = 40_000 - defect
-            rows.append(
-                {
-                    "class": name,
-                    "query": f"{name}/Images/{name}_{i}.jpg",
-                    "supports": f"{name}/Images/{name}_{(i + 1) % per_class}.jpg",
-                    "inter_fg": inter,
-                    "union_fg": inter + wrong,
-                    "inter_bg": background - wrong // 2,
-                    "union_bg": background + wrong // 2,
-                }
-            )
+            wrong, background = 2 * (defect - inter), 40_000 - defect
+            counts = Counts(inter, inter + wrong, background - wrong // 2, background + wrong // 2)
+            query, support = (f"{name}/Images/{name}_{n % PER_CLASS}.jpg" for n in (i, i + 1))
+            rows.append({"class": name, "query": query, "supports": support, **counts._asdict()})
     return rows
 
 
@@ -84,23 +93,20 @@ def write_run(
     (directory / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
     classes = [f"{name}{config['fold'] or ''}" for name in CLASSES]
     evaluations = {
-        "best": (16, episodes_of(level, seed, classes=classes)),
-        "last": (20, episodes_of(level - 0.02, seed, classes=classes)),
+        "best": (16, episodes_of(level, seed, classes)),
+        "last": (20, episodes_of(level - 0.02, seed, classes)),
     }
-    baselines = {} if floor is None else {"floor": (0, episodes_of(floor, 0, noise=0, classes=classes))}
+    if floor is not None:
+        evaluations["floor"] = (0, episodes_of(floor, 0, classes, noise=0))
     result = {
         "status": "completed",
-        **{which: scores_of(epoch, rows) for which, (epoch, rows) in evaluations.items()},
-        "untrained": scores_of(0, episodes_of(0.05, seed, classes=classes)),
-        **{name: scores_of(*evaluation) for name, evaluation in baselines.items()},
+        **{which: scores_of(*evaluation) for which, evaluation in evaluations.items()},
+        "untrained": scores_of(0, episodes_of(0.05, seed, classes)),
         "config": config,
         "dataset": {
             "name": config["data"]["name"],
             "fingerprint": "f" * 64,
-            "fold": config["fold"],
-            "shot": config["shot"],
-            "test_episodes": len(evaluations["best"][1]),
-            "notes": [],
+            "test_episodes": len(classes) * PER_CLASS,
         },
         "backbone_weights": "vgg16_bn.pth",
         "device": "cpu",
@@ -113,15 +119,11 @@ def write_run(
         **record,
     }
     (directory / "result.json").write_text(json.dumps(result))
-    lines = [
-        {"which": which, "epoch": epoch, **row}
-        for which, (epoch, rows) in {**evaluations, **baselines}.items()
-        for row in rows
-    ]
+    lines = [{"which": w, "epoch": epoch, **row} for w, (epoch, rows) in evaluations.items() for row in rows]
     write_csv(directory / "episodes.csv", lines)
     write_csv(directory / "metrics.csv", _curve(level, seed))
     if pictures:
-        _pictures(directory / "figures", level, seed, classes)
+        _pictures(directory / "figures" / "episodes", level, seed, classes)
     return directory
 
 
@@ -134,11 +136,8 @@ def write_failure(directory: Path, changes: Mapping[str, Any], reason: str, stat
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """``rows`` under the columns of the first."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    """``rows`` under their keys."""
+    pd.DataFrame(rows, dtype=object).to_csv(path, index=False, lineterminator="\n")
 
 
 def _curve(level: float, seed: int) -> list[dict[str, Any]]:
@@ -148,23 +147,13 @@ def _curve(level: float, seed: int) -> list[dict[str, Any]]:
         rise = 1 / (1 + np.exp(-(epoch - 8) / 2))
         miou = max(0.0, 0.03 + (level - 0.03) * rise + 0.01 * rng.standard_normal())
         loss = "" if epoch == 0 else 0.75 - 0.5 * rise + 0.02 * rng.standard_normal()
-        fb_iou = 0.45 + 0.4 * miou
-        rows.append(
-            {
-                "epoch": epoch,
-                "iteration": 10 * epoch,
-                "loss_main": loss,
-                "lr": 0.001,
-                "miou": miou,
-                "fb_iou": fb_iou,
-            }
-        )
+        scores = {"miou": miou, "fb_iou": 0.45 + 0.4 * miou}
+        rows.append({"epoch": epoch, "iteration": 10 * epoch, "loss_main": loss, "lr": 0.001, **scores})
     return rows
 
 
 def _pictures(folder: Path, level: float, seed: int, classes: Sequence[str]) -> None:
     """Stand-ins for the episode pictures of a run: steel with a stain, and a mask that meets it the better the level."""
-    folder = folder / "episodes"
     folder.mkdir(parents=True)
     draw = np.random.default_rng([9, seed, int(1000 * level)])
     index = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -13,10 +14,9 @@ from PIL import Image
 
 from cpanet.report.charts import nice_ticks
 from cpanet.report.page import duration, page, pieces
-from cpanet.report.summary import summarise
+from cpanet.report.summary import Summary
 from tests.report import sweeps
-from tests.report.configs import ablation
-from tests.report.synthetic import write_csv, write_run
+from tests.report.synthetic import ablation, write_csv, write_run
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{7*7}}"
 
@@ -37,24 +37,25 @@ class Elements(HTMLParser):
         if tag not in self.VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
     def handle_endtag(self, tag):
-        if tag in self.VOID:
-            return
-        assert self.open, tag
-        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+        if tag not in self.VOID:
+            assert self.open, tag
+            assert self.open.pop() == tag, f"</{tag}> closes nothing"
 
     def of(self, tag):
         return [attributes for name, attributes in self.found if name == tag]
 
 
-def test_the_page_has_everything(tmp_path):
-    top = sweeps.modules(tmp_path / "s", ("cpp", "full"), pictures=True)
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The page of two rows which have everything."""
+    top = sweeps.modules(tmp_path_factory.mktemp("plain") / "s", ("cpp", "full"), pictures=True)
     sweeps.multirun(top, "ablation=cpp,full", "seed=0,1", "data.root=/my data")
-    text = page(summarise([top]))
-    elements = Elements(text)
+    return page(Summary([top]))
+
+
+def test_the_page_has_everything(plain):
+    text, elements = plain, Elements(plain)
     assert not elements.open
     for section in ("table", "curves", "episodes", "classes", "runs", "origin"):
         assert any(attributes.get("id") == section for attributes in elements.of("section"))
@@ -67,21 +68,18 @@ def test_the_page_has_everything(tmp_path):
     assert len([a for a in elements.of("g") if a["class"].startswith("curve")]) == 2 * 2
 
 
-def test_it_needs_nothing_from_outside(tmp_path):
-    text = page(summarise([sweeps.modules(tmp_path / "s", ("cpp", "full"), pictures=True)]))
-    elements = Elements(text)
-    addresses = [
-        value for _, attrs in elements.found for key, value in attrs.items() if key in ("src", "href")
-    ]
+def test_it_needs_nothing_from_outside(plain):
+    found = Elements(plain).found
+    addresses = [value for _, attrs in found for key, value in attrs.items() if key in ("src", "href")]
     assert addresses
     assert all(address.startswith(("data:image/", "#")) for address in addresses)
-    assert not elements.of("link")
-    assert "url(" not in text
-    assert "@import" not in text
-    assert len(text) < 1_000_000
+    assert not Elements(plain).of("link")
+    assert "url(" not in plain
+    assert "@import" not in plain
+    assert len(plain) < 1_000_000
 
 
-def test_what_comes_from_files_is_text(tmp_path):
+def test_what_comes_from_files_is_text(plain, tmp_path):
     top = sweeps.modules(tmp_path / "s", ("cpp", "full"), title=EVIL, pictures=True)
     sweeps.multirun(top, f"ablation='{EVIL}'")
     changes = {"ablation": {**ablation("full"), "name": EVIL}, "backbone.name": EVIL, "data.name": EVIL}
@@ -97,15 +95,12 @@ def test_what_comes_from_files_is_text(tmp_path):
     index = done / "figures" / "episodes" / "index.json"
     entries = json.loads(index.read_text())
     index.write_text(json.dumps([{**entry, "caption": EVIL} for entry in entries]))
-    text = page(summarise([top]))
-    plain = Elements(page(summarise([sweeps.modules(tmp_path / "plain", ("cpp", "full"), pictures=True)])))
+    text = page(Summary([top]))
     elements = Elements(text)
     assert "alert(1)" in text
     assert "&lt;img src=x" in text
-    assert not any(
-        "onerror" in attributes or attributes.get("src") == "x" for _, attributes in elements.found
-    )
-    assert len(elements.of("script")) == len(plain.of("script"))
+    assert not any("onerror" in attrs or attrs.get("src") == "x" for _, attrs in elements.found)
+    assert len(elements.of("script")) == len(Elements(plain).of("script"))
     assert "49" not in re.findall(r"\{\{.*?\}\}|&\{\{(.*?)", text)
 
 
@@ -116,7 +111,7 @@ def test_pictures_are_drawn_anew(tmp_path):
     Image.new("L", (3000, 3000)).save(folder / "02_prediction.png")
     Image.new("L", (10, 10)).save(folder / "03_prediction.png")
     (top / "ablation=full,seed=0" / "figures" / "episodes" / "04_prediction.png").unlink()
-    text = page(summarise([top]))
+    text = page(Summary([top]))
     sources = [attributes["src"] for attributes in Elements(text).of("img")]
     assert text.count("no picture") == 4
     for source in sources:
@@ -129,27 +124,24 @@ def test_pictures_are_drawn_anew(tmp_path):
 def test_a_damaged_index_of_pictures_leaves_them_out(tmp_path, index):
     top = sweeps.modules(tmp_path / "s", ("cpp", "full"), seeds=(0,), pictures=True)
     (top / "ablation=cpp,seed=0" / "figures" / "episodes" / "index.json").write_text(index)
-    found = [a for a in Elements(page(summarise([top]))).of("th") if "data-row" in a]
+    found = [a for a in Elements(page(Summary([top]))).of("th") if "data-row" in a]
     assert [attributes["data-row"] for attributes in found] == ["1"]
 
 
 def test_rows_with_other_classes_have_tables_of_their_own(tmp_path):
-    text = page(summarise([sweeps.folds(tmp_path / "s", seeds=(0,))]))
+    text = page(Summary([sweeps.folds(tmp_path / "s", seeds=(0,))]))
     assert text.count("<caption>Best epoch</caption>") == 3
     assert "Steel_Am2" in text
 
 
 def test_no_runs_make_a_page_too(tmp_path):
-    assert not Elements(page(summarise([tmp_path]))).open
+    assert not Elements(page(Summary([tmp_path]))).open
 
 
-def test_the_script_is_the_one_that_the_policy_allows(tmp_path):
-    text = page(summarise([tmp_path]))
-    script = text.rpartition("<script>")[2].partition("</script>")[0]
-    import hashlib
-
+def test_the_script_is_the_one_that_the_policy_allows(plain):
+    script = plain.rpartition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in text
+    assert f"script-src 'sha256-{digest}'" in plain
 
 
 def test_pieces_of_a_cell():

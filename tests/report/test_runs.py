@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from cpanet.report.runs import collect
-from tests.report.configs import ablation
-from tests.report.synthetic import CLASSES, write_failure, write_run
+from cpanet.report.values import at
+from tests.report.synthetic import CLASSES, ablation, write_failure, write_run
 
 
 def one(tmp_path):
@@ -29,14 +29,14 @@ def test_a_completed_run(tmp_path):
     write_run(tmp_path / "seed=1", 0.5, {"seed": 1}, ["seed=1"])
     run = one(tmp_path)
     assert (run.name, run.status, run.seed, run.overrides) == ("seed=1", "completed", 1, ("seed=1",))
-    assert run.best.epoch == 16
-    assert run.last.miou == pytest.approx(0.5, abs=0.15)
-    assert set(run.last.class_iou) == set(CLASSES)
+    assert run.scores["best"].epoch == 16
+    assert run.scores["last"].miou == pytest.approx(0.5, abs=0.15)
+    assert set(run.scores["last"].class_iou) == set(CLASSES)
     assert run.episodes["best"].counts.shape == (48, 4)
     assert math.isnan(run.metrics["loss_main"].iloc[0])
     assert run.metrics["epoch"].iloc[-1] == 20
-    assert run.fact("versions", "jittor") == "1.3.11.0"
-    assert run.fact("versions", "jittor", "more") is None
+    assert at(run.result, "versions", "jittor") == "1.3.11.0"
+    assert at(run.result, "versions", "jittor", "more") is None
 
 
 DAMAGE = {
@@ -139,7 +139,7 @@ class TestDuplicates:
     def test_shows_the_numbers_of_the_run_that_computes_the_same(self, tmp_path):
         first, second = self.pair(tmp_path)
         assert second.completed
-        assert second.best == first.best
+        assert second.scores == first.scores
         assert second.duplicate_of == first.directory
         assert second.config["ablation"]["name"] == "full"
 

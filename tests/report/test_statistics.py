@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from cpanet.metrics import Counts, summarise
-from cpanet.report.statistics import (
-    Episodes,
-    Unpaired,
-    compare,
-    mean_iou,
-    spread_over_seeds,
-    t_quantile,
-)
+from cpanet.report.statistics import Episodes, Unpaired, compare, mean_iou, spread_over_seeds, t_quantile
 
 
 def episodes(*rows, classes=None, supports="s"):
@@ -45,18 +38,11 @@ def test_two_episodes_by_hand():
 def test_seeds_by_hand():
     # One episode a class: nothing to resample. Differences of two seeds: 0.5 and 0.3 → mean 0.4, sd of the mean
     # |0.5 − 0.3| / 2 = 0.1, one degree of freedom: t = 12.706, so 0.4 ± 1.27, and no IoU differs by more than 1.
-    row = {1: episodes((50, 100)), 2: episodes((30, 100))}
-    found = compare([row], [{1: episodes((0, 100)), 2: episodes((0, 100))}], resamples=20_000).miou
+    found = compare([of_seeds(s1=50, s2=30)], [of_seeds(s1=0, s2=0)], resamples=20_000).miou
     assert found.difference == pytest.approx(0.4)
     assert found.low == pytest.approx(0.4 - 1.2706, abs=0.02)
     assert found.high == 1.0
     assert found.seeds == 2
-
-
-def test_fb_iou_by_hand():
-    # foreground 60/100 against 20/100, background perfect on both sides: (0.6 + 1)/2 − (0.2 + 1)/2
-    found = compare([{0: episodes((60, 100))}], [{0: episodes((20, 100))}]).fb_iou
-    assert found.difference == pytest.approx(0.2)
 
 
 def test_equal_runs_differ_by_nothing():
@@ -66,24 +52,25 @@ def test_equal_runs_differ_by_nothing():
     assert not found.excludes_zero
 
 
-def test_only_common_seeds_are_paired():
-    row = {0: episodes((50, 100)), 1: episodes((90, 100))}
-    found = compare([row], [{0: episodes((40, 100)), 7: episodes((0, 100))}]).miou
-    assert found.difference == pytest.approx(0.1)
-    assert found.seeds == 1
+def of_seeds(**scores):
+    """A block of one episode a seed: ``s0=50`` is seed 0 at 50 of 100 pixels."""
+    return {int(seed[1:]): episodes((score, 100)) for seed, score in scores.items()}
 
 
-def test_without_common_seeds_the_means_are_compared():
-    row = {0: episodes((50, 100)), 1: episodes((70, 100))}
-    found = compare([row], [{7: episodes((20, 100)), 8: episodes((40, 100))}]).miou
-    assert found.difference == pytest.approx(0.3)
-    assert found.seeds == 0
+BY_HAND = {
+    # foreground 60/100 against 20/100, background perfect on both sides: (0.6 + 1)/2 − (0.2 + 1)/2
+    "FB-IoU": ([of_seeds(s0=60)], [of_seeds(s0=20)], "fb_iou", 0.2, 1),
+    "only common seeds": ([of_seeds(s0=50, s1=90)], [of_seeds(s0=40, s7=0)], "miou", 0.1, 1),
+    "means without common seeds": ([of_seeds(s0=50, s1=70)], [of_seeds(s7=20, s8=40)], "miou", 0.3, 0),
+    "folds averaged": ([of_seeds(s0=50), of_seeds(s0=70)], [of_seeds(s0=40)] * 2, "miou", 0.2, 1),
+}
 
 
-def test_folds_are_averaged():
-    row = [{0: episodes((50, 100))}, {0: episodes((70, 100))}]
-    reference = [{0: episodes((40, 100))}, {0: episodes((40, 100))}]
-    assert compare(row, reference).miou.difference == pytest.approx(0.2)
+@pytest.mark.parametrize(("row", "reference", "metric", "difference", "seeds"), BY_HAND.values(), ids=BY_HAND)
+def test_differences_by_hand(row, reference, metric, difference, seeds):
+    found = getattr(compare(row, reference), metric)
+    assert found.difference == pytest.approx(difference)
+    assert found.seeds == seeds
 
 
 def test_pairing_removes_what_episodes_have_in_common():
@@ -98,11 +85,7 @@ def test_pairing_removes_what_episodes_have_in_common():
 
 @pytest.mark.parametrize(
     "other",
-    [
-        episodes((1, 2), (1, 2), supports="t"),
-        episodes((1, 2), (1, 2), classes=["a", "b"]),
-        episodes((1, 2)),
-    ],
+    [episodes((1, 2), (1, 2), supports="t"), episodes((1, 2), (1, 2), classes=["a", "b"]), episodes((1, 2))],
     ids=["supports", "class", "number"],
 )
 def test_other_test_episodes_are_refused(other):
@@ -129,9 +112,7 @@ def test_student_t(degrees, expected):
 
 def test_spread_over_seeds_by_hand():
     # squares about their means: 2 · 1² and 2 · 2², degrees of freedom 1 + 1
-    found = spread_over_seeds([[1.0, 3.0], [0.0, 4.0], [9.0]])
-    assert found.sd == pytest.approx(((2 + 8) / 2) ** 0.5)
-    assert found.degrees == 2
+    assert spread_over_seeds([[1.0, 3.0], [0.0, 4.0], [9.0]]) == (pytest.approx(((2 + 8) / 2) ** 0.5), 2)
     assert spread_over_seeds([[1.0], [2.0]]) is None
 
 
@@ -160,15 +141,13 @@ def world(rng, seeds, noise, per_class, effect, classes=4):
 def test_intervals_cover_the_truth_about_as_often_as_they_say(seeds, noise, per_class):
     big = world(np.random.default_rng(0), 1, 0.0, 20_000, 0.03)
     truth = mean_iou(big[0][0]) - mean_iou(big[1][0])
-    trials = 150
     covered = 0
-    for trial in range(trials):
+    for trial in range(150):
         row, reference = world(np.random.default_rng(100 + trial), seeds, noise, per_class, 0.03)
         found = compare([row], [reference], resamples=300, seed=trial).miou
         covered += found.low <= truth <= found.high
-    assert (
-        0.87 <= covered / trials <= 1.0
-    )  # 95 % and three standard errors below; few seeds are covered more often
+    # 95 % and three standard errors below; few seeds are covered more often
+    assert 0.87 <= covered / 150 <= 1.0
 
 
 def test_marks_are_rare_where_nothing_differs():

@@ -31,14 +31,12 @@ def _small(monkeypatch):
     monkeypatch.setattr(operators, "CONVOLUTIONS", tuple(g for g in operators.CONVOLUTIONS if g not in wide))
 
 
-def of_products(name: str) -> list:
-    """The operator checks at precision ``name`` that may be off by more than float32's."""
-    return operators.product_checks("REMEDY", name)
+def results(checks) -> list:
+    return [run_check(name, check, "") for name, check in checks.items()]
 
 
 def failures(checks) -> dict[str, str]:
-    results = [run_check(check) for check in checks]
-    return {result.name: result.error for result in results if not result.ok}
+    return {result.name: result.error for result in results(checks) if not result.ok}
 
 
 def test_tolerances_follow_the_mantissa():
@@ -51,7 +49,7 @@ def test_tolerances_follow_the_mantissa():
 def test_the_operators_that_cuda_would_run_are_right(monkeypatch):
     """Jittor's own operators behind ``cpanet.ops``, forward and gradient, against numpy."""
     without_kernels(monkeypatch)
-    assert failures(operators.checks("REMEDY")) == {}
+    assert failures(operators.checks()) == {}
 
 
 @pytest.mark.slow
@@ -59,20 +57,20 @@ def test_the_operators_that_cuda_would_run_are_right(monkeypatch):
 def test_products_of_fewer_bits_pass_where_they_were_asked_for_and_nowhere_else(monkeypatch, name, cut):
     without_kernels(monkeypatch)
     products_of(monkeypatch, cut)
-    results = [run_check(check) for check in of_products(name)]
-    assert [result.error for result in results if not result.ok] == []
+    found = results(operators.product_checks(name))
+    assert [result.error for result in found if not result.ok] == []
     # tight: half the tolerance is used by some, and all of them would be wrong for float32
-    assert max(result.deviation for result in results) > tolerance(name) / 8
-    assert set(failures(of_products("fp32"))) == {check.name for check in of_products("fp32")}
-    assert failures(precision.checks("REMEDY", name)) == {}
-    assert len(failures(precision.checks("REMEDY", "fp32"))) == 4
+    assert max(result.deviation for result in found) > tolerance(name) / 8
+    assert set(failures(operators.product_checks("fp32"))) == set(operators.product_checks("fp32"))
+    assert failures(precision.checks(name)) == {}
+    assert len(failures(precision.checks("fp32"))) == 4
 
 
 @pytest.mark.slow
 def test_measured_bits_on_sound_float32(monkeypatch):
-    assert failures(precision.checks("REMEDY", "fp32")) == {}
+    assert failures(precision.checks("fp32")) == {}
     without_kernels(monkeypatch)
-    assert failures(precision.checks("REMEDY", "fp32")) == {}
+    assert failures(precision.checks("fp32")) == {}
 
 
 @pytest.mark.slow
@@ -90,7 +88,7 @@ def test_measured_bits_on_sound_float32(monkeypatch):
 def test_fewer_bits_or_less_range_than_asked_for_is_a_failure(monkeypatch, asked, delivered, told):
     without_kernels(monkeypatch)
     products_of(monkeypatch, CUTS[delivered][0])
-    found = failures(precision.checks("REMEDY", asked))
+    found = failures(precision.checks(asked))
     assert len(found) == 4
     assert all(told in error for error in found.values())
 
@@ -103,7 +101,7 @@ def test_more_bits_than_asked_for_is_a_note(monkeypatch, asked, delivered):
     without_kernels(monkeypatch)
     if delivered != "fp32":
         products_of(monkeypatch, CUTS[delivered][0])
-    for result in map(run_check, precision.checks("REMEDY", asked)):
+    for result in results(precision.checks(asked)):
         assert result.ok
         assert result.note == f"asked for {asked}, delivered {delivered}"
 
@@ -145,9 +143,8 @@ def asked(request, monkeypatch):
 
 
 def examine(name: str) -> dict[str, str]:
-    chosen = [check for check in operators.checks("REMEDY", name) if check.name in NAMES]
-    assert len(chosen) == len(NAMES)
-    return failures(chosen)
+    checks = operators.checks(name)
+    return failures({chosen: checks[chosen] for chosen in NAMES})
 
 
 @pytest.mark.slow
@@ -156,7 +153,7 @@ def test_products_that_return_constants(asked, monkeypatch):
     found = examine(asked)
     assert set(found) == OF_PRODUCTS
     assert "output is the constant 0.25" in found["convolution 3×3, bias"]
-    assert set(failures(precision.checks("", asked)).values()) == {"result: wrong from the first bit on"}
+    assert set(failures(precision.checks(asked)).values()) == {"result: wrong from the first bit on"}
 
 
 @pytest.mark.slow
@@ -166,7 +163,7 @@ def test_products_whose_gradients_are_zero(asked, monkeypatch):
     assert set(found) == OF_PRODUCTS
     assert all("gradient of input is all zero" in error for error in found.values())
     told = {"gradient of input, gradient of weight: wrong from the first bit on"}
-    assert set(failures(precision.checks("", asked)).values()) == told
+    assert set(failures(precision.checks(asked)).values()) == told
 
 
 @pytest.mark.slow
@@ -229,8 +226,7 @@ def test_a_loss_that_stays_where_it_is():
 def test_it_learns_at_every_precision(monkeypatch, name, cut):
     without_kernels(monkeypatch)
     products_of(monkeypatch, cut)
-    (check,) = learning.checks("REMEDY")
-    result = run_check(check)
+    result = run_check("learning", learning.overfit, "")
     assert result.ok, result.error
 
 
@@ -246,7 +242,6 @@ def test_it_learns_at_every_precision(monkeypatch, name, cut):
 def test_a_broken_network_does_not_learn(monkeypatch, breakage, told):
     without_kernels(monkeypatch)
     breakage(monkeypatch)
-    (check,) = learning.checks("REMEDY")
-    result = run_check(check)
+    result = run_check("learning", learning.overfit, "")
     assert not result.ok
     assert any(word in result.error for word in told.split("|"))

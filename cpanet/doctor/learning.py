@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cpanet.doctor.checks import Check, CheckFailed, Seen
+from cpanet.doctor.checks import CheckFailed, Seen
 
 SIZE, WIDTH, STEPS, RATE, SEED = 64, 32, 20, 1e-3, 1
 MIN_IOU, MAX_LOSS_RATIO = 0.6, 0.5  # on a sound machine: 0.86 and 0.09
-
-
-def checks(remedy: str) -> list[Check]:
-    """The learning check; ``remedy``: advice where the operators are right and it still fails."""
-    return [Check(f"learning: {STEPS} steps on two episodes", overfit, remedy)]
 
 
 def episodes(size: int = SIZE) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from benchmarks import gpuless, measure, report
 from benchmarks.workload import Workload, parser
 from cpanet.errors import UserError
 from cpanet.runtime import user_cache
-from cpanet.runtime.cuda import Toolkit, ToolkitPlaces, find_toolkit
+from cpanet.runtime.cuda.toolkit import Toolkit, ToolkitPlaces, find_toolkit
 
 ROWS = {
     "kernels launched": ("kernel launch",),

@@ -17,7 +17,8 @@ from cpanet.doctor.checks import CheckFailed, CheckResult, Seen
 from cpanet.doctor.record import DoctorRecord
 from cpanet.errors import UserError
 from cpanet.runtime import prepare
-from cpanet.runtime.cuda import GIB, CudaReport, Driver, Gpu, Toolkit
+from cpanet.runtime.cuda.probe import GIB, CudaReport, Driver, Gpu
+from cpanet.runtime.cuda.toolkit import Toolkit
 from tests.shared import REPO
 
 REPORT = CudaReport(

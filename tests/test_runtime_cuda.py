@@ -7,17 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cpanet.runtime.cuda import (
-    GIB,
-    Driver,
-    Gpu,
-    Toolkit,
-    ToolkitPlaces,
-    cuda_report,
-    find_toolkit,
-    probe_cuda,
-    read_driver,
-)
+from cpanet.runtime.cuda.probe import GIB, Driver, Gpu, cuda_report, probe_cuda, read_driver
+from cpanet.runtime.cuda.toolkit import Toolkit, ToolkitPlaces, find_toolkit
 
 A100 = Gpu("NVIDIA A100", 80, 40 * GIB)
 DRIVER = Driver((12, 4), (A100,))

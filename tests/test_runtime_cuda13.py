@@ -12,17 +12,10 @@ import pytest
 
 from cpanet.errors import UserError
 from cpanet.runtime import prepare
-from cpanet.runtime.cuda import (
-    Driver,
-    Gpu,
-    Toolkit,
-    ToolkitPlaces,
-    assemble,
-    cuda_report,
-    find_toolkit,
-    patches,
-)
-from cpanet.runtime.cuda.toolkit import PIECES
+from cpanet.runtime.cuda import patches
+from cpanet.runtime.cuda.probe import Driver, Gpu, cuda_report
+from cpanet.runtime.cuda.toolkit import PIECES, Toolkit, ToolkitPlaces, find_toolkit
+from cpanet.runtime.cuda.toolkit_links import assemble
 from cpanet.runtime.environment import jittor_environment
 from tests.shared import REPO
 

@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks import gpuless
 from cpanet.runtime import prepare
-from cpanet.runtime.cuda import Toolkit, ToolkitPlaces, find_toolkit, patches
+from cpanet.runtime.cuda import patches
+from cpanet.runtime.cuda.toolkit import Toolkit, ToolkitPlaces, find_toolkit
 from tests.shared import REPO
 
 pytestmark = pytest.mark.slow

@@ -31,15 +31,11 @@ def find_compiler(environ: Mapping[str, str]) -> str:
     return found
 
 
-def header_folders() -> list[Path]:
-    """Where this interpreter's Python.h may lie: its own folder first, then Debian's for the same 3.x."""
-    paths = sysconfig.get_paths()
-    return [Path(paths["include"]), Path(paths["platinclude"]), Path("/usr/include") / PYTHON]
-
-
 def find_headers(folders: Sequence[Path] | None = None) -> Path:
-    """The folder that holds Python.h for this interpreter's version."""
-    for folder in header_folders() if folders is None else folders:
+    """The folder of Python.h for this interpreter's version: its own first, then Debian's for the same 3.x."""
+    paths = sysconfig.get_paths()
+    usual = [Path(paths["include"]), Path(paths["platinclude"]), Path("/usr/include") / PYTHON]
+    for folder in usual if folders is None else folders:
         if (folder / "Python.h").is_file():
             return folder
     raise UserError(
@@ -68,17 +64,15 @@ def python_config(headers: Path, folder: Path, candidates: Sequence[Path] | None
     """
     if any(path.is_file() for path in (python_config_candidates() if candidates is None else candidates)):
         return None
-    script = folder / f"{PYTHON}-config"
-    text = (
+    return keep_text(
+        folder / f"{PYTHON}-config",
         "#!/bin/sh\n"
         'case "$1" in\n'
         f"  --includes) echo '-I\"{headers}\"' ;;\n"
         f"  --extension-suffix) echo '{sysconfig.get_config_var('EXT_SUFFIX')}' ;;\n"
         "  *) exit 2 ;;\n"
-        "esac\n"
+        "esac\n",
     )
-    keep_script(script, text, mode=0o755)
-    return script
 
 
 def python_at_home(home: Path, folder: Path, python: str) -> Path:
@@ -88,17 +82,16 @@ def python_at_home(home: Path, folder: Path, python: str) -> Path:
     below the user's home, whatever ``JITTOR_HOME`` says, and failing where that is read-only.
     """
     script = folder / f"{PYTHON}-at-home-{hashlib.sha256(python.encode()).hexdigest()[:8]}"
-    text = f'#!/bin/sh\nHOME={shlex.quote(str(home))} exec {shlex.quote(python)} "$@"\n'
-    keep_script(script, text, mode=0o755)
-    return script
+    return keep_text(script, f'#!/bin/sh\nHOME={shlex.quote(str(home))} exec {shlex.quote(python)} "$@"\n')
 
 
-def keep_script(path: Path, text: str, mode: int = 0o644) -> None:
-    """Writes ``text`` to ``path`` so that no reader ever sees half of it; leaves an equal file alone."""
-    if path.is_file() and path.read_text() == text and path.stat().st_mode & 0o777 == mode:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(path, text.encode(), mode)
+def keep_text(path: Path, text: str) -> Path:
+    """Writes ``text``, a script or a source, so that no reader ever sees half of it; leaves an equal file alone."""
+    mode = 0o755 if text.startswith("#!") else 0o644
+    if not path.is_file() or path.read_text() != text or path.stat().st_mode & 0o777 != mode:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(path, text.encode(), mode)
+    return path
 
 
 @cache

@@ -22,7 +22,7 @@ from cpanet.records import RunDirectory, git_commit, peak_memory_mb
 from cpanet.records.result_file import dataset_facts
 from cpanet.records.run_directory import episode_rows
 from cpanet.report.statistics import Episodes, Interval, compare, estimate
-from cpanet.runtime.threads import current_threads
+from cpanet.runtime.processor import current_threads
 from cpanet.tasks.input_checks import check_checkpoint, check_folder, read_images
 
 if TYPE_CHECKING:

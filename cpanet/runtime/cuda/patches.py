@@ -61,7 +61,7 @@ def present(folder: Path, package: Path | None = None, version: str | None = Non
     return make_folder(
         place,
         {f"jittor/{name}": source for name, source in sources.items() if name not in texts},
-        {f"jittor/{name}": (text, 0o644) for name, text in texts.items()},
+        {f"jittor/{name}": text for name, text in texts.items()},
     )
 
 

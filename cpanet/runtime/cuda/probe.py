@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from cpanet.errors import UserError
 from cpanet.runtime import toolchain
-from cpanet.runtime.cuda.toolkit import REMEDY, Toolkit, ToolkitPlaces, find_toolkit
+from cpanet.runtime.cuda.toolkit import REMEDY, Toolkit, ToolkitPlaces, dotted, find_toolkit
 
 GIB = 1024**3
 MIN_MEMORY = 2 * GIB  # contexts, cuBLAS and cuDNN alone take about one (jittor/compile_extern.py)
@@ -51,11 +51,6 @@ class Driver:
     gpus: tuple[Gpu, ...]
 
 
-def dotted(version: tuple[int, ...] | None) -> str:
-    """(13, 0) as "13.0"; nothing for None."""
-    return ".".join(map(str, version or ()))
-
-
 def read_driver(load: Callable[[str], Any] = ctypes.CDLL) -> Driver | str:
     """Asks the NVIDIA driver for its version and devices; a string is the reason why there is none to use."""
     try:
@@ -64,8 +59,8 @@ def read_driver(load: Callable[[str], Any] = ctypes.CDLL) -> Driver | str:
         return "no NVIDIA driver (libcuda.so.1 cannot be loaded)"
     code = cuda.cuInit(0)
     if code != 0:
-        meaning = FAILURES.get(code, "")
-        return f"the NVIDIA driver does not start (cuInit returned {code}{f', {meaning}' if meaning else ''})"
+        meaning = f", {FAILURES[code]}" if code in FAILURES else ""
+        return f"the NVIDIA driver does not start (cuInit returned {code}{meaning})"
     number, count = ctypes.c_int(), ctypes.c_int()
     if cuda.cuDriverGetVersion(ctypes.byref(number)) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return "the NVIDIA driver does not answer"
@@ -97,7 +92,7 @@ class CudaReport:
 
     @property
     def gpu(self) -> str | None:
-        return self.driver.gpus[0].name if self.driver is not None and self.driver.gpus else None
+        return None if self.driver is None else self.driver.gpus[0].name
 
     @property
     def versions(self) -> dict[str, str]:
@@ -119,8 +114,8 @@ def probe_cuda() -> CudaReport:
     driver = read_driver()
     # Without a driver nothing on disk can help, and asking compilers for their versions takes time.
     toolkit = driver if isinstance(driver, str) else find_toolkit(ToolkitPlaces.of_machine(os.environ))
-    found = isinstance(toolkit, Toolkit)  # else nobody asks for the host's compiler
-    return cuda_report(driver, toolkit, _host_compiler() if found else None)
+    gcc = _host_compiler() if isinstance(toolkit, Toolkit) else None
+    return cuda_report(driver, toolkit, gcc)
 
 
 def _host_compiler() -> int | None:
@@ -134,20 +129,17 @@ def _host_compiler() -> int | None:
 
 def cuda_report(driver: Driver | str, toolkit: Toolkit | str, gcc: int | None = None) -> CudaReport:
     """Whether Jittor can run on this driver with this toolkit and g++ ``gcc``; the reason is one line."""
-    if isinstance(driver, str) or isinstance(toolkit, str):
-        reason = driver if isinstance(driver, str) else str(toolkit)
-    else:
-        reason = _refusal(driver, toolkit, gcc)
-    known_driver = driver if isinstance(driver, Driver) else None
-    known_toolkit = toolkit if isinstance(toolkit, Toolkit) else None
-    return CudaReport(reason == "", reason, known_driver, known_toolkit)
+    if isinstance(driver, str):
+        return CudaReport(False, driver, None, toolkit if isinstance(toolkit, Toolkit) else None)
+    if isinstance(toolkit, str):
+        return CudaReport(False, toolkit, driver)
+    reason = _unsuited(driver, toolkit) or _incomplete(toolkit) or _mismatch(toolkit, gcc)
+    return CudaReport(reason == "", reason, driver, toolkit)
 
 
-def _refusal(driver: Driver, toolkit: Toolkit, gcc: int | None) -> str:
-    """Why this pair will not do, or an empty string."""
-    major = toolkit.version[0]
-    release = dotted(toolkit.version[:2])
-    gpu = driver.gpus[0]
+def _unsuited(driver: Driver, toolkit: Toolkit) -> str:
+    """Why this toolkit will not do for Jittor, the driver or the GPU, or an empty string."""
+    major, release, gpu = toolkit.version[0], toolkit.release, driver.gpus[0]
     if major not in CAPABILITIES:
         return (
             f"CUDA {release} ({toolkit.nvcc}) is not one that Jittor builds against (11, 12 or 13); {REMEDY}"
@@ -162,10 +154,10 @@ def _refusal(driver: Driver, toolkit: Toolkit, gcc: int | None) -> str:
         return f"{gpu.name} (compute capability {gpu.compute_capability}) is none that CUDA {release} and Jittor compile for"
     if gpu.memory < MIN_MEMORY:
         return f"{gpu.name} has {gpu.memory / GIB:.1f} GiB of memory; {MIN_MEMORY / GIB:.0f} are needed"
-    return _incomplete(toolkit, release) or _mismatch(toolkit, release, gcc)
+    return ""
 
 
-def _incomplete(toolkit: Toolkit, release: str) -> str:
+def _incomplete(toolkit: Toolkit) -> str:
     """The parts that the toolkit lacks, or an empty string."""
     other = [name for name in toolkit.missing if name not in ("CUDA runtime", "cuDNN 9")]
     if toolkit.cudart is None:
@@ -173,15 +165,15 @@ def _incomplete(toolkit: Toolkit, release: str) -> str:
     if toolkit.cudnn is None:
         return f"no cuDNN {CUDNN[toolkit.version[0]]} (libcudnn.so) beside {toolkit.nvcc} or in the system folders"
     if other:
-        return f"CUDA {release} ({toolkit.nvcc}) lacks {', '.join(other)}; {REMEDY}"
+        return f"CUDA {toolkit.release} ({toolkit.nvcc}) lacks {', '.join(other)}; {REMEDY}"
     if toolkit.cudnn_version is None:
         return "no cuDNN headers (cudnn_version.h) beside the toolkit or in the system folders"
     return ""
 
 
-def _mismatch(toolkit: Toolkit, release: str, gcc: int | None) -> str:
+def _mismatch(toolkit: Toolkit, gcc: int | None) -> str:
     """Which of the toolkit's parts do not fit each other, or an empty string."""
-    wanted = CUDNN[toolkit.version[0]]
+    wanted, release = CUDNN[toolkit.version[0]], toolkit.release
     if toolkit.cudnn_version is not None and toolkit.cudnn_version[0] != wanted:
         return f"cuDNN {toolkit.cudnn_version[0]} is not one that Jittor builds against with CUDA {release} ({wanted})"
     if toolkit.headers is not None and toolkit.headers != toolkit.version[:2]:

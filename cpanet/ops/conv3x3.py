@@ -33,22 +33,20 @@ def conv3x3_bias_relu(x, weight, bias):
     """
     if not kernels.usable() or any(str(v.dtype) != "float32" for v in (x, weight, bias)):
         return jt.nn.relu(conv2d(x, weight, bias, padding=1))
-    (y,) = kernels.call(
-        "cpanet_conv3x3_bias", [x, weight, bias], [result_shape(x, weight)], kernels.SIZES_3X3
-    )
-    return y.stop_grad()
+    return _forward(x, weight, bias, None, None).stop_grad()
 
 
-def result_shape(x, weight) -> list[int]:
-    """Of a convolution that keeps height and width."""
-    return [x.shape[0], weight.shape[0], *x.shape[2:]]
+def _forward(*inputs):
+    x, weight = inputs[:2]
+    shape = [x.shape[0], weight.shape[0], *x.shape[2:]]
+    (y,) = kernels.call("cpanet_conv3x3", inputs, [shape], kernels.SIZES_3X3)
+    return y
 
 
 class _Conv3x3Relu(Function):
     def execute(self, x, weight, in_factors, out_factors):
-        inputs = [x, weight, in_factors, out_factors]
-        (y,) = kernels.call("cpanet_conv3x3", inputs, [result_shape(x, weight)], kernels.SIZES_3X3)
-        self.keep(*inputs, y)
+        y = _forward(x, weight, None, in_factors, out_factors)
+        self.keep(x, weight, in_factors, out_factors, y)
         return y
 
     def grad(self, dy):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Callable
 
 from cpanet.errors import UserError
 from cpanet.runtime import toolchain
-from cpanet.runtime.cuda.toolkit import REMEDY, Toolkit, ToolkitPlaces, dotted, find_toolkit
+from cpanet.runtime.cuda.toolkit import CUDNN as CUDNN_9
+from cpanet.runtime.cuda.toolkit import REMEDY, RUNTIME, Toolkit, ToolkitPlaces, dotted, find_toolkit
 
 GIB = 1024**3
 MIN_MEMORY = 2 * GIB  # contexts, cuBLAS and cuDNN alone take about one (jittor/compile_extern.py)
@@ -133,51 +135,35 @@ def cuda_report(driver: Driver | str, toolkit: Toolkit | str, gcc: int | None = 
         return CudaReport(False, driver, None, toolkit if isinstance(toolkit, Toolkit) else None)
     if isinstance(toolkit, str):
         return CudaReport(False, toolkit, driver)
-    reason = _unsuited(driver, toolkit) or _incomplete(toolkit) or _mismatch(toolkit, gcc)
+    reason = next(_obstacles(driver, toolkit, gcc), "")
     return CudaReport(reason == "", reason, driver, toolkit)
 
 
-def _unsuited(driver: Driver, toolkit: Toolkit) -> str:
-    """Why this toolkit will not do for Jittor, the driver or the GPU, or an empty string."""
-    major, release, gpu = toolkit.version[0], toolkit.release, driver.gpus[0]
+def _obstacles(driver: Driver, toolkit: Toolkit, gcc: int | None) -> Iterator[str]:
+    """Why this pair will not do: versions, GPU, missing parts, and those that do not fit each other, in this order."""
+    major, release, gpu = toolkit.version[0], dotted(toolkit.version[:2]), driver.gpus[0]
     if major not in CAPABILITIES:
-        return (
-            f"CUDA {release} ({toolkit.nvcc}) is not one that Jittor builds against (11, 12 or 13); {REMEDY}"
-        )
+        yield f"CUDA {release} ({toolkit.nvcc}) is not one that Jittor builds against (11, 12 or 13); {REMEDY}"
     if major > driver.version[0]:
-        return (
-            f"the driver is too old: it serves CUDA up to {dotted(driver.version)}, "
-            f"the toolkit is CUDA {release}"
-        )
+        served = dotted(driver.version)
+        yield f"the driver is too old: it serves CUDA up to {served}, the toolkit is CUDA {release}"
     low, high = CAPABILITIES[major]
     if not low <= gpu.capability <= high:
-        return f"{gpu.name} (compute capability {gpu.compute_capability}) is none that CUDA {release} and Jittor compile for"
+        yield f"{gpu.name} (compute capability {gpu.compute_capability}) is none that CUDA {release} and Jittor compile for"
     if gpu.memory < MIN_MEMORY:
-        return f"{gpu.name} has {gpu.memory / GIB:.1f} GiB of memory; {MIN_MEMORY / GIB:.0f} are needed"
-    return ""
-
-
-def _incomplete(toolkit: Toolkit) -> str:
-    """The parts that the toolkit lacks, or an empty string."""
-    other = [name for name in toolkit.missing if name not in ("CUDA runtime", "cuDNN 9")]
+        yield f"{gpu.name} has {gpu.memory / GIB:.1f} GiB of memory; {MIN_MEMORY / GIB:.0f} are needed"
     if toolkit.cudart is None:
-        return f"no CUDA runtime library (libcudart.so) beside {toolkit.nvcc}"
+        yield f"no CUDA runtime library (libcudart.so) beside {toolkit.nvcc}"
+    wanted, cudnn = CUDNN[major], toolkit.cudnn_version
     if toolkit.cudnn is None:
-        return f"no cuDNN {CUDNN[toolkit.version[0]]} (libcudnn.so) beside {toolkit.nvcc} or in the system folders"
-    if other:
-        return f"CUDA {toolkit.release} ({toolkit.nvcc}) lacks {', '.join(other)}; {REMEDY}"
-    if toolkit.cudnn_version is None:
-        return "no cuDNN headers (cudnn_version.h) beside the toolkit or in the system folders"
-    return ""
-
-
-def _mismatch(toolkit: Toolkit, gcc: int | None) -> str:
-    """Which of the toolkit's parts do not fit each other, or an empty string."""
-    wanted, release = CUDNN[toolkit.version[0]], toolkit.release
-    if toolkit.cudnn_version is not None and toolkit.cudnn_version[0] != wanted:
-        return f"cuDNN {toolkit.cudnn_version[0]} is not one that Jittor builds against with CUDA {release} ({wanted})"
+        yield f"no cuDNN {wanted} (libcudnn.so) beside {toolkit.nvcc} or in the system folders"
+    if missing := [name for name in toolkit.missing if name not in (RUNTIME.name, CUDNN_9.name)]:
+        yield f"CUDA {release} ({toolkit.nvcc}) lacks {', '.join(missing)}; {REMEDY}"
+    if cudnn is None:
+        yield "no cuDNN headers (cudnn_version.h) beside the toolkit or in the system folders"
+    elif cudnn[0] != wanted:
+        yield f"cuDNN {cudnn[0]} is not one that Jittor builds against with CUDA {release} ({wanted})"
     if toolkit.headers is not None and toolkit.headers != toolkit.version[:2]:
-        return f"the headers are of CUDA {dotted(toolkit.headers)}, the compiler of {release}; {REMEDY}"
+        yield f"the headers are of CUDA {dotted(toolkit.headers)}, the compiler of {release}; {REMEDY}"
     if gcc is not None and toolkit.newest_gcc is not None and gcc > toolkit.newest_gcc:
-        return f"g++ {gcc} is newer than CUDA {release} takes ({toolkit.newest_gcc}); name an older one in cc_path"
-    return ""
+        yield f"g++ {gcc} is newer than CUDA {release} takes ({toolkit.newest_gcc}); name an older one in cc_path"

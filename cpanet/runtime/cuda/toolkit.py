@@ -100,11 +100,6 @@ class Toolkit:
         return self.version[0] == 13
 
     @property
-    def release(self) -> str:
-        """As "13.0"."""
-        return dotted(self.version[:2])
-
-    @property
     def root(self) -> Path:
         return _root(self.nvcc)
 

@@ -113,16 +113,9 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
                 file=sys.stderr,
             )
         nvcc, package = _for_cuda(report, own)
+        config = toolchain.python_config(headers, own)
         chosen = jittor_environment(
-            os.environ,
-            home,
-            compiler,
-            nvcc,
-            library is not None,
-            toolchain.python_config(headers, own),
-            threads,
-            verbose,
-            package,
+            os.environ, home, compiler, nvcc, library is not None, config, threads, verbose, package
         )
         # Jittor writes ~/.cache/jittor/config.json even where JITTOR_HOME points elsewhere (failing where ~ is read-only),
         # and remembers there the last JITTOR_HOME for programs that do not set it

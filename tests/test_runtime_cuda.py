@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,39 +20,27 @@ NEW_DRIVER = replace(DRIVER, version=(13, 0))
 NEW_TOOLKIT = replace(TOOLKIT, version=(13, 0, 88), cudnn_version=(9, 28, 0), headers=(13, 0), newest_gcc=15)
 
 
-class FakeCuda:
+def fake_cuda(init=0, version=12040, gpus=(A100,)):
     """libcuda as ctypes shows it: results through byref pointers, a status as the return value."""
 
-    def __init__(self, init=0, version=12040, gpus=(A100,)):
-        self.init, self.version, self.gpus = init, version, gpus
+    def writes(answer):
+        def function(out, *arguments):
+            out._obj.value = answer(*arguments)
+            return 0
 
-    def cuInit(self, flags):
-        return self.init
+        return function
 
-    def cuDriverGetVersion(self, out):
-        out._obj.value = self.version
-        return 0
-
-    def cuDeviceGetCount(self, out):
-        out._obj.value = len(self.gpus)
-        return 0
-
-    def cuDeviceGet(self, out, index):
-        out._obj.value = index
-        return 0
-
-    def cuDeviceGetName(self, buffer, size, device):
-        buffer.value = self.gpus[device.value].name.encode()
-        return 0
-
-    def cuDeviceGetAttribute(self, out, attribute, device):
-        capability = self.gpus[device.value].capability
-        out._obj.value = {75: capability // 10, 76: capability % 10}[attribute]
-        return 0
-
-    def cuDeviceTotalMem_v2(self, out, device):
-        out._obj.value = self.gpus[device.value].memory
-        return 0
+    return SimpleNamespace(
+        cuInit=lambda flags: init,
+        cuDriverGetVersion=writes(lambda: version),
+        cuDeviceGetCount=writes(lambda: len(gpus)),
+        cuDeviceGet=writes(lambda index: index),
+        cuDeviceGetName=lambda out, size, device: setattr(out, "value", gpus[device.value].name.encode()),
+        cuDeviceGetAttribute=writes(
+            lambda attribute, device: divmod(gpus[device.value].capability, 10)[(75, 76).index(attribute)]
+        ),
+        cuDeviceTotalMem_v2=writes(lambda device: gpus[device.value].memory),
+    )
 
 
 def missing_library(name):
@@ -60,16 +49,16 @@ def missing_library(name):
 
 def test_driver_is_read():
     second = Gpu("NVIDIA T4", 75, 15 * GIB)
-    assert read_driver(lambda name: FakeCuda(gpus=(A100, second))) == Driver((12, 4), (A100, second))
+    assert read_driver(lambda name: fake_cuda(gpus=(A100, second))) == Driver((12, 4), (A100, second))
 
 
 @pytest.mark.parametrize(
     ("load", "reason"),
     [
         (missing_library, "no NVIDIA driver"),
-        (lambda name: FakeCuda(init=100), "cuInit returned 100, no device"),
-        (lambda name: FakeCuda(init=3), "cuInit returned 3)"),
-        (lambda name: FakeCuda(gpus=()), "sees no GPU"),
+        (lambda name: fake_cuda(init=100), "cuInit returned 100, no device"),
+        (lambda name: fake_cuda(init=3), "cuInit returned 3)"),
+        (lambda name: fake_cuda(gpus=()), "sees no GPU"),
     ],
 )
 def test_driver_refusals(load, reason):
@@ -190,10 +179,9 @@ def test_cudnn_in_the_system_folders(tmp_path):
 
 
 def test_nothing_found_or_switched_off(tmp_path):
+    switched_off = ToolkitPlaces.of_machine({"nvcc_path": "", "PATH": "/usr/bin"})
     assert str(find_toolkit(ToolkitPlaces(()))).startswith("no CUDA compiler (nvcc) was found; pip install")
-    assert "switched off" in str(
-        find_toolkit(ToolkitPlaces.of_machine({"nvcc_path": "", "PATH": "/usr/bin"}))
-    )
+    assert "switched off" in str(find_toolkit(switched_off))
     dead = tmp_path / "nvcc"
     dead.write_text("no program")
     assert find_toolkit(ToolkitPlaces((dead,))) == f"{dead} does not run"

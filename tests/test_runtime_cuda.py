@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from cpanet.runtime.cuda import toolkit as toolkits
 from cpanet.runtime.cuda.probe import GIB, Driver, Gpu, cuda_report, probe_cuda, read_driver
-from cpanet.runtime.cuda.toolkit import Toolkit, ToolkitPlaces, find_toolkit
+from cpanet.runtime.cuda.toolkit import Toolkit, find_toolkit
 
 A100 = Gpu("NVIDIA A100", 80, 40 * GIB)
 DRIVER = Driver((12, 4), (A100,))
@@ -151,40 +152,51 @@ def toolkit_tree(root: Path, cudart=True, cudnn="8", version="12.2.140") -> Path
     return nvcc
 
 
-def test_a_complete_tree_is_found(tmp_path):
-    nvcc = toolkit_tree(tmp_path / "cuda")
-    toolkit = find_toolkit(ToolkitPlaces((nvcc,)))
+@pytest.fixture
+def found(monkeypatch):
+    """The toolkit of a machine with these compilers, and with these folders of the system."""
+
+    def find(*compilers: Path, system=((), ())) -> Toolkit | str:
+        monkeypatch.setattr(toolkits, "USUAL", [nvcc.parent.parent for nvcc in compilers])
+        monkeypatch.setattr(toolkits, "SYSTEM", system)
+        return find_toolkit({"PATH": "/nonexistent"}, [])
+
+    return find
+
+
+def test_a_complete_tree_is_found(tmp_path, found):
+    toolkit = found(toolkit_tree(tmp_path / "cuda"))
     assert isinstance(toolkit, Toolkit)
     assert (toolkit.version, toolkit.cudnn_version, toolkit.complete) == ((12, 2, 140), (8, 9, 7), True)
     assert cuda_report(DRIVER, toolkit).usable
 
 
-def test_a_complete_tree_is_preferred_to_a_bare_compiler(tmp_path):
+def test_a_complete_tree_is_preferred_to_a_bare_compiler(tmp_path, found):
     bare, full = toolkit_tree(tmp_path / "bare", cudart=False, cudnn=""), toolkit_tree(tmp_path / "full")
-    toolkit = find_toolkit(ToolkitPlaces((bare, full)))
+    toolkit = found(bare, full)
     assert isinstance(toolkit, Toolkit)
     assert toolkit.nvcc == full
 
 
-def test_a_compiler_without_a_runtime_is_the_known_trap(tmp_path):
+def test_a_compiler_without_a_runtime_is_the_known_trap(tmp_path, found):
     """nvcc on the PATH and nothing else: a plain ``import jittor`` fails there."""
-    toolkit = find_toolkit(ToolkitPlaces((toolkit_tree(tmp_path / "cuda", cudart=False),)))
+    toolkit = found(toolkit_tree(tmp_path / "cuda", cudart=False))
     assert "no CUDA runtime library" in cuda_report(DRIVER, toolkit).reason
 
 
-def test_cudnn_in_the_system_folders(tmp_path):
+def test_cudnn_in_the_system_folders(tmp_path, found):
     nvcc, system = toolkit_tree(tmp_path / "cuda", cudnn=""), toolkit_tree(tmp_path / "usr").parent.parent
-    places = ToolkitPlaces((nvcc,), (system / "lib64",), (system / "include",))
-    assert cuda_report(DRIVER, find_toolkit(places)).usable
+    toolkit = found(nvcc, system=((system / "lib64",), (system / "include",)))
+    assert cuda_report(DRIVER, toolkit).usable
 
 
-def test_nothing_found_or_switched_off(tmp_path):
-    switched_off = ToolkitPlaces.of_machine({"nvcc_path": "", "PATH": "/usr/bin"})
-    assert str(find_toolkit(ToolkitPlaces(()))).startswith("no CUDA compiler (nvcc) was found; pip install")
-    assert "switched off" in str(find_toolkit(switched_off))
-    dead = tmp_path / "nvcc"
+def test_nothing_found_or_switched_off(tmp_path, found):
+    assert str(found()).startswith("no CUDA compiler (nvcc) was found; pip install")
+    assert "switched off" in str(find_toolkit({"nvcc_path": "", "PATH": "/usr/bin"}))
+    dead = tmp_path / "bin" / "nvcc"
+    dead.parent.mkdir()
     dead.write_text("no program")
-    assert find_toolkit(ToolkitPlaces((dead,))) == f"{dead} does not run"
+    assert found(dead) == f"{dead} does not run"
 
 
 def test_probe_of_this_machine_is_cached_and_one_line():

@@ -13,8 +13,9 @@ import pytest
 from cpanet.errors import UserError
 from cpanet.runtime import prepare
 from cpanet.runtime.cuda import patches
+from cpanet.runtime.cuda import toolkit as toolkits
 from cpanet.runtime.cuda.probe import Driver, Gpu, cuda_report
-from cpanet.runtime.cuda.toolkit import PIECES, Toolkit, ToolkitPlaces, find_toolkit
+from cpanet.runtime.cuda.toolkit import PIECES, Toolkit, find_toolkit
 from cpanet.runtime.cuda.toolkit_links import assemble
 from tests.shared import REPO
 
@@ -54,10 +55,15 @@ def wheels(environment: Path, release: str = "13.0.88", headers: int = 13000) ->
     return environment
 
 
+@pytest.fixture(autouse=True)
+def _nothing_else(monkeypatch):
+    monkeypatch.setattr(toolkits, "USUAL", ())
+    monkeypatch.setattr(toolkits, "SYSTEM", ((), ()))
+
+
 def found(*path: Path, **environ: str) -> Toolkit | str:
     """The toolkit of a Python that imports from ``path``, on a machine that has nothing else."""
-    places = ToolkitPlaces.of_machine({"PATH": "/nonexistent", **environ}, [str(p) for p in path], usual=())
-    return find_toolkit(ToolkitPlaces(places.nvcc, roots=places.roots))
+    return find_toolkit({"PATH": "/nonexistent", **environ}, [str(p) for p in path])
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any, Callable
 from cpanet.errors import UserError
 from cpanet.runtime import toolchain
 from cpanet.runtime.cuda.toolkit import CUDNN as CUDNN_9
-from cpanet.runtime.cuda.toolkit import REMEDY, RUNTIME, Toolkit, ToolkitPlaces, dotted, find_toolkit
+from cpanet.runtime.cuda.toolkit import REMEDY, RUNTIME, Toolkit, dotted, find_toolkit
 
 GIB = 1024**3
 MIN_MEMORY = 2 * GIB  # contexts, cuBLAS and cuDNN alone take about one (jittor/compile_extern.py)
@@ -115,7 +115,7 @@ def probe_cuda() -> CudaReport:
     """Verifies driver, device, compiler, CUDA runtime and cuDNN here. Cached; never imports Jittor."""
     driver = read_driver()
     # Without a driver nothing on disk can help, and asking compilers for their versions takes time.
-    toolkit = driver if isinstance(driver, str) else find_toolkit(ToolkitPlaces.of_machine(os.environ))
+    toolkit = driver if isinstance(driver, str) else find_toolkit(os.environ)
     gcc = _host_compiler() if isinstance(toolkit, Toolkit) else None
     return cuda_report(driver, toolkit, gcc)
 

@@ -25,6 +25,11 @@ USUAL = (
     Path("/opt/cuda"),
     Path("/usr"),
 )
+# the system's folders of libraries and of headers
+SYSTEM: tuple[Sequence[Path], Sequence[Path]] = (
+    (Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64"), Path("/usr/lib")),
+    (Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu")),
+)
 REMEDY = "pip install '.[cuda]' brings it"
 
 
@@ -104,49 +109,6 @@ class Toolkit:
         return _root(self.nvcc)
 
 
-@dataclass(frozen=True)
-class ToolkitPlaces:
-    """Where to look: compilers in order of preference, folders with pieces, and the system's own folders."""
-
-    nvcc: tuple[Path, ...]
-    system_libraries: tuple[Path, ...] = ()
-    system_includes: tuple[Path, ...] = ()
-    switched_off: bool = False
-    roots: tuple[Path, ...] = ()
-
-    @classmethod
-    def of_machine(
-        cls, environ: Mapping[str, str], path: Sequence[str] | None = None, usual: Sequence[Path] = USUAL
-    ) -> ToolkitPlaces:
-        """The compiler that ``nvcc_path`` names, else those of NVIDIA's wheels, of the PATH, of the ``usual`` folders.
-
-        ``path`` are the folders that Python imports from (``sys.path``): there lie the wheels.
-        """
-        asked = environ.get("nvcc_path")
-        named = [Path(folder) for folder in environ.get(FOLDERS, "").split(os.pathsep) if folder]
-        homes = [
-            Path(environ[name]) for name in ("CUDA_HOME", "CUDA_PATH", "CUDNN_HOME") if environ.get(name)
-        ]
-        folders = [*named, *map(Path, sys.path if path is None else path)]
-        wheels = [root for folder in folders for root in wheel_roots(folder)]
-        on_path = shutil.which("nvcc", path=environ.get("PATH"))
-        given = [root / "bin" / "nvcc" for root in (*named, *wheels, *homes)]
-        others = [*([Path(on_path)] if on_path else []), *(root / "bin" / "nvcc" for root in usual)]
-        candidates = [Path(asked)] if asked else [*given, *others]
-        return cls(
-            nvcc=tuple(dict.fromkeys(c for c in candidates if c.is_file())),
-            system_libraries=(Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64"), Path("/usr/lib")),
-            system_includes=(Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu")),
-            switched_off=asked == "",
-            # the system's own folders come last, and by patterns alone
-            roots=tuple(
-                dict.fromkeys(
-                    r for r in (*named, *wheels, *homes, *usual) if r.is_dir() and r != Path("/usr")
-                )
-            ),
-        )
-
-
 def wheel_roots(folder: Path) -> Iterator[Path]:
     """Folders below ``folder/nvidia`` that hold pieces: ``cu13`` first, then those of single packages."""
     nvidia = folder / "nvidia"
@@ -155,27 +117,43 @@ def wheel_roots(folder: Path) -> Iterator[Path]:
         yield from sorted(named, key=lambda p: p.name != "cu13")
 
 
-def find_toolkit(places: ToolkitPlaces) -> Toolkit | str:
-    """The first complete toolkit, else the first incomplete one; a string is the reason why there is none."""
-    if places.switched_off:
+def find_toolkit(environ: Mapping[str, str], path: Sequence[str] | None = None) -> Toolkit | str:
+    """The first complete toolkit, else the first incomplete one; a string is the reason why there is none.
+
+    Its compiler is the one that ``nvcc_path`` names, else those of NVIDIA's wheels, of the PATH, of the usual folders.
+    ``path`` are the folders that Python imports from (``sys.path``): there lie the wheels.
+    """
+    asked = environ.get("nvcc_path")
+    if asked == "":
         return "CUDA is switched off by an empty nvcc_path in the environment"
-    toolkits = [toolkit for nvcc in places.nvcc if (toolkit := _read_toolkit(nvcc, places)) is not None]
-    if not places.nvcc:
+    named = [Path(folder) for folder in environ.get(FOLDERS, "").split(os.pathsep) if folder]
+    homes = [Path(environ[name]) for name in ("CUDA_HOME", "CUDA_PATH", "CUDNN_HOME") if environ.get(name)]
+    folders = [*named, *map(Path, sys.path if path is None else path)]
+    wheels = [root for folder in folders for root in wheel_roots(folder)]
+    given, on_path = [*named, *wheels, *homes], shutil.which("nvcc", path=environ.get("PATH"))
+    usual = [root / "bin" / "nvcc" for root in USUAL]
+    others = [*(root / "bin" / "nvcc" for root in given), *([Path(on_path)] if on_path else []), *usual]
+    candidates = [Path(asked)] if asked else others
+    compilers = list(dict.fromkeys(candidate for candidate in candidates if candidate.is_file()))
+    if not compilers:
         return f"no CUDA compiler (nvcc) was found; {REMEDY}"
+    # the system's own folders come last, and by patterns alone
+    roots = [root for root in (*given, *USUAL) if root.is_dir() and root != Path("/usr")]
+    toolkits = [toolkit for nvcc in compilers if (toolkit := _read_toolkit(nvcc, roots)) is not None]
     if not toolkits:
-        return f"{places.nvcc[0]} does not run"
+        return f"{compilers[0]} does not run"
     return next((toolkit for toolkit in toolkits if toolkit.complete), toolkits[0])
 
 
-def _read_toolkit(nvcc: Path, places: ToolkitPlaces) -> Toolkit | None:
+def _read_toolkit(nvcc: Path, roots: Sequence[Path]) -> Toolkit | None:
     version = tuple(int(n) for n in re.findall(r"\d+", tool_version(str(nvcc))))
     if not version:
         return None
     if version[0] == 13:
-        return _in_pieces(nvcc, version, places)
+        return _in_pieces(nvcc, version, roots)
     root = _root(nvcc)
     own, own_includes = _folders(root)
-    libraries = [*own, *places.system_libraries]
+    libraries = [*own, *SYSTEM[0]]
     # The runtime must be of this very toolkit; cuDNN is often installed apart from it.
     own = libraries if root == Path("/usr") else own
     return Toolkit(
@@ -183,14 +161,13 @@ def _read_toolkit(nvcc: Path, places: ToolkitPlaces) -> Toolkit | None:
         version=version,
         cudart=_first_file(own, "libcudart.so"),
         cudnn=_first_file(libraries, "libcudnn.so"),
-        cudnn_version=_cudnn_version([*own_includes, *places.system_includes]),
+        cudnn_version=_cudnn_version([*own_includes, *SYSTEM[1]]),
     )
 
 
-def _in_pieces(nvcc: Path, version: tuple[int, ...], places: ToolkitPlaces) -> Toolkit:
+def _in_pieces(nvcc: Path, version: tuple[int, ...], roots: Sequence[Path]) -> Toolkit:
     root = _root(nvcc)
-    roots = dict.fromkeys([root, *places.roots])  # the compiler's own before all others
-    searched = [*map(_folders, roots), (places.system_libraries, places.system_includes)]
+    searched = [*map(_folders, dict.fromkeys([root, *roots])), SYSTEM]  # the compiler's own before all others
     found = {}
     for piece in PIECES:
         whole = (place for folders in searched if (place := _find(piece, *folders)) is not None)

@@ -149,13 +149,11 @@ def maximum_and_mean(x: Array) -> Reference:
 
 def project(x: Array, weight: Array) -> Reference:
     """Σ_c weight[b, k, c] · x[b, c]: (B, C, H, W), (B, K, C) → (B, K, H, W)."""
-    output, inner = matmul(weight, x.reshape(*x.shape[:2], -1))
 
     def pullback(r: Array) -> tuple[Array, ...]:
-        g_weight, g_x = inner(r.reshape(*r.shape[:2], -1))
-        return g_x.reshape(x.shape), g_weight
+        return _einsum("bkhw,bkc->bchw", r, weight), _einsum("bkhw,bchw->bkc", r, x)
 
-    return output.reshape(*output.shape[:2], *x.shape[2:]), pullback
+    return _einsum("bkc,bchw->bkhw", weight, x), pullback
 
 
 def project_with_maximum(x: Array, weight: Array, scale: Array) -> Reference:

@@ -44,28 +44,20 @@ def find_headers(folders: Sequence[Path] | None = None) -> Path:
     )
 
 
-def python_config_candidates() -> list[Path]:
-    """The scripts that Jittor itself tries, in its order (``jittor_utils.get_py3_config_path``)."""
-    here = Path(sys.executable).parent
-    return [
-        here / f"{PYTHON}-config",
-        Path(f"{sys.executable}-config"),
-        Path("/usr/bin") / f"{PYTHON}-config",
-        Path("/usr/local/bin") / f"{PYTHON}-config",
-        here / "python3-config",
-    ]
-
-
 def python_config(headers: Path, folder: Path, candidates: Sequence[Path] | None = None) -> Path | None:
     """A python-config script for Jittor, or None where Jittor finds one by itself.
 
     A virtual environment of a Python outside /usr has none beside its interpreter, and Jittor then stops
     although the headers are there; so a two-answer script is written into ``folder``.
     """
-    if any(path.is_file() for path in (python_config_candidates() if candidates is None else candidates)):
+    here, name = Path(sys.executable).parent, f"{PYTHON}-config"
+    folders = (here, Path("/usr/bin"), Path("/usr/local/bin"))
+    # the scripts that Jittor itself tries (``jittor_utils.get_py3_config_path``)
+    usual = [Path(f"{sys.executable}-config"), here / "python3-config", *(place / name for place in folders)]
+    if any(path.is_file() for path in (usual if candidates is None else candidates)):
         return None
     return keep_text(
-        folder / f"{PYTHON}-config",
+        folder / name,
         "#!/bin/sh\n"
         'case "$1" in\n'
         f"  --includes) echo '-I\"{headers}\"' ;;\n"

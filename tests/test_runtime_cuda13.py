@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from cpanet.errors import UserError
-from cpanet.runtime import prepare
 from cpanet.runtime.cuda import patches
 from cpanet.runtime.cuda import toolkit as toolkits
 from cpanet.runtime.cuda.probe import Driver, Gpu, cuda_report
 from cpanet.runtime.cuda.toolkit import PIECES, Toolkit, find_toolkit
 from cpanet.runtime.cuda.toolkit_links import assemble
-from tests.shared import REPO
+from tests.processes import python
 
 DRIVER = Driver((13, 0), (Gpu("NVIDIA H100", 90, 80 * 2**30),))
 LIBRARIES = {
@@ -215,11 +213,9 @@ def test_another_jittor_is_not_patched(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_process_that_is_started_chooses_its_compiler_itself():
+def test_a_process_that_is_started_chooses_its_compiler_itself(monkeypatch):
     """Jittor's settings at its import, "no CUDA" or a folder of links, are not for them."""
-    prepare("cpu")
     code = "import os\nfrom cpanet.runtime import prepare\nprepare('cpu')\nprint(os.environ.get('nvcc_path'))"
-    for value, left in ((None, "None"), ("/some/nvcc", "/some/nvcc")):
-        environ = {k: v for k, v in os.environ.items() if k != "nvcc_path"}
-        environ.update({"PYTHONPATH": str(REPO)}, **({} if value is None else {"nvcc_path": value}))
-        assert subprocess.check_output([sys.executable, "-c", code], env=environ, text=True).strip() == left
+    monkeypatch.delenv("nvcc_path", raising=False)
+    assert python(code).stdout == "None\n"
+    assert python(code, nvcc_path="/some/nvcc").stdout == "/some/nvcc\n"

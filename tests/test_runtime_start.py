@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -13,20 +12,7 @@ import pytest
 
 from cpanet.errors import UserError
 from cpanet.runtime import jt, prepare, probe_cuda, versions
-from tests.shared import REPO
-
-
-def environment(**environ: str) -> dict[str, str]:
-    """That of these tests, with their warm cache unless ``environ`` says otherwise."""
-    home = str(prepare().cache_home.parent.parent)
-    return {**os.environ, "PYTHONPATH": str(REPO), "JITTOR_HOME": home, **environ}
-
-
-def python(code: str, cwd, **environ: str) -> subprocess.CompletedProcess:
-    """Runs ``code`` in a new process."""
-    command, settings = [sys.executable, "-c", code], environment(**environ)
-    return subprocess.run(command, cwd=cwd, env=settings, capture_output=True, text=True, timeout=900)
-
+from tests.processes import environment, python
 
 SUBNORMAL = """
 from cpanet.runtime import jt

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from cpanet.ops import kernels
 from cpanet.ops.function import Function
-from cpanet.runtime import onednn, precision, start
-from cpanet.runtime.native import load_kernels
+from cpanet.runtime import current, onednn, precision, prepare
 
 SOURCE = Path(__file__).parent / "onednn" / "convolution.cc"
 FEWEST = 16  # channels of input and output below which a convolution stays float32
@@ -22,7 +21,7 @@ SHAPES = [f"in0_shape{i}" for i in range(4)] + [f"in1_shape{i}" for i in (0, 2, 
 
 def kind() -> str | None:
     """How products are taken in bfloat16 in this process: ``native`` or ``rounded``; None where they are float32."""
-    runtime = start.current()
+    runtime = current()
     if runtime is None or runtime.device != "cpu" or runtime.precision != "bf16" or not _loaded():
         return None
     return precision.bfloat16_on_cpu()
@@ -36,7 +35,7 @@ def kind_for(x, weight) -> str | None:
 
 @lru_cache(maxsize=1)
 def _loaded() -> bool:
-    return load_kernels((SOURCE,), onednn=onednn.release(start.prepare().cache_home))
+    return kernels.load_kernels((SOURCE,), onednn=onednn.release(prepare().cache_home))
 
 
 def conv2d(x, weight, geometry: tuple[int, ...], kind: str):

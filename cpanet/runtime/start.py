@@ -101,7 +101,7 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
         raise UserError(f"device=cuda cannot be used: {report.reason}. Put that right, or use device=cpu.")
     wanted = precisions.resolve(precision or "auto", "cuda" if report.usable else "cpu")
     os.environ.update(precisions.environment(wanted))
-    compiler = toolchain.find_compiler(os.environ)
+    compiler = toolchain.find_compiler()
     headers = toolchain.find_headers()
     home = choose_home(os.environ)
     cache, own = cache_folder(home), own_folder(home)
@@ -250,7 +250,7 @@ def _packages() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     try:
-        found["compiler"] = "g++ " + toolchain.tool_version(toolchain.find_compiler(os.environ))
+        found["compiler"] = "g++ " + toolchain.tool_version(toolchain.find_compiler())
     except UserError:
         found["compiler"] = "not installed"
     return {**found, "platform": platform.platform()}

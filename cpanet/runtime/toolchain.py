@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 import shutil
@@ -19,7 +20,7 @@ from cpanet.errors import UserError
 PYTHON = f"python3.{sys.version_info.minor}"
 
 
-def find_compiler(environ: Mapping[str, str]) -> str:
+def find_compiler(environ: Mapping[str, str] = os.environ) -> str:
     """Path of the C++ compiler: ``cc_path`` where set (Jittor's own variable), else g++ on the PATH."""
     wanted = environ.get("cc_path") or "g++"
     found = shutil.which(wanted, path=environ.get("PATH"))

@@ -123,7 +123,7 @@ def probe_cuda() -> CudaReport:
 def _host_compiler() -> int | None:
     """Major version of g++, or None where there is none, which is told elsewhere."""
     try:
-        version = toolchain.tool_version(toolchain.find_compiler(os.environ))
+        version = toolchain.tool_version(toolchain.find_compiler())
     except UserError:
         return None
     return int(version.split(".")[0]) if version[0].isdigit() else None

@@ -201,15 +201,20 @@ def test_a_patched_jittor_is_links_and_leaves_the_installed_one_alone(tmp_path):
     assert not list(patched.rglob("__pycache__"))
 
 
-def test_another_jittor_is_not_patched(tmp_path):
+def test_another_version_of_jittor_is_not_patched(tmp_path, monkeypatch):
+    monkeypatch.setattr(patches.metadata, "version", lambda name: "1.4.0")
     with pytest.raises(UserError, match=r"CUDA 13 needs Jittor 1\.3\.11\.0.*installed is 1\.4\.0"):
-        patches.present(tmp_path, version="1.4.0")
+        patches.present(tmp_path)
+
+
+def test_a_changed_jittor_is_not_patched(tmp_path, monkeypatch):
     package = tmp_path / "package"
     shutil.copytree(patches.installed(), package, ignore=shutil.ignore_patterns("__pycache__", "test"))
     compiler = package / "compiler.py"
     write(compiler, compiler.read_text().replace("max_arch = 90", "max_arch = 100"))
+    monkeypatch.setattr(patches, "installed", lambda: package)
     with pytest.raises(UserError, match=r"do not fit the installed Jittor \(compiler\.py.*--force-reinstall"):
-        patches.present(tmp_path / "cache", package, patches.VERSION)
+        patches.present(tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 

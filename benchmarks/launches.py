@@ -21,7 +21,7 @@ from benchmarks import gpuless, measure, report
 from benchmarks.workload import Workload, parser
 from cpanet.errors import UserError
 from cpanet.runtime import user_cache
-from cpanet.runtime.cuda import Toolkit, ToolkitPlaces, find_toolkit
+from cpanet.runtime.cuda.toolkit import Toolkit, find_toolkit
 
 ROWS = {
     "kernels launched": ("kernel launch",),
@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
 
 def measured(asked: Workload, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The whole record; counts are means over the steps."""
-    toolkit = find_toolkit(ToolkitPlaces.of_machine(os.environ))
+    toolkit = find_toolkit(os.environ)
     if not isinstance(toolkit, Toolkit) or not toolkit.assembled or not toolkit.complete:
         raise UserError("This needs CUDA 13's compiler and headers. Install them with: pip install '.[cuda]'")
     folder = user_cache() / "gpuless"

@@ -16,7 +16,7 @@ from benchmarks.workload import LEARNING_RATE, Workload
 from cpanet.data import DefectDataset, Episode, test_batch
 from cpanet.metrics import Counts, episode_counts
 from cpanet.runtime.precision import bfloat16_on_cpu
-from cpanet.runtime.threads import available_cpus
+from cpanet.runtime.processor import available_cpus
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the other precisions compute in float32 or TF32
 

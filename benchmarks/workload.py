@@ -11,7 +11,7 @@ from benchmarks.oracle import Inputs, episode_inputs
 from cpanet import options
 from cpanet.errors import UserError
 from cpanet.runtime.precision import LEVELS, offered
-from cpanet.runtime.threads import available_cpus
+from cpanet.runtime.processor import available_cpus
 
 # The recipe's weights are random, not trained: at the published rate they would run to NaN in a few steps. So
 # the optimiser does all its work, and moves nothing.

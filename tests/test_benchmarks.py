@@ -31,7 +31,8 @@ from benchmarks import (
 )
 from benchmarks.workload import Workload
 from cpanet.errors import UserError
-from cpanet.runtime.cuda import GIB, CudaReport, Driver, Gpu, Toolkit
+from cpanet.runtime.cuda.probe import GIB, CudaReport, Driver, Gpu
+from cpanet.runtime.cuda.toolkit import Toolkit
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="the benchmark extra is not installed"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import textwrap
@@ -14,11 +13,12 @@ import pytest
 
 from cpanet.doctor import __main__ as doctor
 from cpanet.doctor import machine, processes
-from cpanet.doctor.checks import Check, CheckFailed, CheckResult, Seen
-from cpanet.doctor.record import DoctorRecord, read_record
+from cpanet.doctor.checks import CheckFailed, CheckResult, Seen
+from cpanet.doctor.record import DoctorRecord
 from cpanet.errors import UserError
 from cpanet.runtime import prepare
-from cpanet.runtime.cuda import GIB, CudaReport, Driver, Gpu, Toolkit
+from cpanet.runtime.cuda.probe import GIB, CudaReport, Driver, Gpu
+from cpanet.runtime.cuda.toolkit import Toolkit
 from tests.shared import REPO
 
 REPORT = CudaReport(
@@ -39,14 +39,21 @@ def wrong() -> Seen:
     raise CheckFailed("output of /home/somebody/.cache/jittor/x.cc is off by 0.5", 0.5)
 
 
-CHECKS = [
-    Check("good", lambda: Seen("deviation 1e-07", 1e-7, "asked for tf32, delivered fp32"), "REMEDY"),
-    Check("bad", wrong, "Remove /home/somebody/.cache/jittor and try again."),
-]
+CHECKS = {
+    "good": lambda: Seen("deviation 1e-07", 1e-7, "asked for tf32, delivered fp32"),
+    "bad": wrong,
+}
 
 
-def test_findings_as_json(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "all_checks", lambda runtime: CHECKS)
+@pytest.fixture
+def two_checks(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "all_checks", lambda runtime: dict(CHECKS))
+
+
+def test_findings_as_json(tmp_path, two_checks, monkeypatch, capsys):
+    monkeypatch.setattr(
+        doctor, "remedy", lambda runtime: "Remove /home/somebody/.cache/jittor and try again."
+    )
     assert doctor.main(["--device", "cpu", "--json", str(tmp_path / "found.json")]) == 1
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["finished"], found["ok"], found["device"], found["running"]) == (True, False, "cpu", None)
@@ -61,8 +68,7 @@ def test_findings_as_json(tmp_path, monkeypatch, capsys):
     assert "asked for tf32, delivered fp32" in capsys.readouterr().out
 
 
-def test_only_some_checks(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "all_checks", lambda runtime: CHECKS)
+def test_only_some_checks(two_checks, capsys):
     assert doctor.main(["--device", "cpu", "--only", "goo"]) == 0
     assert doctor.main(["--device", "cpu", "--only", "nothing"]) == 1
     assert "No check has 'nothing' in its name" in capsys.readouterr().out
@@ -75,8 +81,7 @@ def test_what_is_done_is_kept_while_the_rest_runs(tmp_path, monkeypatch):
         seen.append(json.loads(file.read_text()))
         return Seen("")
 
-    checks = [CHECKS[0], Check("looks", look, "")]
-    monkeypatch.setattr(doctor, "all_checks", lambda runtime: checks)
+    monkeypatch.setattr(doctor, "all_checks", lambda runtime: {"good": CHECKS["good"], "looks": look})
     assert doctor.main(["--device", "cpu", "--json", str(file)]) == 0
     (during,) = seen
     assert (during["finished"], during["ok"]) == (False, None)
@@ -140,10 +145,15 @@ def test_facts_where_there_is_no_gpu():
     assert facts["gpu"] is facts["toolkit"] is facts["driver_cuda"] is None
 
 
-def test_the_drivers_own_number():
-    text = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 07:12:20 UTC 2025\nGCC version: 12\n"
-    assert machine.driver_release(text) == "580.65.06"
-    assert machine.driver_release("something else") is None
+def test_the_drivers_own_number(tmp_path):
+    file = tmp_path / "version"
+    assert machine.driver_release(file) is None
+    file.write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 07:12:20 UTC 2025\nGCC 12\n"
+    )
+    assert machine.driver_release(file) == "580.65.06"
+    file.write_text("something else")
+    assert machine.driver_release(file) is None
 
 
 # ------------------------------------------------------ processes
@@ -157,30 +167,30 @@ def part(body: str) -> list[str]:
         from pathlib import Path
         from cpanet.doctor.checks import CheckResult
         from cpanet.doctor.record import DoctorRecord
-        record = DoctorRecord(Path(sys.argv[sys.argv.index("--json") + 1]))
+        record = DoctorRecord(Path(sys.argv[sys.argv.index("--json") + 1]), part=True)
         sound = CheckResult("one", True, 0.1, "deviation 1e-07")
     """
     return [sys.executable, "-c", textwrap.dedent(start) + textwrap.dedent(body)]
 
 
+@pytest.fixture
+def record(tmp_path) -> DoctorRecord:
+    return DoctorRecord(tmp_path / "record.json")
+
+
 SOUND = "record.add(sound, 'tf32'); record.end('tf32'); record.finish(1.0)"
 
 
-def test_a_process_that_comes_to_its_end():
-    record = DoctorRecord(None)
-    assert processes.examine("tf32", part(SOUND), record) is None
-    assert record.data["precisions"]["tf32"] == {
-        "ok": True,
-        "finished": True,
-        "checks": 1,
-        "failed": 0,
-        "seconds": 0.1,
-    }
+def test_a_process_that_comes_to_its_end(record):
+    at_once = f"assert sys.argv[-1] == {str(record.path)!r}; "  # what it finds is in the record's own file
+    assert processes.examine("tf32", part(at_once + SOUND), record) is None
+    found = {"ok": True, "finished": True, "checks": 1, "failed": 0, "seconds": 0.1}
+    assert record.data["precisions"]["tf32"] == found
+    assert not record.data["finished"]
     assert record.finish(1.0)
 
 
-def test_a_process_that_crashes_keeps_what_it_found_and_names_the_check():
-    record = DoctorRecord(None)
+def test_a_process_that_crashes_keeps_what_it_found_and_names_the_check(record):
     body = "record.add(sound, 'tf32'); record.start('two', 'tf32'); os.kill(os.getpid(), signal.SIGSEGV)"
     lost = processes.examine("tf32", part(body), record)
     assert lost is not None
@@ -190,24 +200,21 @@ def test_a_process_that_crashes_keeps_what_it_found_and_names_the_check():
     assert not record.finish(1.0)
 
 
-def test_a_process_that_does_not_start():
-    record = DoctorRecord(None)
+def test_a_process_that_does_not_start(record):
     lost = processes.examine("tf32", [sys.executable, "-c", "raise SystemExit(3)"], record)
     assert lost is not None
     assert (lost.name, lost.error) == ("start", "the process was ended with status 3")
     refusal = "record.start('start', 'tf32'); record.finish(1.0, 'no GPU'); raise SystemExit(1)"
     lost = processes.examine("bf16", part(refusal), record)
     assert lost is not None
-    assert lost.error == "no GPU"
+    assert (lost.name, lost.error, record.data["error"]) == ("start", "no GPU", "")
 
 
 def test_every_precision_has_its_verdict(tmp_path, monkeypatch, capfd):
     """The whole command as on CUDA, with stand-ins for the processes: the first is sound, the second dies."""
     bodies = {"fp32": SOUND.replace("tf32", "fp32"), "tf32": "os.kill(os.getpid(), signal.SIGKILL)"}
     monkeypatch.setattr(doctor, "probe_cuda", lambda: REPORT)
-    monkeypatch.setattr(
-        processes, "command", lambda device, precision, only, verbose: part(bodies[precision])
-    )
+    monkeypatch.setattr(processes, "command", lambda device, precision, *rest: part(bodies[precision]))
     file = tmp_path / "found.json"
     assert doctor.main(["--precision", "fp32,tf32", "--json", str(file)]) == 1
     printed = capfd.readouterr().out
@@ -219,26 +226,8 @@ def test_every_precision_has_its_verdict(tmp_path, monkeypatch, capfd):
     assert {name: p["ok"] for name, p in found["precisions"].items()} == {"fp32": True, "tf32": False}
 
 
-def test_findings_of_a_process_are_taken_over_while_it_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "LOOK_EVERY", 0.05)
-    file = tmp_path / "found.json"
-    body = f"""
-        import time
-        record.add(sound, 'tf32')
-        while 'one' not in (Path({str(file)!r}).read_text() if Path({str(file)!r}).exists() else ''):
-            time.sleep(0.01)
-        record.add(CheckResult("two", True, 0.1), 'tf32')
-        record.end('tf32'); record.finish(1.0)
-    """
-    assert processes.examine("tf32", part(textwrap.dedent(body)), DoctorRecord(file)) is None
-    found = read_record(file)
-    assert found is not None
-    assert [row["name"] for row in found["checks"]] == ["one", "two"]
-
-
-def test_a_real_process_on_the_cpu():
+def test_a_real_process_on_the_cpu(record):
     words = processes.command("cpu", "fp32", ["relu"], False)
-    record = DoctorRecord(None)
     assert processes.examine("fp32", words, record) is None
     assert {row["name"] for row in record.data["checks"]} >= {"relu", "relu with channel dropout"}
     assert record.finish(1.0)
@@ -246,33 +235,29 @@ def test_a_real_process_on_the_cpu():
 
 def test_a_killed_doctor_leaves_what_it_had_found(tmp_path):
     file = tmp_path / "found.json"
+
+    def found() -> list[dict]:
+        return json.loads(file.read_text())["checks"] if file.exists() else []
+
     words = [sys.executable, "-m", "cpanet.doctor", "--device", "cpu", "--json", str(file), "--only", "relu"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, cwd=REPO)
     deadline = time.monotonic() + 120
-    while not (read_record(file) or {"checks": []})["checks"] and time.monotonic() < deadline:
+    while not found() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
-    found = read_record(file)
-    assert found is not None
-    assert found["checks"]
-    assert found["checks"][0]["ok"]
+    assert found()[0]["ok"]
 
 
 def test_a_row_is_a_result_at_a_precision():
-    result = CheckResult("x", True, 0.5, "detail", deviation=1e-3)
     record = DoctorRecord(None)
-    record.add(result, "fp32")
-    assert record.data["checks"] == [
-        {
-            "name": "x",
-            "precision": "fp32",
-            "ok": True,
-            "seconds": 0.5,
-            "detail": "detail",
-            "error": "",
-            "remedy": "",
-            "deviation": 1e-3,
-            "note": "",
-        }
-    ]
+    record.add(CheckResult("x", True, 0.5, "detail", deviation=1e-3), "fp32")
+    told = {
+        "name": "x",
+        "precision": "fp32",
+        "ok": True,
+        "seconds": 0.5,
+        "detail": "detail",
+        "deviation": 1e-3,
+    }
+    assert record.data["checks"] == [{**told, "error": "", "remedy": "", "note": ""}]

@@ -19,9 +19,9 @@ CASES = {
     "conv stride": (lambda x, w: reference.conv2d(x, w, stride=2, padding=1), [X, WEIGHT]),
     "conv dilation": (lambda x, w: reference.conv2d(x, w, padding=2, dilation=2), [X, WEIGHT]),
     "conv 2x2": (lambda x, w: reference.conv2d(x, w, stride=2), [X, WEIGHT[:, :, :2, :2]]),
-    "bn training": (reference.batch_norm_training, [X, GAIN, SHIFT]),
+    "bn training": (reference.batch_norm, [X, GAIN, SHIFT]),
     "bn evaluation": (
-        lambda x, w, b: reference.batch_norm_evaluation(x, w, b, MEAN, VARIANCE),
+        lambda x, w, b: reference.batch_norm(x, w, b, MEAN, VARIANCE),
         [X, GAIN, SHIFT],
     ),
     "relu": (reference.relu, [X]),
@@ -34,7 +34,10 @@ CASES = {
     "mean": (lambda x: reference.mean_over(x, 1), [X]),
     "concatenate": (reference.concatenate, [X, X[:, :2] + 1]),
     "maximum and mean": (reference.maximum_and_mean, [X]),
-    "relu, dropout": (lambda x: reference.relu_dropout(x, MEAN.reshape(1, 3, 1, 1)), [X]),
+    "relu, dropout": (
+        lambda x: reference.chain(x, reference.relu, lambda v: reference.scale(v, MEAN[None])),
+        [X],
+    ),
     "project": (reference.project, [X, np.ones((len(X), 2, 3)) + X[:, :1, :2, :3].mean()]),
     "project, maximum": (
         reference.project_with_maximum,

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import textwrap
 import time
 import types
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cpanet.errors import UserError
-from cpanet.runtime import environment, home, locks, onednn, quiet, threads, toolchain
+from cpanet.runtime import environment, home, locks, onednn, processor, quiet, toolchain
 from tests.shared import REPO
 
 # ------------------------------------------------------------------ toolchain
@@ -36,9 +35,7 @@ def test_python_config_answers_for_this_interpreter(tmp_path):
     assert script is not None
 
     def ask(question: str) -> str:
-        return subprocess.run(
-            [str(script), question], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return subprocess.check_output([str(script), question], text=True).strip()
 
     assert ask("--includes") == f'-I"{headers}"'
     assert ask("--extension-suffix").startswith(f".cpython-3{sys.version_info.minor}")
@@ -63,17 +60,14 @@ def test_version_of_a_compiler(tmp_path):
 # ------------------------------------------------------------------ home
 
 
-def test_home_is_what_was_asked_for(tmp_path):
+def test_home_is_what_was_asked_for_else_the_users(tmp_path):
     assert home.choose_home({"JITTOR_HOME": str(tmp_path / "new"), "HOME": "/proc"}) == tmp_path / "new"
+    assert home.choose_home({"HOME": str(tmp_path)}) == tmp_path
 
 
 def test_home_asked_for_but_unwritable_is_an_error():
     with pytest.raises(UserError, match="JITTOR_HOME cannot be written: /proc/none"):
         home.choose_home({"JITTOR_HOME": "/proc/none"})
-
-
-def test_home_of_the_user_where_writable(tmp_path):
-    assert home.choose_home({"HOME": str(tmp_path)}) == tmp_path
 
 
 def test_read_only_home_falls_back_to_a_private_folder(tmp_path, monkeypatch):
@@ -93,14 +87,13 @@ def test_fallback_that_others_may_write_is_refused(tmp_path, monkeypatch):
 
 
 def test_import_lock_excludes_another_process(tmp_path):
-    code = "import sys, pathlib\nfrom cpanet.runtime import locks\n" + textwrap.dedent("""
-        with locks.import_lock(pathlib.Path(sys.argv[1])):
-            print("inside", flush=True)
-    """)
+    code = (
+        "import sys, pathlib\nfrom cpanet.runtime import locks\n"
+        "with locks.import_lock(pathlib.Path(sys.argv[1])): print('inside', flush=True)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
     with locks.import_lock(tmp_path):
-        other = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], cwd=REPO, stdout=subprocess.PIPE, text=True
-        )
+        other = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
             other.communicate(timeout=1.5)
     assert other.communicate(timeout=30)[0] == "inside\n"
@@ -181,45 +174,45 @@ def test_no_wheels_no_onednn(tmp_path):
 # ------------------------------------------------------------------ environment and threads
 
 
-def environment_for(environ, **changes):
-    settings = {"home": Path("/h"), "compiler": "/usr/bin/g++", "nvcc": None, "onednn": True} | changes
-    return environment.jittor_environment(environ, **settings)
+PATCHED = {"package": Path("/cache/jittor-0123")}
+NOTHING_ELSE = dict.fromkeys(("use_cutt", "use_cutlass", "use_nccl", "use_mpi"), "0")
 
 
-def test_cpu_environment_looks_for_no_cuda_and_downloads_nothing():
-    chosen = environment_for({})
-    assert chosen["nvcc_path"] == ""
-    assert [chosen[k] for k in ("use_cutt", "use_cutlass", "use_nccl", "use_mpi")] == ["0"] * 4
-    assert chosen["use_mkl"] == "1"
-    assert chosen["cache_name"] == "default"
-    assert chosen["JITTOR_HOME"] == "/h"
-
-
-def test_without_onednn_jittor_does_not_download_it():
-    assert environment_for({}, onednn=False)["use_mkl"] == "0"
-    assert environment_for({"use_mkl": "0"})["use_mkl"] == "0"
-
-
-def test_cuda_environment_names_the_compiler():
-    assert environment_for({}, nvcc=Path("/cuda/bin/nvcc"))["nvcc_path"] == "/cuda/bin/nvcc"
-
-
-def test_log_is_silent_unless_asked():
-    assert environment_for({})["log_silent"] == "1"
-    assert environment_for({}, verbose=True)["log_silent"] == "0"
-
-
-def test_threads_are_the_users_choice_first():
-    assert environment_for({}, threads=3)["OMP_NUM_THREADS"] == "3"
-    assert "OMP_NUM_THREADS" not in environment_for({"OMP_NUM_THREADS": "5"})
-    assert int(environment_for({})["OMP_NUM_THREADS"]) >= 1
+@pytest.mark.parametrize(
+    ("environ", "settings", "expected"),
+    [
+        (
+            {},
+            {},
+            {"nvcc_path": "", "cache_name": "default", "JITTOR_HOME": "/h", "use_mkl": "1", **NOTHING_ELSE},
+        ),
+        ({}, {"onednn": False}, {"use_mkl": "0"}),  # else Jittor would download it
+        ({"use_mkl": "0"}, {}, {"use_mkl": "0"}),
+        ({}, {"nvcc": Path("/cuda/bin/nvcc")}, {"nvcc_path": "/cuda/bin/nvcc"}),
+        ({}, {}, {"log_silent": "1"}),
+        ({}, {"verbose": True}, {"log_silent": "0"}),
+        ({}, {"threads": 3}, {"OMP_NUM_THREADS": "3"}),
+        ({"OMP_NUM_THREADS": "5"}, {}, {"OMP_NUM_THREADS": "5"}),
+        ({}, {}, {"OMP_NUM_THREADS": str(processor.available_cpus())}),
+        # a patched Jittor has a cache of its own
+        ({}, PATCHED, {"cache_name": "default+jittor-0123"}),
+        ({"cache_name": "mine"}, PATCHED, {"cache_name": "mine+jittor-0123"}),
+        # in a process that was started by one on the other device
+        ({"cache_name": "mine+jittor-0123"}, {}, {"cache_name": "mine"}),
+        ({"cache_name": "default+jittor-4567"}, PATCHED, {"cache_name": "default+jittor-0123"}),
+    ],
+)
+def test_environment_of_jittor(environ, settings, expected):
+    usual = {"home": Path("/h"), "compiler": "/usr/bin/g++", "nvcc": None, "onednn": True}
+    chosen = environment.jittor_environment(environ, **{**usual, **settings})
+    assert {name: chosen[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(("text", "cpus"), [("100000 100000", 1), ("max 100000", None), ("150000 100000", 2)])
 def test_container_quota_bounds_the_threads(tmp_path, monkeypatch, text, cpus):
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setattr(processor.os, "sched_getaffinity", lambda pid: set(range(64)))
     (tmp_path / "cpu.max").write_text(text)
-    assert threads.available_cpus((tmp_path / "cpu.max",)) == (cpus or 64)
+    assert processor.available_cpus((tmp_path / "cpu.max",)) == (cpus or 64)
 
 
 @pytest.mark.parametrize("busy", [False, True])

@@ -19,7 +19,7 @@ import pytest
 from cpanet.errors import UserError
 from cpanet.runtime import cache_repair, locks, prepare
 from cpanet.runtime.libraries import is_whole
-from tests.shared import REPO
+from tests.processes import environment, python
 
 SECTIONS = 9
 
@@ -66,9 +66,7 @@ def contents(cache: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", ["jit/b_op.so", "obj_files/c.cc.o", "custom_ops/d.so", "data.o"])
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_a_file_that_is_not_whole_goes_with_its_key(
-    name: str, damage: str, cache: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_is_not_whole_goes_with_its_key(name, damage, cache, capfd):
     before = contents(cache)
     (cache / name).write_bytes(DAMAGED[damage])
     assert cache_repair.repair(cache, cache.parent / "jittor.lock") == [cache / name]
@@ -77,10 +75,9 @@ def test_a_file_that_is_not_whole_goes_with_its_key(
     assert "not whole: 1. Compiling them again" in capfd.readouterr().err
 
 
-def test_whole_files_stay_and_nothing_is_said(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (cache / "jit" / "c_op.so").write_bytes(
-        b""
-    )  # without a key: just being written, or compiled again anyway
+def test_whole_files_stay_and_nothing_is_said(cache, capfd):
+    # without a key: just being written, or compiled again anyway
+    (cache / "jit" / "c_op.so").write_bytes(b"")
     (cache / "jit" / "b_op.so.key").write_bytes(b"")  # fits nothing
     before = contents(cache)
     assert cache_repair.repair(cache, cache / "no lock is asked for") == []
@@ -88,14 +85,14 @@ def test_whole_files_stay_and_nothing_is_said(cache: Path, capfd: pytest.Capture
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_library_that_reads_keys_is_loaded_without_one(cache: Path) -> None:
+def test_the_library_that_reads_keys_is_loaded_without_one(cache):
     core = cache / "jit_utils_core.abi.so"
     core.write_bytes(library()[:3000])
     assert cache_repair.repair(cache, cache.parent / "jittor.lock") == [core]
     assert not core.exists()
 
 
-def test_a_real_library_is_whole_until_it_is_cut(tmp_path: Path) -> None:
+def test_a_real_library_is_whole_until_it_is_cut(tmp_path):
     source, built = tmp_path / "a.cc", tmp_path / "a.so"
     source.write_text("int answer() { return 42; }")
     for flags in (("-shared", "-fPIC"), ("-c",)):
@@ -129,12 +126,14 @@ def held(lock: Path, how: str) -> Iterator[int]:
         process.communicate(timeout=30)
 
 
-@pytest.mark.parametrize(("name", "how"), [("jit/b_op.so", "lockf"), ("obj_files/c.cc.o", "flock")])
-def test_nothing_goes_while_another_process_compiles(
-    name: str, how: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def impatient(monkeypatch):
     monkeypatch.setattr(locks, "REPORT_SECONDS", 0.1)
     monkeypatch.setattr(locks, "LOCK_SECONDS", 0.6)
+
+
+@pytest.mark.parametrize(("name", "how"), [("jit/b_op.so", "lockf"), ("obj_files/c.cc.o", "flock")])
+def test_nothing_goes_while_another_process_compiles(name, how, cache, impatient, capfd):
     lock = cache.parent / "jittor.lock"
     (cache / name).write_bytes(b"")
     with held(lock, how) as process, pytest.raises(UserError, match=f"held by process {process} for 0 min"):
@@ -144,7 +143,7 @@ def test_nothing_goes_while_another_process_compiles(
     assert cache_repair.repair(cache, lock) == [cache / name]
 
 
-def test_what_is_finished_in_the_meantime_stays(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_finished_in_the_meantime_stays(cache, monkeypatch):
     file = cache / "jit" / "b_op.so"
     file.write_bytes(b"")
     monkeypatch.setattr(cache_repair, "wait_for", lambda handle, take: file.write_bytes(library()))
@@ -152,11 +151,7 @@ def test_what_is_finished_in_the_meantime_stays(cache: Path, monkeypatch: pytest
     assert file.read_bytes() == library()
 
 
-def test_the_lock_of_an_import_is_told_and_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(locks, "REPORT_SECONDS", 0.1)
-    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.6)
+def test_the_lock_of_an_import_is_told_and_given_up(tmp_path, impatient, capfd):
     with locks.import_lock(tmp_path):
         pass
     lock = locks.own_folder(tmp_path) / "import.lock"
@@ -166,7 +161,7 @@ def test_the_lock_of_an_import_is_told_and_given_up(
     assert capfd.readouterr().err == f"Waiting for {lock}, held by process {process}…\n"
 
 
-def test_a_holder_that_the_kernel_does_not_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_that_the_kernel_does_not_name(tmp_path, monkeypatch):
     with open(tmp_path / "lock", "a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         monkeypatch.setattr(locks, "KERNEL_LIST", tmp_path / "none")
@@ -182,19 +177,9 @@ print(jt.code((1,), "float32", cpu_src="@out(0) = {number};").item())
 """
 
 
-def operator(number: int, before: str = "") -> list[str]:
-    """The command of a process that computes ``number`` with an operator of its own, in the cache of these tests."""
-    return [sys.executable, "-c", before + OPERATOR.format(number=number)]
-
-
 def run(number: int, before: str = "") -> subprocess.CompletedProcess[str]:
-    command = operator(number, before)
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
-
-
-def environment() -> dict[str, str]:
-    home = prepare().cache_home.parent.parent
-    return {**os.environ, "PYTHONPATH": str(REPO), "JITTOR_HOME": str(home)}
+    """A process that computes ``number`` with an operator of its own, in the cache of these tests."""
+    return python(before + OPERATOR.format(number=number))
 
 
 def cache_in_use() -> Path:
@@ -209,22 +194,21 @@ def kernel(number: int) -> Path:
     return found.with_suffix(".so")
 
 
-def test_an_operator_waits_for_a_process_that_hangs_and_gives_up() -> None:
+def test_an_operator_waits_for_a_process_that_hangs_and_gives_up():
     """Jittor's wait in C++: Python stands still in it."""
     lock = cache_in_use().parent / "jittor.lock"
     with held(lock, "lockf") as process:
         ended = run(time.time_ns() % 10**6, IMPATIENT)
     said = ended.stderr.splitlines()
     assert said[0] == f"Waiting for {lock}, held by process {process}…"
-    assert said[1].startswith(
-        f"error: {lock} has been held by process {process} for 0 minutes. End that process"
-    )
+    ended_by = f"error: {lock} has been held by process {process} for 0 minutes. End that process"
+    assert said[1].startswith(ended_by)
     assert (ended.returncode, ended.stdout, len(said)) == (2, "", 2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 100])
-def test_a_kernel_of_a_warm_cache_that_was_cut(size: int) -> None:
+def test_a_kernel_of_a_warm_cache_that_was_cut(size):
     number = time.time_ns() % 10**6
     assert run(number).stdout == f"{number}.0\n"
     os.truncate(kernel(number), size)
@@ -235,13 +219,14 @@ def test_a_kernel_of_a_warm_cache_that_was_cut(size: int) -> None:
 
 
 @pytest.mark.slow
-def test_sigkill_while_an_operator_is_compiled() -> None:
+def test_sigkill_while_an_operator_is_compiled():
     """At ten moments, from the writing of its source to its being there; its compiler is killed with it, or not."""
     lock = cache_in_use().parent / "jittor.lock"
     for moment in range(10):
         number = time.time_ns() % 10**6
+        command = [sys.executable, "-c", OPERATOR.format(number=number)]
         process = subprocess.Popen(
-            operator(number), env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
+            command, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
         )
         with open(lock) as handle:
             deadline = time.monotonic() + 60

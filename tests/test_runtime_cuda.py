@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from cpanet.runtime.cuda import (
-    GIB,
-    Driver,
-    Gpu,
-    Toolkit,
-    ToolkitPlaces,
-    cuda_report,
-    find_toolkit,
-    probe_cuda,
-    read_driver,
-)
+from cpanet.runtime.cuda import toolkit as toolkits
+from cpanet.runtime.cuda.probe import GIB, Driver, Gpu, cuda_report, probe_cuda, read_driver
+from cpanet.runtime.cuda.toolkit import Toolkit, find_toolkit
 
 A100 = Gpu("NVIDIA A100", 80, 40 * GIB)
 DRIVER = Driver((12, 4), (A100,))
@@ -28,39 +21,27 @@ NEW_DRIVER = replace(DRIVER, version=(13, 0))
 NEW_TOOLKIT = replace(TOOLKIT, version=(13, 0, 88), cudnn_version=(9, 28, 0), headers=(13, 0), newest_gcc=15)
 
 
-class FakeCuda:
+def fake_cuda(init=0, version=12040, gpus=(A100,)):
     """libcuda as ctypes shows it: results through byref pointers, a status as the return value."""
 
-    def __init__(self, init=0, version=12040, gpus=(A100,)):
-        self.init, self.version, self.gpus = init, version, gpus
+    def writes(answer):
+        def function(out, *arguments):
+            out._obj.value = answer(*arguments)
+            return 0
 
-    def cuInit(self, flags):
-        return self.init
+        return function
 
-    def cuDriverGetVersion(self, out):
-        out._obj.value = self.version
-        return 0
-
-    def cuDeviceGetCount(self, out):
-        out._obj.value = len(self.gpus)
-        return 0
-
-    def cuDeviceGet(self, out, index):
-        out._obj.value = index
-        return 0
-
-    def cuDeviceGetName(self, buffer, size, device):
-        buffer.value = self.gpus[device.value].name.encode()
-        return 0
-
-    def cuDeviceGetAttribute(self, out, attribute, device):
-        capability = self.gpus[device.value].capability
-        out._obj.value = {75: capability // 10, 76: capability % 10}[attribute]
-        return 0
-
-    def cuDeviceTotalMem_v2(self, out, device):
-        out._obj.value = self.gpus[device.value].memory
-        return 0
+    return SimpleNamespace(
+        cuInit=lambda flags: init,
+        cuDriverGetVersion=writes(lambda: version),
+        cuDeviceGetCount=writes(lambda: len(gpus)),
+        cuDeviceGet=writes(lambda index: index),
+        cuDeviceGetName=lambda out, size, device: setattr(out, "value", gpus[device.value].name.encode()),
+        cuDeviceGetAttribute=writes(
+            lambda attribute, device: divmod(gpus[device.value].capability, 10)[(75, 76).index(attribute)]
+        ),
+        cuDeviceTotalMem_v2=writes(lambda device: gpus[device.value].memory),
+    )
 
 
 def missing_library(name):
@@ -69,16 +50,16 @@ def missing_library(name):
 
 def test_driver_is_read():
     second = Gpu("NVIDIA T4", 75, 15 * GIB)
-    assert read_driver(lambda name: FakeCuda(gpus=(A100, second))) == Driver((12, 4), (A100, second))
+    assert read_driver(lambda name: fake_cuda(gpus=(A100, second))) == Driver((12, 4), (A100, second))
 
 
 @pytest.mark.parametrize(
     ("load", "reason"),
     [
         (missing_library, "no NVIDIA driver"),
-        (lambda name: FakeCuda(init=100), "cuInit returned 100, no device"),
-        (lambda name: FakeCuda(init=3), "cuInit returned 3)"),
-        (lambda name: FakeCuda(gpus=()), "sees no GPU"),
+        (lambda name: fake_cuda(init=100), "cuInit returned 100, no device"),
+        (lambda name: fake_cuda(init=3), "cuInit returned 3)"),
+        (lambda name: fake_cuda(gpus=()), "sees no GPU"),
     ],
 )
 def test_driver_refusals(load, reason):
@@ -171,41 +152,51 @@ def toolkit_tree(root: Path, cudart=True, cudnn="8", version="12.2.140") -> Path
     return nvcc
 
 
-def test_a_complete_tree_is_found(tmp_path):
-    nvcc = toolkit_tree(tmp_path / "cuda")
-    toolkit = find_toolkit(ToolkitPlaces((nvcc,)))
+@pytest.fixture
+def found(monkeypatch):
+    """The toolkit of a machine with these compilers, and with these folders of the system."""
+
+    def find(*compilers: Path, system=((), ())) -> Toolkit | str:
+        monkeypatch.setattr(toolkits, "USUAL", [nvcc.parent.parent for nvcc in compilers])
+        monkeypatch.setattr(toolkits, "SYSTEM", system)
+        return find_toolkit({"PATH": "/nonexistent"}, [])
+
+    return find
+
+
+def test_a_complete_tree_is_found(tmp_path, found):
+    toolkit = found(toolkit_tree(tmp_path / "cuda"))
     assert isinstance(toolkit, Toolkit)
     assert (toolkit.version, toolkit.cudnn_version, toolkit.complete) == ((12, 2, 140), (8, 9, 7), True)
     assert cuda_report(DRIVER, toolkit).usable
 
 
-def test_a_complete_tree_is_preferred_to_a_bare_compiler(tmp_path):
+def test_a_complete_tree_is_preferred_to_a_bare_compiler(tmp_path, found):
     bare, full = toolkit_tree(tmp_path / "bare", cudart=False, cudnn=""), toolkit_tree(tmp_path / "full")
-    toolkit = find_toolkit(ToolkitPlaces((bare, full)))
+    toolkit = found(bare, full)
     assert isinstance(toolkit, Toolkit)
     assert toolkit.nvcc == full
 
 
-def test_a_compiler_without_a_runtime_is_the_known_trap(tmp_path):
+def test_a_compiler_without_a_runtime_is_the_known_trap(tmp_path, found):
     """nvcc on the PATH and nothing else: a plain ``import jittor`` fails there."""
-    toolkit = find_toolkit(ToolkitPlaces((toolkit_tree(tmp_path / "cuda", cudart=False),)))
+    toolkit = found(toolkit_tree(tmp_path / "cuda", cudart=False))
     assert "no CUDA runtime library" in cuda_report(DRIVER, toolkit).reason
 
 
-def test_cudnn_in_the_system_folders(tmp_path):
+def test_cudnn_in_the_system_folders(tmp_path, found):
     nvcc, system = toolkit_tree(tmp_path / "cuda", cudnn=""), toolkit_tree(tmp_path / "usr").parent.parent
-    places = ToolkitPlaces((nvcc,), (system / "lib64",), (system / "include",))
-    assert cuda_report(DRIVER, find_toolkit(places)).usable
+    toolkit = found(nvcc, system=((system / "lib64",), (system / "include",)))
+    assert cuda_report(DRIVER, toolkit).usable
 
 
-def test_nothing_found_or_switched_off(tmp_path):
-    assert str(find_toolkit(ToolkitPlaces(()))).startswith("no CUDA compiler (nvcc) was found; pip install")
-    assert "switched off" in str(
-        find_toolkit(ToolkitPlaces.of_machine({"nvcc_path": "", "PATH": "/usr/bin"}))
-    )
-    dead = tmp_path / "nvcc"
+def test_nothing_found_or_switched_off(tmp_path, found):
+    assert str(found()).startswith("no CUDA compiler (nvcc) was found; pip install")
+    assert "switched off" in str(find_toolkit({"nvcc_path": "", "PATH": "/usr/bin"}))
+    dead = tmp_path / "bin" / "nvcc"
+    dead.parent.mkdir()
     dead.write_text("no program")
-    assert find_toolkit(ToolkitPlaces((dead,))) == f"{dead} does not run"
+    assert found(dead) == f"{dead} does not run"
 
 
 def test_probe_of_this_machine_is_cached_and_one_line():

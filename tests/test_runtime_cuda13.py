@@ -5,53 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from cpanet.errors import UserError
-from cpanet.runtime import prepare
-from cpanet.runtime.cuda import (
-    Driver,
-    Gpu,
-    Toolkit,
-    ToolkitPlaces,
-    assemble,
-    cuda_report,
-    find_toolkit,
-    patches,
-)
-from cpanet.runtime.cuda.toolkit import PIECES
-from cpanet.runtime.environment import jittor_environment
-from tests.shared import REPO
+from cpanet.runtime.cuda import patches
+from cpanet.runtime.cuda import toolkit as toolkits
+from cpanet.runtime.cuda.probe import Driver, Gpu, cuda_report
+from cpanet.runtime.cuda.toolkit import PIECES, Toolkit, find_toolkit
+from cpanet.runtime.cuda.toolkit_links import assemble
+from tests.processes import python
 
 DRIVER = Driver((13, 0), (Gpu("NVIDIA H100", 90, 80 * 2**30),))
 LIBRARIES = {
-    "cu13": (
-        "cudart.so.13",
-        "cublas.so.13",
-        "cublasLt.so.13",
-        "curand.so.10",
-        "cufft.so.12",
-        "cusparse.so.12",
-        "nvJitLink.so.13",
-    ),
-    "cudnn": ("cudnn.so.9", "cudnn_graph.so.9", "cudnn_ops.so.9"),
+    "cu13": "cudart.so.13 cublas.so.13 cublasLt.so.13 curand.so.10 cufft.so.12 cusparse.so.12 nvJitLink.so.13",
+    "cudnn": "cudnn.so.9 cudnn_graph.so.9 cudnn_ops.so.9",
 }
 HEADERS = {
-    "cu13": (
-        *("cuda_runtime_api.h", "cuda_fp16.hpp", "cublas_v2.h", "curand.h", "cufft.h", "cusparse.h"),
-        "cudalibxt.h",
-        *(
-            "crt/host_config.h",
-            "cccl/cub/cub.cuh",
-            "cccl/thrust/sort.h",
-            "cccl/cuda/functional",
-            "cccl/nv/target",
-        ),
-    ),
-    "cudnn": ("cudnn.h", "cudnn_version.h"),
+    "cu13": "cuda_runtime_api.h cuda_fp16.hpp cublas_v2.h curand.h cufft.h cusparse.h cudalibxt.h crt/host_config.h "
+    "cccl/cub/cub.cuh cccl/thrust/sort.h cccl/cuda/functional cccl/nv/target",
+    "cudnn": "cudnn.h cudnn_version.h",
 }
 
 
@@ -64,9 +38,9 @@ def write(file: Path, text: str = "") -> Path:
 def wheels(environment: Path, release: str = "13.0.88", headers: int = 13000) -> Path:
     """Write the files of NVIDIA's wheels into the folder ``environment`` of a Python; the folder."""
     for name, libraries in LIBRARIES.items():
-        for library in libraries:
+        for library in libraries.split():
             write(environment / "nvidia" / name / "lib" / f"lib{library}", library)
-        for header in HEADERS[name]:
+        for header in HEADERS[name].split():
             write(environment / "nvidia" / name / "include" / header)
     root = environment / "nvidia" / "cu13"
     write(root / "lib" / "libcudadevrt.a")
@@ -79,10 +53,15 @@ def wheels(environment: Path, release: str = "13.0.88", headers: int = 13000) ->
     return environment
 
 
+@pytest.fixture(autouse=True)
+def _nothing_else(monkeypatch):
+    monkeypatch.setattr(toolkits, "USUAL", ())
+    monkeypatch.setattr(toolkits, "SYSTEM", ((), ()))
+
+
 def found(*path: Path, **environ: str) -> Toolkit | str:
     """The toolkit of a Python that imports from ``path``, on a machine that has nothing else."""
-    places = ToolkitPlaces.of_machine({"PATH": "/nonexistent", **environ}, [str(p) for p in path], usual=())
-    return find_toolkit(ToolkitPlaces(places.nvcc, roots=places.roots))
+    return find_toolkit({"PATH": "/nonexistent", **environ}, [str(p) for p in path])
 
 
 @pytest.fixture
@@ -136,9 +115,8 @@ def test_nvcc_path_comes_first(tmp_path):
     toolkit = found(first, nvcc_path=str(nvcc))
     assert isinstance(toolkit, Toolkit)
     assert toolkit.nvcc == nvcc
-    assert (
-        toolkit.cudart == second / "nvidia/cu13/lib/libcudart.so.13"
-    )  # the compiler's own, not the first one's
+    # the compiler's own, not the first one's
+    assert toolkit.cudart == second / "nvidia/cu13/lib/libcudart.so.13"
 
 
 @pytest.mark.parametrize(
@@ -170,25 +148,13 @@ def test_the_folder_of_links(toolkit, tmp_path):
     nvcc = assemble(toolkit, tmp_path / "cache")
     linked = nvcc.parent.parent
     names = {str(p.relative_to(linked)) for p in linked.rglob("*")}
-    assert {
-        "bin/nvcc",
-        "lib64/libcudart.so",
-        "lib64/libcudart.so.13",
-        "lib64/libcudnn_graph.so",
-        "lib64/libcudadevrt.a",
-    } <= names
-    assert {
-        "include/cuda_runtime_api.h",
-        "include/cuda_fp16.hpp",
-        "include/cudnn.h",
-        "include/crt",
-        "include/cub",
-    } <= names
+    libraries = ("libcudart.so", "libcudart.so.13", "libcudnn_graph.so", "libcudadevrt.a")
+    headers = ("cuda_runtime_api.h", "cuda_fp16.hpp", "cudnn.h", "crt", "cub")
+    assert {"bin/nvcc", *(f"lib64/{n}" for n in libraries), *(f"include/{n}" for n in headers)} <= names
     files = [p for p in linked.rglob("*") if p.is_file() and not p.is_symlink() and not p.parent.is_symlink()]
     assert files == [nvcc], "nothing is copied"
     assert (linked / "lib64/libcudnn.so").read_text() == "cudnn.so.9"
-    said = subprocess.run([str(nvcc), "-x", "a b"], capture_output=True, text=True, check=True).stdout
-    assert said == "V13.0.88 -x a b\n"
+    assert subprocess.check_output([str(nvcc), "-x", "a b"], text=True) == "V13.0.88 -x a b\n"
     assert not nvcc.is_symlink(), "Jittor would look for libraries beside the file that a link points to"
 
 
@@ -235,42 +201,26 @@ def test_a_patched_jittor_is_links_and_leaves_the_installed_one_alone(tmp_path):
     assert not list(patched.rglob("__pycache__"))
 
 
-def test_another_jittor_is_not_patched(tmp_path):
+def test_another_version_of_jittor_is_not_patched(tmp_path, monkeypatch):
+    monkeypatch.setattr(patches.metadata, "version", lambda name: "1.4.0")
     with pytest.raises(UserError, match=r"CUDA 13 needs Jittor 1\.3\.11\.0.*installed is 1\.4\.0"):
-        patches.present(tmp_path, version="1.4.0")
+        patches.present(tmp_path)
+
+
+def test_a_changed_jittor_is_not_patched(tmp_path, monkeypatch):
     package = tmp_path / "package"
     shutil.copytree(patches.installed(), package, ignore=shutil.ignore_patterns("__pycache__", "test"))
-    write(
-        package / "compiler.py",
-        (package / "compiler.py").read_text().replace("max_arch = 90", "max_arch = 100"),
-    )
+    compiler = package / "compiler.py"
+    write(compiler, compiler.read_text().replace("max_arch = 90", "max_arch = 100"))
+    monkeypatch.setattr(patches, "installed", lambda: package)
     with pytest.raises(UserError, match=r"do not fit the installed Jittor \(compiler\.py.*--force-reinstall"):
-        patches.present(tmp_path / "cache", package, patches.VERSION)
+        patches.present(tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_patched_jittor_has_a_cache_of_its_own(tmp_path):
-    package = tmp_path / "jittor-0123"
-
-    def name(environ, **settings):
-        return jittor_environment(environ, tmp_path, "g++", tmp_path / "nvcc", True, **settings)["cache_name"]
-
-    assert name({}) == "default"
-    assert name({}, package=package) == "default+jittor-0123"
-    assert name({"cache_name": "mine"}, package=package) == "mine+jittor-0123"
-    # in a process that was started by one on the other device
-    assert name({"cache_name": "mine+jittor-0123"}) == "mine"
-    assert name({"cache_name": "default+jittor-4567"}, package=package) == "default+jittor-0123"
-
-
-def test_a_process_that_is_started_chooses_its_compiler_itself():
+def test_a_process_that_is_started_chooses_its_compiler_itself(monkeypatch):
     """Jittor's settings at its import, "no CUDA" or a folder of links, are not for them."""
-    prepare("cpu")
     code = "import os\nfrom cpanet.runtime import prepare\nprepare('cpu')\nprint(os.environ.get('nvcc_path'))"
-    for value, left in ((None, "None"), ("/some/nvcc", "/some/nvcc")):
-        environ = {k: v for k, v in os.environ.items() if k != "nvcc_path"}
-        environ.update({"PYTHONPATH": str(REPO)}, **({} if value is None else {"nvcc_path": value}))
-        said = subprocess.run(
-            [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
-        )
-        assert said.stdout.strip() == left
+    monkeypatch.delenv("nvcc_path", raising=False)
+    assert python(code).stdout == "None\n"
+    assert python(code, nvcc_path="/some/nvcc").stdout == "/some/nvcc\n"

@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks import gpuless
 from cpanet.runtime import prepare
-from cpanet.runtime.cuda import Toolkit, ToolkitPlaces, find_toolkit, patches
+from cpanet.runtime.cuda import patches
+from cpanet.runtime.cuda.toolkit import Toolkit, find_toolkit
 from tests.shared import REPO
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,7 @@ EXTENSIONS = ("cublas", "cudnn", "curand", "cufft", "cusparse", "cub")
 def stand_ins(tmp_path_factory):
     """A function that runs Python with stand-ins for CUDA's libraries; ``folder`` is where they are."""
     machine = {name: value for name, value in os.environ.items() if name != "nvcc_path"}
-    toolkit = find_toolkit(ToolkitPlaces.of_machine(machine))
+    toolkit = find_toolkit(machine)
     if not isinstance(toolkit, Toolkit) or not toolkit.assembled or not toolkit.complete:
         pytest.skip("CUDA 13's compiler and headers are not installed: pip install '.[cuda]'")
     folder = tmp_path_factory.mktemp("gpuless")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -13,30 +12,63 @@ import pytest
 
 from cpanet.errors import UserError
 from cpanet.runtime import jt, prepare, probe_cuda, versions
-from tests.shared import REPO
+from tests.processes import environment, python
+
+SUBNORMAL = """
+from cpanet.runtime import jt
+import numpy as np
+small = np.full(100_000, 1e-38, np.float32)
+print(abs(small * np.float32(1e-3)).max(), (jt.array(small) * 1e-3).numpy().max())
+"""
+THREADS = """
+import ctypes, ctypes.util
+from cpanet.runtime import prepare
+omp = ctypes.CDLL(ctypes.util.find_library('gomp'))
+prepare(threads=1); print(omp.omp_get_max_threads())
+prepare(threads=3); print(omp.omp_get_max_threads())
+"""
+KILLED_CHILD = """
+import subprocess, time
+from cpanet.runtime import jt
+jt.ones((1,)).sync()
+child = subprocess.Popen(['sleep', '60']); child.kill(); child.wait()
+time.sleep(0.2); print('alive')
+"""
+# home untouched even when an operator is compiled, certificates checked, no compiler processes left
+SIDE_EFFECTS = f"""
+import multiprocessing, os, signal, ssl
+from cpanet.runtime import jt
+assert os.environ['HOME'] == os.getcwd()
+assert ssl._create_default_https_context is ssl.create_default_context
+assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+assert jt.code((1,), 'float32', cpu_src='@out(0) = {time.time_ns() % 10**6};').item() >= 0  # no cache has it
+print(multiprocessing.active_children(), os.listdir('.'))
+"""
 
 
-def python(code: str, cwd, **environ: str) -> subprocess.CompletedProcess:
-    """Runs ``code`` in a new process; the warm cache of these tests, unless ``environ`` says otherwise."""
-    settings = {**os.environ, "PYTHONPATH": str(REPO), "JITTOR_HOME": str(prepare().cache_home.parent.parent)}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=cwd,
-        env={**settings, **environ},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-
-
-def test_importing_the_package_imports_no_jittor(tmp_path):
-    code = "import sys, cpanet.runtime as r; r.probe_cuda(); r.versions(); print('jittor' in sys.modules)"
-    assert python(code, tmp_path).stdout == "False\n"
-
-
-def test_jittor_computes_and_says_nothing(tmp_path):
-    result = python("from cpanet.runtime import jt; print(jt.ones((2,)).sum().item())", tmp_path)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "2.0\n", "")
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        pytest.param(
+            "import sys, cpanet.runtime as r; r.probe_cuda(); r.versions(); print('jittor' in sys.modules)",
+            "False\n",
+            id="importing the package imports no Jittor",
+        ),
+        pytest.param(
+            "from cpanet.runtime import jt; print(jt.ones((2,)).sum().item())",
+            "2.0\n",
+            id="Jittor computes and says nothing",
+        ),
+        pytest.param(THREADS, "1\n3\n", id="threads are set"),
+        pytest.param(SIDE_EFFECTS, "[] []\n", id="side effects of Jittor are undone"),
+        pytest.param(KILLED_CHILD, "alive\n", id="a killed child does not end the process"),
+        # or results would depend on which operators have been loaded, and a resumed run would end otherwise
+        pytest.param(SUBNORMAL, "0.0 0.0\n", id="subnormal numbers are zero from the start"),
+    ],
+)
+def test_a_process(code, said, tmp_path):
+    done = python(code, tmp_path, HOME=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 
 def test_prepare_is_idempotent_and_describes_itself():
@@ -72,33 +104,8 @@ def test_onednn_is_used_on_cpu():
 
 
 def test_missing_compiler_is_one_sentence(tmp_path):
-    code = "from cpanet.runtime import prepare\nprepare()"
-    result = python(code, tmp_path, PATH=str(tmp_path), cc_path="")
+    result = python("from cpanet.runtime import prepare\nprepare()", tmp_path, PATH=str(tmp_path), cc_path="")
     assert result.stderr.strip().splitlines()[-1].endswith("Install it: apt install g++")
-
-
-def test_threads_are_set(tmp_path):
-    code = (
-        "import ctypes, ctypes.util\nfrom cpanet.runtime import prepare\nprepare(threads=1)\n"
-        "omp = ctypes.CDLL(ctypes.util.find_library('gomp'))\nprint(omp.omp_get_max_threads())\n"
-        "prepare(threads=3); print(omp.omp_get_max_threads())"
-    )
-    assert python(code, tmp_path).stdout == "1\n3\n"
-
-
-def test_side_effects_of_jittor_are_undone(tmp_path):
-    """Home untouched even when an operator is compiled, certificates checked, no compiler processes left."""
-    operator = f"@out(0) = {time.time_ns() % 10**6};"  # no cache has it
-    code = (
-        "import multiprocessing, os, signal, ssl\nfrom cpanet.runtime import jt\n"
-        "assert os.environ['HOME'] == os.getcwd()\n"
-        "assert ssl._create_default_https_context is ssl.create_default_context\n"
-        "assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL\n"
-        f"assert jt.code((1,), 'float32', cpu_src={operator!r}).item() >= 0\n"
-        "print(multiprocessing.active_children(), os.listdir('.'))"
-    )
-    result = python(code, tmp_path, HOME=str(tmp_path))
-    assert (result.stdout, result.stderr) == ("[] []\n", "")
 
 
 def test_ctrl_c_reaches_python(tmp_path):
@@ -109,23 +116,12 @@ def test_ctrl_c_reaches_python(tmp_path):
         "try:\n    print('ready', flush=True)\n    for _ in range(600): time.sleep(0.1)\n"
         "except KeyboardInterrupt: print('clean end')"
     )
-    environ = {**os.environ, "PYTHONPATH": str(REPO)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[0] == "clean end\n"
-
-
-def test_a_killed_child_does_not_end_the_process(tmp_path):
-    code = (
-        "import subprocess, time\nfrom cpanet.runtime import jt\njt.ones((1,)).sync()\n"
-        "child = subprocess.Popen(['sleep', '60']); child.kill(); child.wait()\n"
-        "time.sleep(0.2); print('alive')"
-    )
-    assert python(code, tmp_path).stdout == "alive\n"
 
 
 def test_operator_progress_is_dropped_and_messages_pass(tmp_path):
@@ -153,29 +149,13 @@ def test_operator_progress_is_dropped_and_messages_pass(tmp_path):
     assert quiet.stderr == "before\nan error 7\n\nwith a gap\n\nkept empty line\n"
 
 
-def test_subnormal_numbers_are_zero_from_the_start(tmp_path):
-    """Or results would depend on which operators have been loaded, and a resumed run would end otherwise."""
-    code = (
-        "from cpanet.runtime import jt\nimport numpy as np\n"
-        "small = np.full(100_000, 1e-38, np.float32)\n"
-        "print(abs(small * np.float32(1e-3)).max(), (jt.array(small) * 1e-3).numpy().max())"
-    )
-    assert python(code, tmp_path).stdout == "0.0 0.0\n"
-
-
 @pytest.mark.slow
 def test_two_processes_on_an_empty_cache(tmp_path):
     code = "from cpanet.runtime import jt; print(jt.nn.Conv(3, 4, 3)(jt.ones((1, 3, 8, 8))).numpy().shape)"
-    environ = {**os.environ, "PYTHONPATH": str(REPO), "JITTOR_HOME": str(tmp_path / "home")}
+    environ = environment(JITTOR_HOME=str(tmp_path / "home"))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            env=environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environ, text=True, **pipes)
         for _ in range(2)
     ]
     outputs = [process.communicate(timeout=900) for process in both]

@@ -54,9 +54,8 @@ def _build(toolkit: Toolkit, folder: Path) -> None:
     driver.mkdir(exist_ok=True)
     (root / "nvvm").symlink_to(toolkit.root / "nvvm")
     nvcc = root / "bin" / "nvcc"
-    text, mode = stand_for(toolkit.nvcc)
-    nvcc.write_text(text)
-    nvcc.chmod(mode)
+    nvcc.write_text(stand_for(toolkit.nvcc))
+    nvcc.chmod(0o755)
     real = links(toolkit)
     for name, target in real.items():
         if name.startswith("include/"):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from rich.table import Table
 
 from cpanet.console import replace_unencodable
 from cpanet.doctor import learning, machine, operators, precision, processes, speed
-from cpanet.doctor.checks import Check, CheckResult, run_check
+from cpanet.doctor.checks import CheckResult, Checks, run_check
 from cpanet.doctor.record import DoctorRecord
 from cpanet.errors import UserError
 from cpanet.files import CannotWrite
@@ -33,14 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     console = Console(highlight=False, soft_wrap=True)
     start = time.perf_counter()
+    record = DoctorRecord(options.json, options.part)
     try:
-        record = DoctorRecord(options.json)
         device = choose_device(options.device)
         precisions = choose_precisions(options.precision, device)
         report = probe_cuda()
         if device == "cuda" and not report.usable:
             precisions = precisions[:1]  # why it cannot be had need be said once
-        record.tell(device=device, versions=plain_versions(versions()), cuda=machine.cuda_facts(report))
+        plain = {name: machine.without_folders(text) for name, text in versions().items()}
+        record.tell(device=device, versions=plain, cuda=machine.cuda_facts(report))
         if not options.part:
             console.print(table(machine.rows(device, precisions, versions(), report)))
         if len(precisions) > 1:
@@ -99,12 +102,16 @@ def in_processes(
     options: argparse.Namespace,
 ) -> None:
     """Every precision by a process of its own, which prints what it finds; one that is lost is a failure."""
-    for name in precisions:
-        console.print(f"\n[bold]{name}[/]")
-        words = processes.command(device, name, options.only, options.verbose)
-        lost = processes.examine(name, words, record)
-        if lost is not None:
-            show(console, lost, options.verbose)
+    asked = record.path
+    with tempfile.TemporaryDirectory(prefix="cpanet-doctor-") as folder:
+        record.path = asked or Path(folder) / "record.json"  # they go on with it
+        for name in precisions:
+            console.print(f"\n[bold]{name}[/]")
+            words = processes.command(device, name, options.only, options.verbose)
+            lost = processes.examine(name, words, record)
+            if lost is not None:
+                show(console, lost, options.verbose)
+    record.path = asked
 
 
 def here(console: Console, record: DoctorRecord, device: str, name: str, options: argparse.Namespace) -> None:
@@ -117,15 +124,15 @@ def here(console: Console, record: DoctorRecord, device: str, name: str, options
     record.tell(device=runtime.device)
     checks, ratios = all_checks(runtime), list[float]()
     if (runtime.device, name) == ("cpu", "bf16"):
-        checks.append(speed.check(ratios.append))
-    chosen = [c for c in checks if not options.only or any(t in c.name for t in options.only)]
+        checks["speed of a training convolution at bf16"] = partial(speed.compare, ratios.append)
+    chosen = [n for n in checks if not options.only or any(text in n for text in options.only)]
     if not chosen:
         raise UserError(f"No check has {' or '.join(map(repr, options.only))} in its name.")
     with console.status("") as status:
         for position, check in enumerate(chosen):
-            status.update(f"{position + 1}/{len(chosen)} {check.name}")
-            record.start(check.name, name)
-            result = run_check(check)
+            status.update(f"{position + 1}/{len(chosen)} {check}")
+            record.start(check, name)
+            result = run_check(check, checks[check], remedy(runtime))
             record.add(result, name)
             show(console, result, options.verbose)
     record.end(name)
@@ -133,14 +140,11 @@ def here(console: Console, record: DoctorRecord, device: str, name: str, options
         remember_doctor(record.data["precisions"][name]["ok"], ratios[0])
 
 
-def all_checks(runtime: Runtime) -> list[Check]:
-    """Everything that is tested on this runtime at its precision, with the remedies that fit it."""
-    advice, name = remedy(runtime), runtime.precision
-    return [
-        *precision.checks(advice, name),
-        *operators.checks(advice, name),
-        *learning.checks(advice),
-    ]
+def all_checks(runtime: Runtime) -> Checks:
+    """Everything that is tested on this runtime at its precision."""
+    name = runtime.precision
+    learns = {f"learning: {learning.STEPS} steps on two episodes": learning.overfit}
+    return {**precision.checks(name), **operators.checks(name), **learns}
 
 
 def remedy(runtime: Runtime) -> str:
@@ -153,10 +157,6 @@ def remedy(runtime: Runtime) -> str:
             f"Remove {runtime.cache_home} and try again; if it stays, set use_mkl=0 (slower, without oneDNN)."
         )
     return f"Remove {runtime.cache_home} and try again; if it stays, try another version of g++."
-
-
-def plain_versions(found: Mapping[str, str]) -> dict[str, str]:
-    return {name: machine.without_folders(text) for name, text in found.items()}
 
 
 def table(rows: Mapping[str, str]) -> Table:

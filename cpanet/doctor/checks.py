@@ -1,4 +1,4 @@
-"""Checks as data: a name, something to run, and what to do when it fails."""
+"""Checks as data: names, and what to run."""
 
 from __future__ import annotations
 
@@ -32,13 +32,7 @@ def off_by(worst: float) -> Seen:
     return Seen(f"deviation {worst:.0e}", worst)
 
 
-@dataclass(frozen=True)
-class Check:
-    """``run`` returns what it saw, or raises; ``remedy`` is told to the user when it raises."""
-
-    name: str
-    run: Callable[[], Seen]
-    remedy: str
+Checks = dict[str, Callable[[], Seen]]  # by name; each returns what it saw, or raises
 
 
 @dataclass(frozen=True)
@@ -55,17 +49,18 @@ class CheckResult:
     note: str = ""
 
 
-def run_check(check: Check) -> CheckResult:
-    """Runs one check. Whatever it raises is a failure of that check: an operator may fail in any way."""
+def run_check(name: str, check: Callable[[], Seen], remedy: str) -> CheckResult:
+    """Runs one check. Whatever it raises is a failure of that check, and the user is told ``remedy``: an operator may fail
+    in any way."""
     start = time.perf_counter()
     try:
-        seen = check.run()
+        seen = check()
     except Exception as error:
         kind = "" if isinstance(error, CheckFailed) else f"{type(error).__name__}: "
         said, measured = one_line(kind + one_line(str(error))), getattr(error, "deviation", None)
         seconds = time.perf_counter() - start
-        return CheckResult(check.name, False, seconds, error=said, remedy=check.remedy, deviation=measured)
-    return CheckResult(check.name, True, time.perf_counter() - start, **seen._asdict())
+        return CheckResult(name, False, seconds, error=said, remedy=remedy, deviation=measured)
+    return CheckResult(name, True, time.perf_counter() - start, **seen._asdict())
 
 
 def one_line(text: str, limit: int = 200) -> str:

@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from cpanet.doctor.checks import Check, CheckFailed, Seen
+from cpanet.doctor.checks import CheckFailed, Seen
 
 SIZE, WIDTH, STEPS, RATE, SEED = 64, 32, 20, 1e-3, 1
 MIN_IOU, MAX_LOSS_RATIO = 0.6, 0.5  # on a sound machine: 0.86 and 0.09
 
 
-def checks(remedy: str) -> list[Check]:
-    """The learning check; ``remedy``: advice where the operators are right and it still fails."""
-    return [Check(f"learning: {STEPS} steps on two episodes", overfit, remedy)]
-
-
-def episodes(size: int = SIZE) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def episodes() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Two episodes, a striped disc on noise: query (2, 3, S, S), mask (2, S, S), 1-shot supports alike."""
     rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:size, :size]
+    rows, columns = np.mgrid[:SIZE, :SIZE]
 
     def one(centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mask = ((rows - centre[1]) ** 2 + (columns - centre[0]) ** 2 < (0.3 * size) ** 2).astype(np.uint8)
+        mask = ((rows - centre[1]) ** 2 + (columns - centre[0]) ** 2 < (0.3 * SIZE) ** 2).astype(np.uint8)
         stripes = mask * np.sign(np.sin(columns)) * np.array([2.0, -2.0, 1.0])[:, None, None]
-        return (rng.normal(0, 0.3, (3, size, size)) + stripes).astype(np.float32), mask
+        return (rng.normal(0, 0.3, (3, SIZE, SIZE)) + stripes).astype(np.float32), mask
 
-    made = [one(centre) for centre in size * np.array([(0.3, 0.35), (0.7, 0.6), (0.6, 0.3), (0.35, 0.7)])]
+    made = [one(centre) for centre in SIZE * np.array([(0.3, 0.35), (0.7, 0.6), (0.6, 0.3), (0.35, 0.7)])]
     images, masks = (np.stack(part) for part in zip(*made))
     return images[:2], masks[:2], images[2:, None], masks[2:, None]
 

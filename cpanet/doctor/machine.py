@@ -13,23 +13,19 @@ from cpanet.runtime.cuda.probe import GIB, dotted
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
 
-def driver_release(text: str) -> str | None:
-    """The driver's own number (580.65.06) in what its kernel module says of itself."""
-    found = re.search(r"\s(\d{3,}\.\d+(?:\.\d+)?)\s", text)
-    return found.group(1) if found else None
-
-
-def read_driver_release(file: Path = DRIVER_FILE) -> str | None:
+def driver_release(file: Path = DRIVER_FILE) -> str | None:
+    """The driver's own number (580.65.06), by what its kernel module says of itself."""
     try:
-        return driver_release(file.read_text(errors="replace"))
+        found = re.search(r"\s(\d{3,}\.\d+(?:\.\d+)?)\s", file.read_text(errors="replace"))
     except OSError:
         return None
+    return found.group(1) if found else None
 
 
 def cuda_facts(report: CudaReport) -> dict[str, Any]:
     """CUDA's parts as they were found, None for a missing one; no folders."""
     driver, toolkit = report.driver, report.toolkit
-    gpu = driver.gpus[0] if driver is not None and driver.gpus else None
+    gpu = driver.gpus[0] if driver is not None else None
     return {
         "usable": report.usable,
         "reason": without_folders(report.reason),
@@ -37,7 +33,7 @@ def cuda_facts(report: CudaReport) -> dict[str, Any]:
         "gpus": len(driver.gpus) if driver is not None else 0,
         "compute_capability": gpu.compute_capability if gpu else None,
         "memory_gib": round(gpu.memory / GIB, 1) if gpu else None,
-        "driver": read_driver_release() if driver is not None else None,
+        "driver": driver_release() if driver is not None else None,
         "driver_cuda": dotted(driver.version) if driver is not None else None,
         "toolkit": dotted(toolkit.version) if toolkit is not None else None,
         "cudnn": dotted(toolkit.cudnn_version) or None if toolkit is not None else None,

@@ -17,7 +17,7 @@ from typing import Any, Callable
 import numpy as np
 
 from cpanet.doctor import reference
-from cpanet.doctor.checks import Check, CheckFailed, Seen, off_by, require_close
+from cpanet.doctor.checks import CheckFailed, Checks, Seen, off_by, require_close
 from cpanet.doctor.precision import EXACT, tolerance
 
 BATCH, CHANNELS, HEIGHT, WIDTH = 2, 16, 21, 18  # odd and even sides, whole vector registers of channels
@@ -35,17 +35,18 @@ CONVOLUTIONS = (
 )
 
 Operator = Callable[..., Any]
+Expected = Callable[..., reference.Reference]
 Array = np.ndarray
 
 
-def checks(remedy: str, precision: str = "fp32") -> list[Check]:
-    """All operator checks at ``precision``; ``remedy``: advice for a wrong number on this device."""
-    return [*product_checks(remedy, precision), *float32_checks(remedy)]
+def checks(precision: str = "fp32") -> Checks:
+    """All operator checks at ``precision``."""
+    return {**product_checks(precision), **float32_checks()}
 
 
 def compare(
     operator: Operator,
-    expected: Callable[..., reference.Reference],
+    expected: Expected,
     *inputs: Array,
     allowed: float = EXACT,
     counted: Callable[[], Array] | None = None,
@@ -66,16 +67,16 @@ def compare(
     names = ("input", "weight", "bias") if len(inputs) > 1 else ("input",)
     found = [("output", result.numpy().reshape(output.shape), output)]
     found += [(f"gradient of {n}", g.numpy(), w) for n, g, w in zip(names, gradients, pullback(r))]
-    worst, wrong = [0.0], []
+    worst, wrong = 0.0, list[CheckFailed]()
     for what, actual, wanted in found:
         try:
-            worst.append(require_close(what, actual, wanted, allowed))
+            worst = max(worst, require_close(what, actual, wanted, allowed))
         except CheckFailed as failure:
             wrong.append(failure)
     if wrong:
         deviations = [failure.deviation for failure in wrong if failure.deviation is not None]
         raise CheckFailed("; ".join(map(str, wrong)), max(deviations, default=None))
-    return off_by(max(worst))
+    return off_by(worst)
 
 
 def random(shape: Sequence[int], seed: int = 0) -> Array:
@@ -102,31 +103,35 @@ def _with_parameters(layer: Any) -> Operator:
     return operator
 
 
+def _constant(values: Array) -> Any:
+    """In float32, without a gradient."""
+    from cpanet.runtime import jt
+
+    return jt.array(values.astype(np.float32)).stop_grad()
+
+
 # ------------------------------------------------------ what is float32 at every precision
 
 
-def float32_checks(remedy: str) -> list[Check]:
+def float32_checks() -> Checks:
     """Checks of what is float32 at every precision."""
     from cpanet import losses
     from cpanet.models import dropout, layers
     from cpanet.runtime import jt
 
-    found: list[Check] = []
+    found: Checks = {}
 
-    def add(
-        name: str, operator: Operator, expected: Callable[..., reference.Reference], *inputs: Array
-    ) -> None:
-        found.append(Check(name, partial(compare, operator, expected, *inputs), remedy))
+    def add(name: str, operator: Operator, expected: Expected, *inputs: Array) -> None:
+        found[name] = partial(compare, operator, expected, *inputs)
 
     norm, mean, variance = _norm_inputs(), random((CHANNELS,), 3), 0.5 + random((CHANNELS,), 4) ** 2
     training, evaluated = layers.BatchNorm(CHANNELS), layers.BatchNorm(CHANNELS)
     training.train()
     evaluated.eval()
-    evaluated.running_mean = jt.array(mean.astype(np.float32)).stop_grad()
-    evaluated.running_var = jt.array(variance.astype(np.float32)).stop_grad()
-    add("batch norm, training", _with_parameters(training), reference.batch_norm_training, *norm)
-    found.append(Check("batch norm, running statistics", batch_norm_running_statistics, remedy))
-    fixed = partial(reference.batch_norm_evaluation, mean=mean, variance=variance)
+    evaluated.running_mean, evaluated.running_var = _constant(mean), _constant(variance)
+    add("batch norm, training", _with_parameters(training), reference.batch_norm, *norm)
+    found["batch norm, running statistics"] = batch_norm_running_statistics
+    fixed = partial(reference.batch_norm, mean=mean, variance=variance)
     add("batch norm, evaluation", _with_parameters(evaluated), fixed, *norm)
 
     x = image()
@@ -148,8 +153,8 @@ def float32_checks(remedy: str) -> list[Check]:
     add("channel concatenation", concat, reference.concatenate, image(3), image(5, 1))
     add("broadcast product", lambda a, b: a * b, reference.multiply, x, random((BATCH, CHANNELS, 1, 1), 1))
     factors = _dropout(CHANNELS, 2)
-    scale = jt.array(factors.astype(np.float32)).stop_grad()
-    dropped = partial(reference.relu_dropout, factors=factors[:, :, None, None])
+    scale = _constant(factors)
+    dropped = lambda v: reference.chain(v, reference.relu, partial(reference.scale, factors=factors))  # noqa: E731
     add("relu with channel dropout", lambda v: dropout.relu_dropout(v, scale), dropped, x)
     target = (random((BATCH, HEIGHT, WIDTH), 1) > 0.5).astype(np.int64)
     target[:, :4] = 255
@@ -157,7 +162,7 @@ def float32_checks(remedy: str) -> list[Check]:
     wanted = partial(reference.cross_entropy, target=target)
     logits = 3 * random((BATCH, 2, HEIGHT, WIDTH))
     add("cross-entropy, label 255 ignored", lambda v: losses.CROSS_ENTROPY(v, labels), wanted, logits)
-    return [*found, Check("SGD, momentum and weight decay", sgd, remedy)]
+    return {**found, "SGD, momentum and weight decay": sgd}
 
 
 def _norm_inputs() -> list[Array]:
@@ -206,24 +211,17 @@ def sgd() -> Seen:
 # ------------------------------------------------------ what is made of products
 
 
-def product_checks(remedy: str, precision: str = "fp32") -> list[Check]:
+def product_checks(precision: str) -> Checks:
     """Checks of what is made of products, which may be off by what ``precision`` allows."""
     from cpanet import ops
     from cpanet.models import upsample
     from cpanet.models.dropout import scale_channels
     from cpanet.runtime import jt
 
-    found: list[Check] = []
+    found: Checks = {}
 
-    def add(
-        name: str,
-        operator: Operator,
-        expected: Callable[..., reference.Reference],
-        *inputs: Array,
-        counted: Callable[[], Array] | None = None,
-    ) -> None:
-        run = partial(compare, operator, expected, *inputs, allowed=tolerance(precision), counted=counted)
-        found.append(Check(name, run, remedy))
+    def add(name: str, operator: Operator, expected: Expected, *inputs: Array, **settings: Any) -> None:
+        found[name] = partial(compare, operator, expected, *inputs, allowed=tolerance(precision), **settings)
 
     for name, k, stride, padding, dilation, channels, outputs in CONVOLUTIONS:
         for bias in (False, True):
@@ -243,7 +241,7 @@ def product_checks(remedy: str, precision: str = "fp32") -> list[Check]:
     add(
         "convolution of an enlarged map",
         lambda v, w: upsample.conv_of_upsampled(v, w, size, padding=1),
-        lambda v, w: reference.chain(resized, partial(reference.conv2d, padding=1), v, w),
+        lambda v, w: reference.chain(v, resized, partial(reference.conv2d, weight=w, padding=1)),
         small,
         random((8, CHANNELS, 3, 3), 1) / 3,
     )
@@ -251,28 +249,21 @@ def product_checks(remedy: str, precision: str = "fp32") -> list[Check]:
     # as the network has it: the input's channels dropped before, the result's after ReLU
     x, weight = image(), random((24, CHANNELS, 3, 3), 1) / 3
     before, after = _dropout(CHANNELS, 2), _dropout(24, 3)
-    factors = [jt.array(f.astype(np.float32)).stop_grad() for f in (before, after)]
-    masked = x * before[:, :, None, None]
+    factors = [_constant(f) for f in (before, after)]
+    drop_before, drop_after = (partial(reference.scale, factors=f) for f in (before, after))
 
-    def fused(x: Array, weight: Array) -> reference.Reference:
-        linear, of_conv = reference.conv2d(x * before[:, :, None, None], weight, padding=1)
-        output, of_relu = reference.relu_dropout(linear, after[:, :, None, None])
-
-        def pullback(r: Array) -> tuple[Array, ...]:
-            g_x, g_weight = of_conv(*of_relu(r))
-            return g_x * before[:, :, None, None], g_weight
-
-        return output, pullback
+    def linear(x: Array, weight: Array) -> reference.Reference:
+        return reference.chain(x, drop_before, partial(reference.conv2d, weight=weight, padding=1))
 
     def clear() -> Array:
         """1 but next to zero, where a value may be cut to the other side, whose gradient is another."""
-        linear = reference.conv2d(masked, weight, padding=1)[0]
-        return np.abs(linear) > 0.05 * np.abs(linear).max()
+        size = np.abs(linear(x, weight)[0])
+        return size > 0.05 * size.max()
 
     add(
         "convolution 3×3 with relu and channel dropout",
         lambda v, w: ops.conv3x3_relu(scale_channels(v, factors[0]), w, *factors),
-        fused,
+        lambda v, w: reference.chain(v, partial(linear, weight=w), reference.relu, drop_after),
         x,
         weight,
         counted=clear,

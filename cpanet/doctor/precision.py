@@ -6,13 +6,12 @@ of convolutions and matrix products are cut to before they are multiplied. Sums 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from cpanet.doctor.checks import Check, CheckFailed, Seen
+from cpanet.doctor.checks import CheckFailed, Checks, Seen
 
 # Explicit bits of the mantissa (NVIDIA's TF32 and IEEE's half 10, bfloat16 7); the others have float32's 8 bits of exponent
 BITS = {"fp32": 23, "tf32": 10, "bf16": 7, "fp16": 10}
@@ -73,22 +72,6 @@ class Diagonal(NamedTuple):
         return array
 
 
-def _matrix(*batch: int) -> Diagonal:
-    index = np.arange(SIZE)
-    return Diagonal((*batch, SIZE, SIZE), (..., index, index))
-
-
-def _map() -> Diagonal:
-    """A map of 32×32 whose channel c holds its number at a pixel of its own, two apart."""
-    index = np.arange(SIZE)
-    return Diagonal((1, SIZE, 32, 32), (0, index, 2 * (index // 16), 2 * (index % 16)))
-
-
-def _kernel(k: int) -> Diagonal:
-    index = np.arange(SIZE)
-    return Diagonal((SIZE, SIZE, k, k), (index, index, k // 2, k // 2))
-
-
 def read(values: np.ndarray) -> Delivered:
     """The precision of the products ``probes() · 1``; values (SIZE,)."""
     values = np.asarray(values, np.float64)
@@ -96,9 +79,7 @@ def read(values: np.ndarray) -> Delivered:
     return Delivered(int(np.argmin([*kept, False])), bool(values[len(STEPS)] > TINY / 2))
 
 
-def measure(
-    operator: Callable[..., Any], layouts: tuple[Diagonal, Diagonal, Diagonal]
-) -> dict[str, Delivered]:
+def measure(operator: Callable[..., Any], layouts: Sequence[Diagonal]) -> dict[str, Delivered]:
     """The bits of ``operator(a, b)``, a product with diagonal operands, and of its gradients; the worse of both operands.
 
     ``layouts`` are those of a, b and the result. Each pass is a product of two of a, b and the cotangent r, one of which
@@ -149,29 +130,29 @@ def verdict(asked: str, found: Mapping[str, Delivered]) -> Seen:
     return Seen(said, note=f"asked for {asked}, delivered {' and '.join(others)}" if others else "")
 
 
-def checks(remedy: str, precision: str) -> list[Check]:
+def checks(precision: str) -> Checks:
     """Checks that convolutions and matrix products have the precision that was asked for."""
-    named: dict[str, Callable[[], dict[str, Delivered]]] = {
-        "bits of a convolution 3×3": partial(_convolution, 3),
-        "bits of a convolution 1×1": partial(_convolution, 1),
-        "bits of a matrix product": partial(_matrix_product),
-        "bits of a batched matrix product": partial(_matrix_product, 2),
-    }
-    return [Check(name, partial(_examine, precision, run), remedy) for name, run in named.items()]
-
-
-def _examine(precision: str, run: Callable[[], dict[str, Delivered]]) -> Seen:
-    return verdict(precision, run())
-
-
-def _convolution(k: int) -> dict[str, Delivered]:
     from cpanet import ops
-
-    return measure(lambda x, w: ops.conv2d(x, w, padding=k // 2), (_map(), _kernel(k), _map()))
-
-
-def _matrix_product(*batch: int) -> dict[str, Delivered]:
     from cpanet.runtime import jt
 
-    layout = _matrix(*batch)
-    return measure(lambda a, b: jt.matmul(a, b), (layout, layout, layout))
+    index = np.arange(SIZE)
+    # channel c of a map holds its number at a pixel of its own, two apart
+    image = Diagonal((1, SIZE, 32, 32), (0, index, 2 * (index // 16), 2 * (index % 16)))
+
+    def kernel(k: int) -> Diagonal:
+        return Diagonal((SIZE, SIZE, k, k), (index, index, k // 2, k // 2))
+
+    def matrix(*batch: int) -> Diagonal:
+        return Diagonal((*batch, SIZE, SIZE), (..., index, index))
+
+    def examine(operator: Callable[..., Any], *layouts: Diagonal) -> Callable[[], Seen]:
+        return lambda: verdict(precision, measure(operator, layouts))
+
+    return {
+        "bits of a convolution 3×3": examine(
+            lambda x, w: ops.conv2d(x, w, padding=1), image, kernel(3), image
+        ),
+        "bits of a convolution 1×1": examine(lambda x, w: ops.conv2d(x, w), image, kernel(1), image),
+        "bits of a matrix product": examine(lambda a, b: jt.matmul(a, b), *[matrix()] * 3),
+        "bits of a batched matrix product": examine(lambda a, b: jt.matmul(a, b), *[matrix(2)] * 3),
+    }

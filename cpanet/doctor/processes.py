@@ -5,15 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from cpanet.doctor.checks import CheckResult
-from cpanet.doctor.record import DoctorRecord, read_record
-
-LOOK_EVERY = 0.5  # seconds
-GRACE = 10.0  # seconds for a process to end once it was asked to
+from cpanet.doctor.record import DoctorRecord
 
 
 def command(device: str, precision: str, only: Sequence[str], verbose: bool) -> list[str]:
@@ -25,59 +21,33 @@ def command(device: str, precision: str, only: Sequence[str], verbose: bool) -> 
 
 
 def examine(precision: str, words: Sequence[str], record: DoctorRecord) -> CheckResult | None:
-    """Run ``words``, which write a record of their own where ``--json`` says, and take over what is found as it is found.
+    """Run ``words``, which go on with the file of ``record``, given as ``--json``.
 
     Returns None where the process came to its end, else what became of it, as a failed check; it is in ``record`` then.
     """
-    with tempfile.TemporaryDirectory(prefix="cpanet-doctor-") as folder:
-        file = Path(folder) / "record.json"
-        process = subprocess.Popen([*words, "--json", str(file)])
-        try:
-            while process.poll() is None:
-                try:
-                    process.wait(LOOK_EVERY)
-                except subprocess.TimeoutExpired:
-                    _take(file, precision, record)
-        finally:
-            if process.poll() is None:
-                _stop(process)
-        found = _take(file, precision, record)
-    if found is not None and found["finished"] and precision in found["precisions"]:
-        record.end(precision)
+    record.tell()
+    status = subprocess.run([*words, "--json", str(record.path)]).returncode
+    record.read()
+    if record.data["precisions"].get(precision, {"finished": False})["finished"]:
         return None
-    result = _lost(process.returncode, found)
-    record.add(result, precision)
+    lost = _lost(status, record.data)
+    record.tell(error="")
+    record.add(lost, precision)
     record.end(precision)
-    return result
+    return lost
 
 
-def _stop(process: subprocess.Popen) -> None:
-    process.terminate()
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(GRACE)
-
-
-def _take(file: Path, precision: str, record: DoctorRecord) -> dict | None:
-    found = read_record(file)
-    if found is not None:
-        record.take(found, precision)
-    return found
-
-
-def _lost(code: int, found: dict | None) -> CheckResult:
+def _lost(status: int, found: dict[str, Any]) -> CheckResult:
     """A process that ended before its checks did, by its status and by what it had written."""
-    if found is not None and found["error"]:
-        return CheckResult("start", False, 0.0, error=found["error"], remedy="")
-    running = found["running"] if found is not None else None
-    how = f"with status {code}"
-    if code < 0:
+    if found["error"]:
+        return CheckResult("start", False, 0.0, error=found["error"])
+    running = found["running"]
+    how = f"with status {status}"
+    if status < 0:
         try:
-            how = f"by signal {-code} ({signal.Signals(-code).name})"
+            how = f"by signal {-status} ({signal.Signals(-status).name})"
         except ValueError:
-            how = f"by signal {-code}"
+            how = f"by signal {-status}"
     return CheckResult(
         running["name"] if running else "start",
         False,

@@ -7,7 +7,7 @@ pullback against central differences of the forward pass.
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
@@ -21,29 +21,39 @@ def conv2d(
     x: Array, weight: Array, bias: Array | None = None, stride: int = 1, padding: int = 0, dilation: int = 1
 ) -> Reference:
     """Convolution as a sum over the taps of the kernel; weight (out, in, k, k), bias (out,) or None."""
-    k = weight.shape[2]
-    height, width = ((n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n in x.shape[2:])
-    padded = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-
-    def window(dy: int, dx: int) -> tuple[slice, ...]:
-        top, left = dy * dilation, dx * dilation
-        rows = slice(top, top + (height - 1) * stride + 1, stride)
-        return (slice(None), slice(None), rows, slice(left, left + (width - 1) * stride + 1, stride))
-
-    taps = [(dy, dx) for dy in range(k) for dx in range(k)]
-    y = sum(_einsum("bihw,oi->bohw", padded[window(dy, dx)], weight[:, :, dy, dx]) for dy, dx in taps)
+    windows = _windows(x, weight.shape[2], stride, padding, dilation)
+    padded = np.pad(x, _edges(padding))
+    y = sum(_einsum("bihw,oi->bohw", padded[w], weight[:, :, dy, dx]) for (dy, dx), w in windows.items())
     if bias is not None:
         y = y + bias[:, None, None]
 
     def pullback(r: Array) -> tuple[Array, ...]:
         gx, gw = np.zeros_like(padded), np.zeros_like(weight)
-        for dy, dx in taps:
-            gx[window(dy, dx)] += _einsum("bohw,oi->bihw", r, weight[:, :, dy, dx])
-            gw[:, :, dy, dx] = _einsum("bohw,bihw->oi", r, padded[window(dy, dx)])
-        inner = gx[:, :, padding : padding + x.shape[2], padding : padding + x.shape[3]]
+        for (dy, dx), window in windows.items():
+            gx[window] += _einsum("bohw,oi->bihw", r, weight[:, :, dy, dx])
+            gw[:, :, dy, dx] = _einsum("bohw,bihw->oi", r, padded[window])
+        inner = _without_edges(gx, padding)
         return (inner, gw) if bias is None else (inner, gw, r.sum((0, 2, 3)))
 
     return np.asarray(y), pullback
+
+
+def _windows(x: Array, k: int, stride: int, padding: int, dilation: int = 1) -> dict[tuple[int, int], Any]:
+    """For each tap (row, column) of a k×k kernel, the pixels of the padded map that it reads."""
+    height, width = ((n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n in x.shape[2:])
+
+    def reach(tap: int, count: int) -> slice:
+        return slice(tap * dilation, tap * dilation + (count - 1) * stride + 1, stride)
+
+    return {(dy, dx): (..., reach(dy, height), reach(dx, width)) for dy in range(k) for dx in range(k)}
+
+
+def _edges(padding: int) -> list[tuple[int, int]]:
+    return [(0, 0), (0, 0), (padding, padding), (padding, padding)]
+
+
+def _without_edges(x: Array, padding: int) -> Array:
+    return x[:, :, padding : x.shape[2] - padding, padding : x.shape[3] - padding]
 
 
 def _einsum(indices: str, a: Array, b: Array) -> Array:
@@ -51,36 +61,33 @@ def _einsum(indices: str, a: Array, b: Array) -> Array:
     return np.einsum(indices, a, b, optimize=True)
 
 
-def batch_norm_training(x: Array, weight: Array, bias: Array) -> Reference:
-    """Batch normalisation with the statistics of the batch itself; weight and bias (C,)."""
+def batch_norm(
+    x: Array, weight: Array, bias: Array, mean: Array | None = None, variance: Array | None = None
+) -> Reference:
+    """Batch normalisation, all but x (C,): with given statistics, which get no gradient, or those of the batch itself."""
     axes = (0, 2, 3)
-    mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
-    root = np.sqrt(variance + EPS)
-    normal = (x - mean) / root
-    gain = weight[:, None, None]
-
-    def pullback(r: Array) -> tuple[Array, ...]:
-        g = r * gain
-        gx = (g - g.mean(axes, keepdims=True) - normal * (g * normal).mean(axes, keepdims=True)) / root
-        return gx, (r * normal).sum(axes), r.sum(axes)
-
-    return normal * gain + bias[:, None, None], pullback
-
-
-def batch_norm_evaluation(x: Array, weight: Array, bias: Array, mean: Array, variance: Array) -> Reference:
-    """Batch normalisation with given statistics, all (C,), which get no gradient."""
+    of_batch = mean is None
+    mean, variance = (x.mean(axes), x.var(axes)) if mean is None or variance is None else (mean, variance)
     root = np.sqrt(variance + EPS)[:, None, None]
     normal = (x - mean[:, None, None]) / root
     gain = weight[:, None, None]
 
     def pullback(r: Array) -> tuple[Array, ...]:
-        return r * gain / root, (r * normal).sum((0, 2, 3)), r.sum((0, 2, 3))
+        g = r * gain
+        if of_batch:
+            g = g - g.mean(axes, keepdims=True) - normal * (g * normal).mean(axes, keepdims=True)
+        return g / root, (r * normal).sum(axes), r.sum(axes)
 
     return normal * gain + bias[:, None, None], pullback
 
 
 def relu(x: Array) -> Reference:
     return np.maximum(x, 0), lambda r: (r * (x > 0),)
+
+
+def scale(x: Array, factors: Array) -> Reference:
+    """x times factors (B, C) that get no gradient."""
+    return x * factors[:, :, None, None], lambda r: (r * factors[:, :, None, None],)
 
 
 def sigmoid(x: Array) -> Reference:
@@ -102,22 +109,16 @@ def matmul(a: Array, b: Array) -> Reference:
 
 def max_pool(x: Array, kernel: int, stride: int, padding: int) -> Reference:
     """The maximum of each window; the gradient goes to where it is (no ties in continuous input)."""
-    height, width = ((n + 2 * padding - kernel) // stride + 1 for n in x.shape[2:])
-    edges = ((0, 0), (0, 0), (padding, padding), (padding, padding))
-    padded = np.pad(x, edges, constant_values=-np.inf)
-    slices = [
-        (slice(dy, dy + (height - 1) * stride + 1, stride), slice(dx, dx + (width - 1) * stride + 1, stride))
-        for dy in range(kernel)
-        for dx in range(kernel)
-    ]
-    stack = np.stack([padded[:, :, rows, columns] for rows, columns in slices])
+    padded = np.pad(x, _edges(padding), constant_values=-np.inf)
+    windows = list(_windows(x, kernel, stride, padding).values())
+    stack = np.stack([padded[window] for window in windows])
     winner = stack.argmax(0)
 
     def pullback(r: Array) -> tuple[Array, ...]:
         gx = np.zeros_like(padded)
-        for index, (rows, columns) in enumerate(slices):
-            gx[:, :, rows, columns] += r * (winner == index)
-        return (gx[:, :, padding : padding + x.shape[2], padding : padding + x.shape[3]],)
+        for index, window in enumerate(windows):
+            gx[window] += r * (winner == index)
+        return (_without_edges(gx, padding),)
 
     return stack.max(0), pullback
 
@@ -146,20 +147,13 @@ def maximum_and_mean(x: Array) -> Reference:
     return np.stack([largest, mean], 1), lambda r: (of_largest(r[:, 0])[0] + of_mean(r[:, 1])[0],)
 
 
-def relu_dropout(x: Array, factors: Array) -> Reference:
-    """ReLU, times factors (B, C, 1, 1) that get no gradient."""
-    return np.maximum(x, 0) * factors, lambda r: (r * (x > 0) * factors,)
-
-
 def project(x: Array, weight: Array) -> Reference:
     """Σ_c weight[b, k, c] · x[b, c]: (B, C, H, W), (B, K, C) → (B, K, H, W)."""
-    output, inner = matmul(weight, x.reshape(*x.shape[:2], -1))
 
     def pullback(r: Array) -> tuple[Array, ...]:
-        g_weight, g_x = inner(r.reshape(*r.shape[:2], -1))
-        return g_x.reshape(x.shape), g_weight
+        return _einsum("bkhw,bkc->bchw", r, weight), _einsum("bkhw,bchw->bkc", r, x)
 
-    return output.reshape(*output.shape[:2], *x.shape[2:]), pullback
+    return _einsum("bkc,bchw->bkhw", weight, x), pullback
 
 
 def project_with_maximum(x: Array, weight: Array, scale: Array) -> Reference:
@@ -175,18 +169,21 @@ def project_with_maximum(x: Array, weight: Array, scale: Array) -> Reference:
     return np.concatenate([projected, largest[:, None]], 1), pullback
 
 
-def chain(
-    first: Callable[..., Reference], then: Callable[..., Reference], x: Array, weight: Array
-) -> Reference:
-    """``then(first(x), weight)``."""
-    inner, of_first = first(x)
-    output, of_then = then(inner, weight)
+def chain(x: Array, *steps: Callable[[Array], Reference]) -> Reference:
+    """One step after the other; gradients are those of x, then of what the steps have besides their input."""
+    pullbacks = []
+    for step in steps:
+        x, pullback = step(x)
+        pullbacks.append(pullback)
 
-    def pullback(r: Array) -> tuple[Array, ...]:
-        g_inner, g_weight = of_then(r)
-        return (*of_first(g_inner), g_weight)
+    def of_all(r: Array) -> tuple[Array, ...]:
+        others: list[Array] = []
+        for pullback in reversed(pullbacks):
+            r, *of_others = pullback(r)
+            others = [*of_others, *others]
+        return (r, *others)
 
-    return output, pullback
+    return x, of_all
 
 
 def concatenate(a: Array, b: Array) -> Reference:
@@ -203,28 +200,14 @@ def multiply(x: Array, factor: Array) -> Reference:
 
 def resize_bilinear(x: Array, size: tuple[int, int]) -> Reference:
     """Bilinear resize with ``align_corners=True``: each output pixel is a mean of its four neighbours."""
-    corners = []  # (rows, columns, weight) of the four neighbours of every output pixel
-    (y0, fy), (x0, fx) = (_neighbours(n_in, n_out) for n_in, n_out in zip(x.shape[2:], size))
-    for dy, wy in ((0, 1 - fy), (1, fy)):
-        for dx, wx in ((0, 1 - fx), (1, fx)):
-            rows, columns = np.minimum(y0 + dy, x.shape[2] - 1), np.minimum(x0 + dx, x.shape[3] - 1)
-            corners.append((rows[:, None], columns[None, :], wy[:, None] * wx[None, :]))
-    y = sum(x[:, :, rows, columns] * weight for rows, columns, weight in corners)
-
-    def pullback(r: Array) -> tuple[Array, ...]:
-        by_pixel = np.zeros((*x.shape[2:], *x.shape[:2]))
-        for rows, columns, weight in corners:
-            np.add.at(by_pixel, (rows, columns), np.moveaxis(r * weight, (0, 1), (2, 3)))
-        return (np.moveaxis(by_pixel, (2, 3), (0, 1)),)
-
-    return np.asarray(y), pullback
+    rows, columns = (_interpolation(n_in, n_out) for n_in, n_out in zip(x.shape[2:], size))
+    return rows @ x @ columns.T, lambda r: (rows.T @ r @ columns,)
 
 
-def _neighbours(n_in: int, n_out: int) -> tuple[Array, Array]:
-    """For each output position, the input position at or before it and the distance beyond it."""
-    position = np.linspace(0, n_in - 1, n_out)
-    low = np.minimum(np.floor(position + 1e-9).astype(int), n_in - 1)
-    return low, np.clip(position - low, 0, 1)
+def _interpolation(n_in: int, n_out: int) -> Array:
+    """(n_out, n_in): the weight of every input position at every output position, falling to 0 at a distance of 1."""
+    distance = np.abs(np.linspace(0, n_in - 1, n_out)[:, None] - np.arange(n_in))
+    return np.maximum(1 - distance, 0)
 
 
 def cross_entropy(logits: Array, target: Array, ignore: int = 255) -> Reference:

@@ -33,8 +33,8 @@ def library_operators(*operands: Any) -> tuple[Any, Any, Any] | None:
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1):
     """x (B, C, H, W), weight (O, C, k, k), bias (O,) or None → (B, O, H', W'), not grouped."""
     geometry = (*_pair(stride), *_pair(padding), *_pair(dilation))
-    if bfloat16.suits(x, weight):
-        y = bfloat16.conv2d(x, weight, geometry)
+    if kind := bfloat16.kind_for(x, weight):
+        y = bfloat16.conv2d(x, weight, geometry, kind)
     elif (operators := library_operators(x, weight)) is not None:
         y = _Convolution.apply(x, weight, operators, geometry)
     else:

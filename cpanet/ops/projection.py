@@ -6,13 +6,7 @@ from cpanet.ops import kernels
 from cpanet.ops.function import Function
 from cpanet.runtime import jt
 
-HEADER = """
-extern "C" void cpanet_project(const float* x, const float* w, const float* s, float* y, float* winner, int batch,
-    int channels, int outputs, int area);
-extern "C" void cpanet_project_backward(const float* x, const float* w, const float* s, const float* winner,
-    const float* dy, float* dx, float* dw, float* ds, int batch, int channels, int outputs, int area);
-"""
-SIZES = "in0_shape0, in0_shape1, in1_shape1, in0_shape2 * in0_shape3"
+SIZES = ("in0_shape0", "in0_shape1", "in1_shape1", "in0_shape2 * in0_shape3")
 
 
 def project(x, weight):
@@ -20,7 +14,7 @@ def project(x, weight):
     if not kernels.usable():
         batch, channels, height, width = x.shape
         return jt.matmul(weight, x.reshape(batch, channels, -1)).reshape(batch, -1, height, width)
-    return _Project.apply(x, weight)
+    return _Project.apply(x, weight, None)
 
 
 def project_with_maximum(x, weight, scale):
@@ -31,7 +25,7 @@ def project_with_maximum(x, weight, scale):
     if not kernels.usable():
         largest = (x * scale.unsqueeze(2).unsqueeze(3)).max(dim=1, keepdims=True)
         return jt.concat([project(x, weight), largest], dim=1)
-    return _ProjectWithMaximum.apply(x, weight, scale)
+    return _Project.apply(x, weight, scale)
 
 
 def conv3x3_few(x, weight):
@@ -49,36 +43,19 @@ def conv3x3_few(x, weight):
     return shifted.sum(dims=[4, 5])
 
 
-def _code(shapes, inputs, source):
-    return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=HEADER, cpu_src=source)
-
-
 class _Project(Function):
-    def execute(self, x, weight):
-        self.keep(x, weight)
-        shape = [x.shape[0], weight.shape[1], *x.shape[2:]]
-        source = f"cpanet_project(in0_p, in1_p, nullptr, out0_p, nullptr, {SIZES});"
-        (y,) = _code([shape], [x, weight], source)
-        return y
-
-    def grad(self, dy):
-        x, weight = self.release()
-        source = f"cpanet_project_backward(in0_p, in1_p, nullptr, nullptr, in2_p, out0_p, out1_p, nullptr, {SIZES});"
-        return tuple(_code([x.shape, weight.shape], [x, weight, dy], source))
-
-
-class _ProjectWithMaximum(Function):
     def execute(self, x, weight, scale):
         batch, _, height, width = x.shape
-        shapes = [[batch, weight.shape[1] + 1, height, width], [batch, height, width]]
-        source = f"cpanet_project(in0_p, in1_p, in2_p, out0_p, out1_p, {SIZES});"
-        y, winner = _code(shapes, [x, weight, scale], source)
-        self.keep(x, weight, scale, winner)
+        maximum = scale is not None
+        shapes = [
+            [batch, weight.shape[1] + maximum, height, width],
+            [batch, height, width] if maximum else None,
+        ]
+        y, *winner = kernels.call("cpanet_project", [x, weight, scale], shapes, SIZES)
+        self.keep(x, weight, scale, *(winner or [None]))
         return y
 
     def grad(self, dy):
-        x, weight, scale, winner = self.release()
-        source = (
-            f"cpanet_project_backward(in0_p, in1_p, in2_p, in3_p, in4_p, out0_p, out1_p, out2_p, {SIZES});"
-        )
-        return tuple(_code([x.shape, weight.shape, scale.shape], [x, weight, scale, winner, dy], source))
+        *operands, winner = self.release()
+        shapes = [None if operand is None else operand.shape for operand in operands]
+        return tuple(kernels.call("cpanet_project_backward", [*operands, winner, dy], shapes, SIZES))

@@ -365,9 +365,10 @@ constexpr int CHUNK_TILES = 200;
 
 }  // namespace
 
-// y = relu(conv(x, w)) · factors. Shapes: x (batch, channels, height, width), w (outputs, channels, 3, 3),
-// in_factors (batch, channels): 0 where x is known to be zero, out_factors (batch, outputs); null: all.
-CPANET_EXPORT void cpanet_conv3x3(const float* x, const float* w, const float* in_factors,
+// y = relu(conv(x, w) + bias) · factors. Shapes: x (batch, channels, height, width), w (outputs, channels, 3, 3),
+// bias (outputs) or null, as it is where factors are given, in_factors (batch, channels): 0 where x is known to be zero,
+// out_factors (batch, outputs); null: all.
+CPANET_EXPORT void cpanet_conv3x3(const float* x, const float* w, const float* bias, const float* in_factors,
                                   const float* out_factors, float* y, int batch, int channels, int outputs, int height,
                                   int width) {
     const Size size{height, width};
@@ -386,27 +387,10 @@ CPANET_EXPORT void cpanet_conv3x3(const float* x, const float* w, const float* i
             out.push_back(y_b + o * size.area());
             factors.push_back(out_factors ? out_factors[b * outputs + o] : 1.0f);
         }
-        convolve(in, u, out, nullptr, factors.data(), true, size, chunks);
+        convolve(in, u, out, bias, factors.data(), true, size, chunks);
         if (out_factors)
             for (int o = 0; o < outputs; o++)
                 if (out_factors[b * outputs + o] == 0.0f) std::memset(y_b + o * size.area(), 0, size.area() * sizeof(float));
-    }
-}
-
-// y = relu(conv(x, w) + bias), all channels of all samples. Shapes: as cpanet_conv3x3, bias (outputs).
-CPANET_EXPORT void cpanet_conv3x3_bias(const float* x, const float* w, const float* bias, float* y, int batch, int channels,
-                                       int outputs, int height, int width) {
-    const Size size{height, width};
-    const Chunks chunks(size, CHUNK_TILES);
-    const auto inputs = kept_channels(nullptr, channels), kept = kept_channels(nullptr, outputs);
-    float* u = weights_space.floats(POINTS * round_up(outputs, ROWS) * size_t(channels));
-    transform_weights(w, channels, inputs, kept, false, u);
-    for (int b = 0; b < batch; b++) {
-        std::vector<Plane> in;
-        for (int c = 0; c < channels; c++) in.push_back({x + (size_t(b) * channels + c) * size.area(), nullptr, 1.0f});
-        std::vector<float*> out;
-        for (int o = 0; o < outputs; o++) out.push_back(y + (size_t(b) * outputs + o) * size.area());
-        convolve(in, u, out, bias, nullptr, true, size, chunks);
     }
 }
 

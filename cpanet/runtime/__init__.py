@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cpanet.runtime.cuda import CudaReport, probe_cuda
+from cpanet.runtime.cuda.probe import CudaReport, probe_cuda
+from cpanet.runtime.environment import export_source_folder
 from cpanet.runtime.home import user_cache
 from cpanet.runtime.start import Runtime, current, prepare, versions
-from cpanet.runtime.subprocess_env import export_source_folder
 
 __all__ = [
     "CudaReport",

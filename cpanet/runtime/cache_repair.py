@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from cpanet.runtime.libraries import is_whole
@@ -25,14 +24,21 @@ def repair(cache: Path, lock: Path) -> list[Path]:
     a POSIX lock of that file, everything else under a BSD lock, which do not exclude each other.
     """
     removed: list[Path] = []
-    damaged = list(damaged_files(cache))
+    libraries = (
+        Path(parent, name)
+        for parent, _, names in os.walk(cache)
+        for name in names
+        if name.endswith((".so", ".o"))
+    )
+    damaged = [file for file in libraries if is_damaged(file)]
     for operators, take in ((True, fcntl.lockf), (False, fcntl.flock)):
         files = [file for file in damaged if (file.parent.name == "jit") == operators]
         if files:
-            with open(lock, "a") as handle:
+            with open(lock, "a+") as handle:
                 wait_for(handle, take)
                 for file in filter(is_damaged, files):
-                    _remove(file)
+                    _key(file).unlink(missing_ok=True)  # first: alone, the file would be compiled again
+                    file.unlink(missing_ok=True)
                     removed.append(file)
     if removed:
         print(
@@ -42,28 +48,12 @@ def repair(cache: Path, lock: Path) -> list[Path]:
     return removed
 
 
-def damaged_files(folder: Path) -> Iterator[Path]:
-    """Libraries and object files below ``folder`` that Jittor would use although they are not whole."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if name.endswith((".so", ".o")) and is_damaged(Path(parent, name)):
-                yield Path(parent, name)
-
-
 def is_damaged(file: Path) -> bool:
-    """Whether Jittor would use ``file`` although it is not whole. One without a key is compiled again anyway."""
-    if is_whole(file):
-        return False
-    return _token(file).exists() or file.name.startswith(
-        "jit_utils_core"
-    )  # this one is loaded to look at keys
+    """Whether Jittor would use ``file`` although it is not whole. One without a key is compiled again anyway, but for the
+    library that is loaded to look at keys."""
+    return not is_whole(file) and (_key(file).exists() or file.name.startswith("jit_utils_core"))
 
 
-def _token(file: Path) -> Path:
+def _key(file: Path) -> Path:
     """The file by which Jittor believes that ``file`` is current."""
     return file.with_name("data.md5" if file.name == "data.o" else f"{file.name}.key")
-
-
-def _remove(file: Path) -> None:
-    _token(file).unlink(missing_ok=True)  # first: alone, the file would be compiled again
-    file.unlink(missing_ok=True)

@@ -1,15 +1,16 @@
-"""The environment variables that Jittor reads when it is imported, chosen for one device.
+"""The environment variables that Jittor reads when it is imported, chosen for one device, and those of other processes.
 
-Each is Jittor's own name. What the user has set stays, except where Jittor would fail or download.
+Jittor's are its own names. What the user has set stays, except where Jittor would fail or download.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cpanet.runtime.threads import available_cpus
+from cpanet.runtime.processor import available_cpus
 
 
 def wants_onednn(environ: Mapping[str, str]) -> bool:
@@ -44,15 +45,12 @@ def jittor_environment(
         # are used in one process, and there torch must come first.
         "FIX_TORCH_ERROR": environ.get("FIX_TORCH_ERROR", "1" if "torch" in sys.modules else "0"),
         "log_silent": "0" if verbose else environ.get("log_silent", "1"),
+        "OMP_NUM_THREADS": str(threads or environ.get("OMP_NUM_THREADS") or available_cpus()),
     }
     if "OMPI_COMM_WORLD_SIZE" not in environ:
         chosen["use_mpi"] = "0"  # outside mpirun it is only compiled, never used
     if python_config is not None:
-        chosen.setdefault("python_config_path", environ.get("python_config_path", str(python_config)))
-    if threads is not None:
-        chosen["OMP_NUM_THREADS"] = str(threads)
-    elif not environ.get("OMP_NUM_THREADS"):
-        chosen["OMP_NUM_THREADS"] = str(available_cpus())
+        chosen["python_config_path"] = environ.get("python_config_path", str(python_config))
     return chosen
 
 
@@ -65,3 +63,11 @@ def _cache_name(environ: Mapping[str, str], package: Path | None) -> str:
     """
     asked = environ.get("cache_name", "default").partition("+")[0]
     return asked if package is None else f"{asked}+{package.name}"
+
+
+def export_source_folder() -> None:
+    """Put the folder of this package on ``PYTHONPATH``: a scheduler's processes start in folders of their own."""
+    folder = str(Path(__file__).resolve().parents[2])
+    before = os.environ.get("PYTHONPATH", "")
+    if folder not in before.split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, before)))

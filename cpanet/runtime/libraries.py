@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cpanet.files import replacing
+from cpanet.runtime.processor import processor
+from cpanet.runtime.toolchain import tool_version
 
+SECONDS = 600.0  # for a compiler; some ten for the kernels of ``cpanet.ops``, one for a small library
 HEADER = 64  # bytes at the start of an ELF file of 64 bits
 
 
@@ -20,26 +23,32 @@ def small_library(source: Path, folder: Path, compiler: str, more: Sequence[str]
 
     ``more``: flags for the compiler, after those that every small library has.
     """
-    key = hashlib.sha256(source.read_bytes() + " ".join((compiler, *more)).encode()).hexdigest()[:12]
-    library = folder / f"{source.stem}-{key}.so"
     flags = ("-O1", "-shared", "-fPIC", "-pthread", "-std=c++14", *more)
     try:
-        compile_library([compiler, *flags, str(source)], library, seconds=120)  # usually one
-        return ctypes.CDLL(str(library))
+        return ctypes.CDLL(str(compile_library([source], folder, compiler, flags)))
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def compile_library(command: Sequence[str], library: Path, *linked: str, seconds: float) -> None:
-    """Run ``command -o library linked…`` unless ``library`` is there and whole; ``replacing`` keeps readers from half of it.
+def compile_library(
+    sources: Sequence[Path], folder: Path, compiler: str, flags: Sequence[str], libraries: Sequence[str] = ()
+) -> Path:
+    """The library of ``sources`` in ``folder``, compiled unless it is there and whole.
 
-    Raises OSError and subprocess.SubprocessError.
+    It is named after what decides it: the sources and the headers beside them, compiler, flags, and the processor, since a
+    home may be shared by machines. Raises OSError and subprocess.SubprocessError.
     """
+    words = [compiler, tool_version(compiler), *flags, *libraries, processor()]
+    digest = hashlib.sha256(" ".join(words).encode())
+    for file in (*sources, *sorted(sources[0].parent.glob("*.h"))):
+        digest.update(file.read_bytes())
+    library = folder / f"{sources[0].stem}-{digest.hexdigest()[:12]}.so"
     if not library.is_file() or not is_whole(library):
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(library) as partial:
-            words = [*command, "-o", str(partial), *linked]
-            subprocess.run(words, check=True, capture_output=True, text=True, timeout=seconds)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(library) as partial:  # readers never see half of it
+            command = [compiler, *flags, *map(str, sources), "-o", str(partial), *libraries]
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
+    return library
 
 
 def is_whole(file: Path) -> bool:

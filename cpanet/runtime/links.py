@@ -8,15 +8,11 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from cpanet.runtime.toolchain import keep_script
-
-NO_FILES: Mapping[str, tuple[str, int]] = {}
+from cpanet.runtime.toolchain import keep_text
 
 
-def make_folder(
-    folder: Path, links: Mapping[str, Path], files: Mapping[str, tuple[str, int]] = NO_FILES
-) -> Path:
-    """``folder`` anew, of ``links`` (name → target) and written ``files`` (name → text, mode); returns it.
+def make_folder(folder: Path, links: Mapping[str, Path], files: Mapping[str, str]) -> Path:
+    """``folder`` anew, of ``links`` (name → target) and written ``files`` (name → text); returns it.
 
     Nobody sees it half made; two processes that make it at once need a lock all the same.
     """
@@ -26,13 +22,13 @@ def make_folder(
         link = partial / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)
-    for name, (text, mode) in files.items():
-        keep_script(partial / name, text, mode)
+    for name, text in files.items():
+        keep_text(partial / name, text)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
 
 
-def stand_for(program: Path) -> tuple[str, int]:
-    """A script that runs ``program``, as text and mode: for those who would follow a link to where it lies."""
-    return f'#!/bin/sh\nexec {shlex.quote(str(program.resolve()))} "$@"\n', 0o755
+def stand_for(program: Path) -> str:
+    """A script that runs ``program``: for those who would follow a link to where it lies."""
+    return f'#!/bin/sh\nexec {shlex.quote(str(program.resolve()))} "$@"\n'

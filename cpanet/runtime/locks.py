@@ -37,24 +37,23 @@ def import_lock(home: Path) -> Iterator[Callable[[], None]]:
         wait_for(handle)
         try:
             handle.truncate(0)
-            yield lambda: _announce(handle)
+            yield lambda: print(COMPILING, end="", file=handle, flush=True)
         finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)
-
-
-def _announce(handle: TextIO) -> None:
-    handle.write(COMPILING)
-    handle.flush()
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a process that was started meanwhile holds the file, too
 
 
 def wait_for(handle: TextIO, take: Callable[[TextIO, int], None] = fcntl.flock) -> None:
-    """Takes a lock; says on standard error what it waits for. UserError after ``LOCK_SECONDS``."""
+    """Takes the lock of a file, open to be read and appended to; says on standard error what it waits for.
+
+    UserError after ``LOCK_SECONDS``.
+    """
     start, compiling, named = time.monotonic(), False, False
     while (waited := time.monotonic() - start) < LOCK_SECONDS:
         try:
             return take(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not compiling and _is_announced(handle):
+            handle.seek(0)
+            if not compiling and handle.read() == COMPILING:
                 print("Waiting for another process that is compiling Jittor…", file=sys.stderr, flush=True)
                 compiling = True
             if not named and waited >= REPORT_SECONDS:
@@ -65,13 +64,6 @@ def wait_for(handle: TextIO, take: Callable[[TextIO, int], None] = fcntl.flock) 
         f"{handle.name} has been held by {holder(handle)} for {LOCK_SECONDS / 60:.0f} minutes. "
         "End that process, or set JITTOR_HOME to another folder."
     )
-
-
-def _is_announced(handle: TextIO) -> bool:
-    if not handle.readable():
-        return False
-    handle.seek(0)
-    return handle.read() == COMPILING
 
 
 def holder(handle: TextIO) -> str:

@@ -43,13 +43,9 @@ def _installed_file(distribution: str, name: str) -> Path | None:
         files = metadata.files(distribution) or []
     except metadata.PackageNotFoundError:
         return None
-    named = [f for f in files if f.name == name and f.parent.name != "dnnl"]
-    found = sorted(named, key=lambda f: len(f.parts))
-    for file in found:
-        path = Path(os.path.normpath(str(file.locate())))
-        if path.is_file():
-            return path
-    return None
+    named = sorted((f for f in files if f.name == name), key=lambda f: len(f.parts))
+    paths = (Path(os.path.normpath(str(f.locate()))) for f in named if f.parent.name != "dnnl")
+    return next((path for path in paths if path.is_file()), None)
 
 
 def present(cache: Path, wheels: Wheels | None) -> Path | None:
@@ -61,19 +57,23 @@ def present(cache: Path, wheels: Wheels | None) -> Path | None:
     place = release(cache)
     library = place / "lib" / "libmkldnn.so"
     ours = place.is_symlink()
-    if not ours and library.is_file() and (place / "include" / "dnnl.hpp").is_file():
+    if (wheels is None or not ours) and _is_release(place):
         return library.resolve()
     if wheels is None:
-        if ours and library.is_file():
-            return library.resolve()
         return None
     linked = _link_folder(cache / "cpanet", wheels)
     place.parent.mkdir(parents=True, exist_ok=True)
     if not ours and place.exists():
         # Jittor takes the first folder there whose name starts with "dnnl", hence the other name.
         place.rename(place.with_name(f"broken-{EXPECTED_NAME}-{os.getpid()}"))
-    _replace_link(place, linked)
+    if not ours or os.readlink(place) != str(linked):
+        with replacing(place) as partial:
+            partial.symlink_to(linked)
     return library.resolve()
+
+
+def _is_release(folder: Path) -> bool:
+    return (folder / "lib" / "libmkldnn.so").is_file() and (folder / "include" / "dnnl.hpp").is_file()
 
 
 def release(cache: Path) -> Path:
@@ -85,18 +85,10 @@ def _link_folder(folder: Path, wheels: Wheels) -> Path:
     """The wheels as an unpacked release (``include/``, ``lib/``), by links; named by where the wheels lie."""
     key = hashlib.sha256(f"{wheels.library}\n{wheels.include}".encode()).hexdigest()[:12]
     linked = folder / f"onednn-{key}"
-    if (linked / "lib" / "libmkldnn.so").is_file() and (linked / "include" / "dnnl.hpp").is_file():
+    if _is_release(linked):
         return linked
     # .so.2 is the name inside the library
     links = {f"lib/{name}": wheels.library for name in ("libmkldnn.so", "libdnnl.so", "libdnnl.so.2")}
     # not the folder: other packages' headers lie there too
     links.update({f"include/{header.name}": header for header in wheels.include.glob("dnnl*.h*")})
-    return make_folder(linked, {**links, "include/oneapi": wheels.include / "oneapi"})
-
-
-def _replace_link(link: Path, target: Path) -> None:
-    """Points ``link`` to ``target`` in one step."""
-    if link.is_symlink() and os.readlink(link) == str(target):
-        return
-    with replacing(link) as partial:
-        partial.symlink_to(target)
+    return make_folder(linked, {**links, "include/oneapi": wheels.include / "oneapi"}, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import ssl
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable
 
 from cpanet.runtime.libraries import small_library
@@ -50,10 +52,14 @@ def calm_compilation(jittor_utils: Any, verbose: bool, announce: Callable[[], No
         print(CALM_LINE, file=sys.stderr, flush=True)
         announce()
 
+    def progress(message: str, count: int) -> SimpleNamespace:
+        """In the place of ``jittor_utils.DelayProgress``: after two seconds, as there, says the one line."""
+        start = time.monotonic()
+        return SimpleNamespace(update=lambda index: report() if time.monotonic() - start > 2 else None)
+
     if not verbose:
         jittor_utils.LOG.log_silent = 1
-        original = jittor_utils.DelayProgress
-        jittor_utils.DelayProgress = lambda message, count: _CalmProgress(report)
+        original, jittor_utils.DelayProgress = jittor_utils.DelayProgress, progress
     if not any(Path(jittor_utils.cache_path).glob("**/jittor_core*.so")):
         report()
     try:
@@ -64,23 +70,9 @@ def calm_compilation(jittor_utils: Any, verbose: bool, announce: Callable[[], No
         stop_compile_pool(jittor_utils)
 
 
-class _CalmProgress:
-    """Stands in for ``jittor_utils.DelayProgress``: after two seconds, as there, says the one line."""
-
-    def __init__(self, report: Callable[[], None]) -> None:
-        self.report = report
-        self.start = time.monotonic()
-
-    def update(self, index: int) -> None:
-        if time.monotonic() - self.start > 2:
-            self.report()
-
-
 def stop_compile_pool(jittor_utils: Any) -> None:
     """Ends the compiler processes that Jittor otherwise keeps, up to 16 copies of this one, until exit."""
     if getattr(jittor_utils, "pool_size", 0) and hasattr(jittor_utils, "p"):
-        import atexit
-
         # not terminate(): the workers have inherited this program's handler of SIGTERM, and one that waits for its
         # turn at the queue may take the signal and stay, which would be waited for without end
         pool = jittor_utils.p

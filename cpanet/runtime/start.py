@@ -21,11 +21,12 @@ from cpanet.runtime import locks, onednn, quiet, toolchain
 from cpanet.runtime import precision as precisions
 from cpanet.runtime.cache_repair import repair
 from cpanet.runtime.compile_operators import compile_operators_safely
-from cpanet.runtime.cuda import GIB, CudaReport, assemble, patches, probe_cuda
+from cpanet.runtime.cuda import patches
+from cpanet.runtime.cuda.probe import GIB, CudaReport, probe_cuda
+from cpanet.runtime.cuda.toolkit_links import assemble
 from cpanet.runtime.environment import jittor_environment, wants_onednn
 from cpanet.runtime.home import cache_folder, choose_home, own_folder, user_home
-from cpanet.runtime.subnormals import flush_subnormals
-from cpanet.runtime.threads import set_threads
+from cpanet.runtime.processor import flush_subnormals, set_threads
 
 DEVICES = ("auto", "cpu", "cuda")
 # bytes for one convolution by cuDNN; unfolding two maps of 256 channels at 200×200 for a 3×3 takes 0.7 GiB
@@ -100,40 +101,30 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
         raise UserError(f"device=cuda cannot be used: {report.reason}. Put that right, or use device=cpu.")
     wanted = precisions.resolve(precision or "auto", "cuda" if report.usable else "cpu")
     os.environ.update(precisions.environment(wanted))
-    compiler = toolchain.find_compiler(os.environ)
+    compiler = toolchain.find_compiler()
     headers = toolchain.find_headers()
     home = choose_home(os.environ)
-    cache = cache_folder(home)
-    with locks.import_lock(home) as announce:
+    cache, own = cache_folder(home), own_folder(home)
+    with locks.import_lock(home) as announce, _restored("HOME", NVCC):
         library = onednn.present(cache, onednn.find_wheels())
         if library is None and wants_onednn(os.environ):
             print(
                 f"Warning: oneDNN was not found, so CPU convolutions will be slow. Remedy: {onednn.REMEDY}",
                 file=sys.stderr,
             )
-        nvcc, package = _for_cuda(report, own_folder(home))
-        asked = os.environ.get(NVCC)
-        os.environ.update(
-            jittor_environment(
-                os.environ,
-                home,
-                compiler,
-                nvcc,
-                library is not None,
-                toolchain.python_config(headers, own_folder(home)),
-                threads,
-                verbose,
-                package,
-            )
+        nvcc, package = _for_cuda(report, own)
+        config = toolchain.python_config(headers, own)
+        chosen = jittor_environment(
+            os.environ, home, compiler, nvcc, library is not None, config, threads, verbose, package
         )
-        jittor = _import_jittor(home, verbose, announce, package)
-        _restore(
-            "nvcc_path", asked
-        )  # a process that is started from here chooses its device, and compiler, itself
-    locks.watch_operators_lock(own_folder(home), compiler)
-    compile_operators_safely(jittor, own_folder(home), compiler)
+        # Jittor writes ~/.cache/jittor/config.json even where JITTOR_HOME points elsewhere (failing where ~ is read-only),
+        # and remembers there the last JITTOR_HOME for programs that do not set it
+        os.environ.update({**chosen, "HOME": str(home)})
+        jittor = _import_jittor(cache, verbose, announce, package)
+    locks.watch_operators_lock(own, compiler)
+    compile_operators_safely(jittor, own, compiler)
     if not verbose:
-        quiet.silence_operator_progress(own_folder(home), compiler)
+        quiet.silence_operator_progress(own, compiler)
     if threads is not None:
         set_threads(threads)
     why_not = report.reason
@@ -144,21 +135,19 @@ def _start(device: str, verbose: bool, threads: int | None, precision: str | Non
                 f"device=cuda cannot be used: {why_not}. Run python -m cpanet.doctor for the details."
             )
     if home != user_home(os.environ):
-        jittor.flags.python_path = str(
-            toolchain.python_at_home(home, own_folder(home), jittor.flags.python_path)
-        )
-    chosen = "cuda" if report.usable and jittor.has_cuda else "cpu"
-    jittor.flags.use_cuda = 1 if chosen == "cuda" else 0
-    if chosen == "cuda":
+        jittor.flags.python_path = str(toolchain.python_at_home(home, own, jittor.flags.python_path))
+    on_cuda = report.usable and bool(jittor.has_cuda)
+    jittor.flags.use_cuda = int(on_cuda)
+    if on_cuda:
         _configure_cuda(jittor, report)
     return Runtime(
-        device=chosen,
-        why_not_cuda="" if chosen == "cuda" else why_not,
-        versions={**_packages(), **(report.versions if chosen == "cuda" else {})},
+        device="cuda" if on_cuda else "cpu",
+        why_not_cuda=why_not,
+        versions={**_packages(), **(report.versions if on_cuda else {})},
         onednn=library if wants_onednn(os.environ) else None,
         cache_home=cache,
-        gpu=report.gpu if chosen == "cuda" else None,
-        precision=wanted if (chosen == "cuda") == report.usable else "fp32",
+        gpu=report.gpu if on_cuda else None,
+        precision=wanted if on_cuda == report.usable else "fp32",
         patched=package is not None,
     )
 
@@ -199,15 +188,15 @@ def _switch(runtime: Runtime, device: str) -> Runtime:
     return replace(runtime, device="cpu", why_not_cuda="device=cpu was asked for", gpu=None, precision="fp32")
 
 
-def _import_jittor(
-    home: Path, verbose: bool, announce: Callable[[], None], package: Path | None = None
-) -> Any:
+def _import_jittor(cache: Path, verbose: bool, announce: Callable[[], None], package: Path | None) -> Any:
     """``import jittor``, from the folder ``package`` where given, with its side effects on this process undone."""
     # Jittor's kernels flush subnormals to zero; NumPy would warn about that when it first looks at its types
     np.finfo(np.float32), np.finfo(np.float64)
     flush_subnormals()
+    added = [] if package is None else [str(package)]
+    sys.path[:0] = added
     try:
-        with _importing(home, package), quiet.side_effects_undone():
+        with quiet.side_effects_undone():
             utils = importlib.import_module("jittor_utils")
             lock = importlib.import_module("jittor_utils.lock")
             locks.limit_waits(lock)
@@ -226,36 +215,26 @@ def _import_jittor(
     except (Exception, SystemExit) as error:
         lines = str(error).strip().splitlines()
         raise UserError(
-            f"Jittor does not start: {lines[0] if lines else type(error).__name__}. "
-            f"Remove {cache_folder(home)} and try again; "
+            f"Jittor does not start: {lines[0] if lines else type(error).__name__}. Remove {cache} and try again; "
             "python -m cpanet.doctor --verbose shows Jittor's own log."
         ) from error
+    finally:
+        for folder in added:
+            sys.path.remove(folder)  # and no more: Jittor adds folders of its own
 
 
 @contextmanager
-def _importing(home: Path, package: Path | None) -> Iterator[None]:
-    """For the moment of the import: ``HOME`` is Jittor's home, and Python looks into ``package``, where given, first.
-
-    Jittor writes ``~/.cache/jittor/config.json`` even where ``JITTOR_HOME`` points elsewhere (failing where ~
-    is read-only), and remembers there the last ``JITTOR_HOME`` for programs that do not set it.
-    """
-    before = os.environ.get("HOME")
-    os.environ["HOME"] = str(home)
-    sys.path[:0] = [] if package is None else [str(package)]
+def _restored(*variables: str) -> Iterator[None]:
+    """Afterwards these variables are what they were. A process that is started from here chooses its device itself."""
+    before = {name: os.environ.get(name) for name in variables}
     try:
         yield
     finally:
-        _restore("HOME", before)
-        if package is not None:
-            sys.path.remove(str(package))  # and no more: Jittor adds folders of its own
-
-
-def _restore(variable: str, value: str | None) -> None:
-    """Back to what the environment said before; None: nothing."""
-    if value is None:
-        os.environ.pop(variable, None)
-    else:
-        os.environ[variable] = value
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def versions() -> dict[str, str]:
@@ -271,8 +250,7 @@ def _packages() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     try:
-        found["compiler"] = "g++ " + toolchain.tool_version(toolchain.find_compiler(os.environ))
+        found["compiler"] = "g++ " + toolchain.tool_version(toolchain.find_compiler())
     except UserError:
         found["compiler"] = "not installed"
-    found["platform"] = platform.platform()
-    return found
+    return {**found, "platform": platform.platform()}

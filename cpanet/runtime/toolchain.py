@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 import shutil
@@ -19,7 +20,7 @@ from cpanet.errors import UserError
 PYTHON = f"python3.{sys.version_info.minor}"
 
 
-def find_compiler(environ: Mapping[str, str]) -> str:
+def find_compiler(environ: Mapping[str, str] = os.environ) -> str:
     """Path of the C++ compiler: ``cc_path`` where set (Jittor's own variable), else g++ on the PATH."""
     wanted = environ.get("cc_path") or "g++"
     found = shutil.which(wanted, path=environ.get("PATH"))
@@ -31,15 +32,11 @@ def find_compiler(environ: Mapping[str, str]) -> str:
     return found
 
 
-def header_folders() -> list[Path]:
-    """Where this interpreter's Python.h may lie: its own folder first, then Debian's for the same 3.x."""
-    paths = sysconfig.get_paths()
-    return [Path(paths["include"]), Path(paths["platinclude"]), Path("/usr/include") / PYTHON]
-
-
 def find_headers(folders: Sequence[Path] | None = None) -> Path:
-    """The folder that holds Python.h for this interpreter's version."""
-    for folder in header_folders() if folders is None else folders:
+    """The folder of Python.h for this interpreter's version: its own first, then Debian's for the same 3.x."""
+    paths = sysconfig.get_paths()
+    usual = [Path(paths["include"]), Path(paths["platinclude"]), Path("/usr/include") / PYTHON]
+    for folder in usual if folders is None else folders:
         if (folder / "Python.h").is_file():
             return folder
     raise UserError(
@@ -48,37 +45,27 @@ def find_headers(folders: Sequence[Path] | None = None) -> Path:
     )
 
 
-def python_config_candidates() -> list[Path]:
-    """The scripts that Jittor itself tries, in its order (``jittor_utils.get_py3_config_path``)."""
-    here = Path(sys.executable).parent
-    return [
-        here / f"{PYTHON}-config",
-        Path(f"{sys.executable}-config"),
-        Path("/usr/bin") / f"{PYTHON}-config",
-        Path("/usr/local/bin") / f"{PYTHON}-config",
-        here / "python3-config",
-    ]
-
-
 def python_config(headers: Path, folder: Path, candidates: Sequence[Path] | None = None) -> Path | None:
     """A python-config script for Jittor, or None where Jittor finds one by itself.
 
     A virtual environment of a Python outside /usr has none beside its interpreter, and Jittor then stops
     although the headers are there; so a two-answer script is written into ``folder``.
     """
-    if any(path.is_file() for path in (python_config_candidates() if candidates is None else candidates)):
+    here, name = Path(sys.executable).parent, f"{PYTHON}-config"
+    folders = (here, Path("/usr/bin"), Path("/usr/local/bin"))
+    # the scripts that Jittor itself tries (``jittor_utils.get_py3_config_path``)
+    usual = [Path(f"{sys.executable}-config"), here / "python3-config", *(place / name for place in folders)]
+    if any(path.is_file() for path in (usual if candidates is None else candidates)):
         return None
-    script = folder / f"{PYTHON}-config"
-    text = (
+    return keep_text(
+        folder / name,
         "#!/bin/sh\n"
         'case "$1" in\n'
         f"  --includes) echo '-I\"{headers}\"' ;;\n"
         f"  --extension-suffix) echo '{sysconfig.get_config_var('EXT_SUFFIX')}' ;;\n"
         "  *) exit 2 ;;\n"
-        "esac\n"
+        "esac\n",
     )
-    keep_script(script, text, mode=0o755)
-    return script
 
 
 def python_at_home(home: Path, folder: Path, python: str) -> Path:
@@ -88,17 +75,16 @@ def python_at_home(home: Path, folder: Path, python: str) -> Path:
     below the user's home, whatever ``JITTOR_HOME`` says, and failing where that is read-only.
     """
     script = folder / f"{PYTHON}-at-home-{hashlib.sha256(python.encode()).hexdigest()[:8]}"
-    text = f'#!/bin/sh\nHOME={shlex.quote(str(home))} exec {shlex.quote(python)} "$@"\n'
-    keep_script(script, text, mode=0o755)
-    return script
+    return keep_text(script, f'#!/bin/sh\nHOME={shlex.quote(str(home))} exec {shlex.quote(python)} "$@"\n')
 
 
-def keep_script(path: Path, text: str, mode: int = 0o644) -> None:
-    """Writes ``text`` to ``path`` so that no reader ever sees half of it; leaves an equal file alone."""
-    if path.is_file() and path.read_text() == text and path.stat().st_mode & 0o777 == mode:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(path, text.encode(), mode)
+def keep_text(path: Path, text: str) -> Path:
+    """Writes ``text``, a script or a source, so that no reader ever sees half of it; leaves an equal file alone."""
+    mode = 0o755 if text.startswith("#!") else 0o644
+    if not path.is_file() or path.read_text() != text or path.stat().st_mode & 0o777 != mode:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(path, text.encode(), mode)
+    return path
 
 
 @cache

@@ -21,7 +21,7 @@ from cpanet.data.memory import dataset_of
 from cpanet.records.result_file import dataset_facts, write_result
 from cpanet.records.run_directory import RunDirectory, episode_rows, git_commit, peak_memory_mb
 from cpanet.report.statistics import Episodes, Interval, compare, estimate
-from cpanet.runtime.threads import current_threads
+from cpanet.runtime.processor import current_threads
 from cpanet.tasks.input_checks import check_inputs, read_images
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from cpanet.records.result_file import Result, dataset_facts, write_result
 from cpanet.records.run_directory import RunDirectory, git_commit, peak_memory_mb
 from cpanet.records.run_logger import RunLogger
 from cpanet.runtime import Runtime, jt
-from cpanet.runtime.threads import current_threads
+from cpanet.runtime.processor import current_threads
 from cpanet.signals import stop_signals
 from cpanet.training.batches import TrainingBatches
 from cpanet.training.checkpoints import Checkpoints, Learner

@@ -169,20 +169,6 @@ Geometry square3(int batch, int channels, int outputs, int height, int width) {
 
 }  // namespace
 
-// Whether oneDNN has more than its reference loops for bfloat16 on this CPU.
-CPANET_EXPORT int cpanet_onednn_has_bf16() {
-    try {
-        const auto description = forward_description(square3(1, 64, 64, 16, 16), Type::bf16, Type::f32, false);
-        return std::strncmp(description.impl_info_str(), "ref", 3) != 0;
-    } catch (const dnnl::error&) {
-        return 0;
-    }
-}
-
-CPANET_EXPORT void cpanet_onednn_round(const float* x, float* y, long size) {
-    for (long i = 0; i < size; i++) y[i] = rounded(x[i]);
-}
-
 #define GEOMETRY                                                                                                        \
     int batch, int channels, int height, int width, int outputs, int kernel_height, int kernel_width, int stride_y,     \
         int stride_x, int padding_y, int padding_x, int dilation_y, int dilation_x

@@ -36,14 +36,12 @@ def installed() -> Path:
     return Path(spec.origin).parent
 
 
-def present(folder: Path, package: Path | None = None, version: str | None = None) -> Path:
+def present(folder: Path) -> Path:
     """The patched Jittor below ``folder``: a folder to import ``jittor`` from. Made once for an installed Jittor.
 
-    ``package`` and ``version`` are those of the installed one. UserError where the patches do not fit it. Call it under
-    the import lock.
+    UserError where the patches do not fit the installed one. Call it under the import lock.
     """
-    package = installed() if package is None else package
-    version = metadata.version("jittor") if version is None else version
+    package, version = installed(), metadata.version("jittor")
     if version != VERSION:
         raise UserError(
             f"CUDA 13 needs Jittor {VERSION}, for which its patches are made; installed is {version}. "
@@ -61,7 +59,7 @@ def present(folder: Path, package: Path | None = None, version: str | None = Non
     return make_folder(
         place,
         {f"jittor/{name}": source for name, source in sources.items() if name not in texts},
-        {f"jittor/{name}": (text, 0o644) for name, text in texts.items()},
+        {f"jittor/{name}": text for name, text in texts.items()},
     )
 
 

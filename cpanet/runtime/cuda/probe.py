@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Callable
 
 from cpanet.errors import UserError
 from cpanet.runtime import toolchain
-from cpanet.runtime.cuda.toolkit import REMEDY, Toolkit, ToolkitPlaces, find_toolkit
+from cpanet.runtime.cuda.toolkit import CUDNN as CUDNN_9
+from cpanet.runtime.cuda.toolkit import REMEDY, RUNTIME, Toolkit, dotted, find_toolkit
 
 GIB = 1024**3
 MIN_MEMORY = 2 * GIB  # contexts, cuBLAS and cuDNN alone take about one (jittor/compile_extern.py)
@@ -51,11 +53,6 @@ class Driver:
     gpus: tuple[Gpu, ...]
 
 
-def dotted(version: tuple[int, ...] | None) -> str:
-    """(13, 0) as "13.0"; nothing for None."""
-    return ".".join(map(str, version or ()))
-
-
 def read_driver(load: Callable[[str], Any] = ctypes.CDLL) -> Driver | str:
     """Asks the NVIDIA driver for its version and devices; a string is the reason why there is none to use."""
     try:
@@ -64,8 +61,8 @@ def read_driver(load: Callable[[str], Any] = ctypes.CDLL) -> Driver | str:
         return "no NVIDIA driver (libcuda.so.1 cannot be loaded)"
     code = cuda.cuInit(0)
     if code != 0:
-        meaning = FAILURES.get(code, "")
-        return f"the NVIDIA driver does not start (cuInit returned {code}{f', {meaning}' if meaning else ''})"
+        meaning = f", {FAILURES[code]}" if code in FAILURES else ""
+        return f"the NVIDIA driver does not start (cuInit returned {code}{meaning})"
     number, count = ctypes.c_int(), ctypes.c_int()
     if cuda.cuDriverGetVersion(ctypes.byref(number)) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return "the NVIDIA driver does not answer"
@@ -97,7 +94,7 @@ class CudaReport:
 
     @property
     def gpu(self) -> str | None:
-        return self.driver.gpus[0].name if self.driver is not None and self.driver.gpus else None
+        return None if self.driver is None else self.driver.gpus[0].name
 
     @property
     def versions(self) -> dict[str, str]:
@@ -118,15 +115,15 @@ def probe_cuda() -> CudaReport:
     """Verifies driver, device, compiler, CUDA runtime and cuDNN here. Cached; never imports Jittor."""
     driver = read_driver()
     # Without a driver nothing on disk can help, and asking compilers for their versions takes time.
-    toolkit = driver if isinstance(driver, str) else find_toolkit(ToolkitPlaces.of_machine(os.environ))
-    found = isinstance(toolkit, Toolkit)  # else nobody asks for the host's compiler
-    return cuda_report(driver, toolkit, _host_compiler() if found else None)
+    toolkit = driver if isinstance(driver, str) else find_toolkit(os.environ)
+    gcc = _host_compiler() if isinstance(toolkit, Toolkit) else None
+    return cuda_report(driver, toolkit, gcc)
 
 
 def _host_compiler() -> int | None:
     """Major version of g++, or None where there is none, which is told elsewhere."""
     try:
-        version = toolchain.tool_version(toolchain.find_compiler(os.environ))
+        version = toolchain.tool_version(toolchain.find_compiler())
     except UserError:
         return None
     return int(version.split(".")[0]) if version[0].isdigit() else None
@@ -134,58 +131,39 @@ def _host_compiler() -> int | None:
 
 def cuda_report(driver: Driver | str, toolkit: Toolkit | str, gcc: int | None = None) -> CudaReport:
     """Whether Jittor can run on this driver with this toolkit and g++ ``gcc``; the reason is one line."""
-    if isinstance(driver, str) or isinstance(toolkit, str):
-        reason = driver if isinstance(driver, str) else str(toolkit)
-    else:
-        reason = _refusal(driver, toolkit, gcc)
-    known_driver = driver if isinstance(driver, Driver) else None
-    known_toolkit = toolkit if isinstance(toolkit, Toolkit) else None
-    return CudaReport(reason == "", reason, known_driver, known_toolkit)
+    if isinstance(driver, str):
+        return CudaReport(False, driver, None, toolkit if isinstance(toolkit, Toolkit) else None)
+    if isinstance(toolkit, str):
+        return CudaReport(False, toolkit, driver)
+    reason = next(_obstacles(driver, toolkit, gcc), "")
+    return CudaReport(reason == "", reason, driver, toolkit)
 
 
-def _refusal(driver: Driver, toolkit: Toolkit, gcc: int | None) -> str:
-    """Why this pair will not do, or an empty string."""
-    major = toolkit.version[0]
-    release = dotted(toolkit.version[:2])
-    gpu = driver.gpus[0]
+def _obstacles(driver: Driver, toolkit: Toolkit, gcc: int | None) -> Iterator[str]:
+    """Why this pair will not do: versions, GPU, missing parts, and those that do not fit each other, in this order."""
+    major, release, gpu = toolkit.version[0], dotted(toolkit.version[:2]), driver.gpus[0]
     if major not in CAPABILITIES:
-        return (
-            f"CUDA {release} ({toolkit.nvcc}) is not one that Jittor builds against (11, 12 or 13); {REMEDY}"
-        )
+        yield f"CUDA {release} ({toolkit.nvcc}) is not one that Jittor builds against (11, 12 or 13); {REMEDY}"
     if major > driver.version[0]:
-        return (
-            f"the driver is too old: it serves CUDA up to {dotted(driver.version)}, "
-            f"the toolkit is CUDA {release}"
-        )
+        served = dotted(driver.version)
+        yield f"the driver is too old: it serves CUDA up to {served}, the toolkit is CUDA {release}"
     low, high = CAPABILITIES[major]
     if not low <= gpu.capability <= high:
-        return f"{gpu.name} (compute capability {gpu.compute_capability}) is none that CUDA {release} and Jittor compile for"
+        yield f"{gpu.name} (compute capability {gpu.compute_capability}) is none that CUDA {release} and Jittor compile for"
     if gpu.memory < MIN_MEMORY:
-        return f"{gpu.name} has {gpu.memory / GIB:.1f} GiB of memory; {MIN_MEMORY / GIB:.0f} are needed"
-    return _incomplete(toolkit, release) or _mismatch(toolkit, release, gcc)
-
-
-def _incomplete(toolkit: Toolkit, release: str) -> str:
-    """The parts that the toolkit lacks, or an empty string."""
-    other = [name for name in toolkit.missing if name not in ("CUDA runtime", "cuDNN 9")]
+        yield f"{gpu.name} has {gpu.memory / GIB:.1f} GiB of memory; {MIN_MEMORY / GIB:.0f} are needed"
     if toolkit.cudart is None:
-        return f"no CUDA runtime library (libcudart.so) beside {toolkit.nvcc}"
+        yield f"no CUDA runtime library (libcudart.so) beside {toolkit.nvcc}"
+    wanted, cudnn = CUDNN[major], toolkit.cudnn_version
     if toolkit.cudnn is None:
-        return f"no cuDNN {CUDNN[toolkit.version[0]]} (libcudnn.so) beside {toolkit.nvcc} or in the system folders"
-    if other:
-        return f"CUDA {release} ({toolkit.nvcc}) lacks {', '.join(other)}; {REMEDY}"
-    if toolkit.cudnn_version is None:
-        return "no cuDNN headers (cudnn_version.h) beside the toolkit or in the system folders"
-    return ""
-
-
-def _mismatch(toolkit: Toolkit, release: str, gcc: int | None) -> str:
-    """Which of the toolkit's parts do not fit each other, or an empty string."""
-    wanted = CUDNN[toolkit.version[0]]
-    if toolkit.cudnn_version is not None and toolkit.cudnn_version[0] != wanted:
-        return f"cuDNN {toolkit.cudnn_version[0]} is not one that Jittor builds against with CUDA {release} ({wanted})"
+        yield f"no cuDNN {wanted} (libcudnn.so) beside {toolkit.nvcc} or in the system folders"
+    if missing := [name for name in toolkit.missing if name not in (RUNTIME.name, CUDNN_9.name)]:
+        yield f"CUDA {release} ({toolkit.nvcc}) lacks {', '.join(missing)}; {REMEDY}"
+    if cudnn is None:
+        yield "no cuDNN headers (cudnn_version.h) beside the toolkit or in the system folders"
+    elif cudnn[0] != wanted:
+        yield f"cuDNN {cudnn[0]} is not one that Jittor builds against with CUDA {release} ({wanted})"
     if toolkit.headers is not None and toolkit.headers != toolkit.version[:2]:
-        return f"the headers are of CUDA {dotted(toolkit.headers)}, the compiler of {release}; {REMEDY}"
+        yield f"the headers are of CUDA {dotted(toolkit.headers)}, the compiler of {release}; {REMEDY}"
     if gcc is not None and toolkit.newest_gcc is not None and gcc > toolkit.newest_gcc:
-        return f"g++ {gcc} is newer than CUDA {release} takes ({toolkit.newest_gcc}); name an older one in cc_path"
-    return ""
+        yield f"g++ {gcc} is newer than CUDA {release} takes ({toolkit.newest_gcc}); name an older one in cc_path"

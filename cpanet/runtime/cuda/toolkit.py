@@ -11,10 +11,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
+from typing import NamedTuple
 
 from cpanet.runtime.toolchain import tool_version
 
@@ -25,7 +25,17 @@ USUAL = (
     Path("/opt/cuda"),
     Path("/usr"),
 )
+# the system's folders of libraries and of headers
+SYSTEM: tuple[Sequence[Path], Sequence[Path]] = (
+    (Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64"), Path("/usr/lib")),
+    (Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu")),
+)
 REMEDY = "pip install '.[cuda]' brings it"
+
+
+def dotted(version: tuple[int, ...] | None) -> str:
+    """(13, 0) as "13.0"; nothing for None."""
+    return ".".join(map(str, version or ()))
 
 
 @dataclass(frozen=True)
@@ -60,12 +70,11 @@ PIECES = (
 )
 
 
-@dataclass(frozen=True)
-class Found:
-    """Where a piece lies: the folder of its library and that of its header; None where it has none."""
+class Found(NamedTuple):
+    """Where a piece lies: the folder of its library and that of its header; empty where it has none."""
 
-    library: Path | None
-    include: Path | None
+    libraries: tuple[Path, ...] = ()
+    includes: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,51 +106,7 @@ class Toolkit:
 
     @property
     def root(self) -> Path:
-        return self.nvcc.resolve().parent.parent
-
-
-@dataclass(frozen=True)
-class ToolkitPlaces:
-    """Where to look: compilers in order of preference, folders with pieces, and the system's own folders."""
-
-    nvcc: tuple[Path, ...]
-    system_libraries: tuple[Path, ...] = ()
-    system_includes: tuple[Path, ...] = ()
-    switched_off: bool = False
-    version_of: Callable[[str], str] = field(default=tool_version)
-    roots: tuple[Path, ...] = ()
-
-    @classmethod
-    def of_machine(
-        cls, environ: Mapping[str, str], path: Sequence[str] | None = None, usual: Sequence[Path] = USUAL
-    ) -> ToolkitPlaces:
-        """The compiler that ``nvcc_path`` names, else those of NVIDIA's wheels, of the PATH, of the ``usual`` folders.
-
-        ``path`` are the folders that Python imports from (``sys.path``): there lie the wheels.
-        """
-        asked = environ.get("nvcc_path")
-        named = [Path(folder) for folder in environ.get(FOLDERS, "").split(os.pathsep) if folder]
-        homes = [
-            Path(environ[name]) for name in ("CUDA_HOME", "CUDA_PATH", "CUDNN_HOME") if environ.get(name)
-        ]
-        folders = [*named, *map(Path, sys.path if path is None else path)]
-        wheels = [root for folder in folders for root in wheel_roots(folder)]
-        on_path = shutil.which("nvcc", path=environ.get("PATH"))
-        given = [root / "bin" / "nvcc" for root in (*named, *wheels, *homes)]
-        others = [*([Path(on_path)] if on_path else []), *(root / "bin" / "nvcc" for root in usual)]
-        candidates = [Path(asked)] if asked else [*given, *others]
-        return cls(
-            nvcc=tuple(dict.fromkeys(c for c in candidates if c.is_file())),
-            system_libraries=(Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64"), Path("/usr/lib")),
-            system_includes=(Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu")),
-            switched_off=asked == "",
-            # the system's own folders come last, and by patterns alone
-            roots=tuple(
-                dict.fromkeys(
-                    r for r in (*named, *wheels, *homes, *usual) if r.is_dir() and r != Path("/usr")
-                )
-            ),
-        )
+        return _root(self.nvcc)
 
 
 def wheel_roots(folder: Path) -> Iterator[Path]:
@@ -152,29 +117,43 @@ def wheel_roots(folder: Path) -> Iterator[Path]:
         yield from sorted(named, key=lambda p: p.name != "cu13")
 
 
-def find_toolkit(places: ToolkitPlaces) -> Toolkit | str:
-    """The first complete toolkit, else the first incomplete one; a string is the reason why there is none."""
-    if places.switched_off:
+def find_toolkit(environ: Mapping[str, str], path: Sequence[str] | None = None) -> Toolkit | str:
+    """The first complete toolkit, else the first incomplete one; a string is the reason why there is none.
+
+    Its compiler is the one that ``nvcc_path`` names, else those of NVIDIA's wheels, of the PATH, of the usual folders.
+    ``path`` are the folders that Python imports from (``sys.path``): there lie the wheels.
+    """
+    asked = environ.get("nvcc_path")
+    if asked == "":
         return "CUDA is switched off by an empty nvcc_path in the environment"
-    toolkits = [toolkit for nvcc in places.nvcc if (toolkit := _read_toolkit(nvcc, places)) is not None]
+    named = [Path(folder) for folder in environ.get(FOLDERS, "").split(os.pathsep) if folder]
+    homes = [Path(environ[name]) for name in ("CUDA_HOME", "CUDA_PATH", "CUDNN_HOME") if environ.get(name)]
+    folders = [*named, *map(Path, sys.path if path is None else path)]
+    wheels = [root for folder in folders for root in wheel_roots(folder)]
+    given, on_path = [*named, *wheels, *homes], shutil.which("nvcc", path=environ.get("PATH"))
+    usual = [root / "bin" / "nvcc" for root in USUAL]
+    others = [*(root / "bin" / "nvcc" for root in given), *([Path(on_path)] if on_path else []), *usual]
+    candidates = [Path(asked)] if asked else others
+    compilers = list(dict.fromkeys(candidate for candidate in candidates if candidate.is_file()))
+    if not compilers:
+        return f"no CUDA compiler (nvcc) was found; {REMEDY}"
+    # the system's own folders come last, and by patterns alone
+    roots = [root for root in (*given, *USUAL) if root.is_dir() and root != Path("/usr")]
+    toolkits = [toolkit for nvcc in compilers if (toolkit := _read_toolkit(nvcc, roots)) is not None]
     if not toolkits:
-        return (
-            f"no CUDA compiler (nvcc) was found; {REMEDY}"
-            if not places.nvcc
-            else f"{places.nvcc[0]} does not run"
-        )
+        return f"{compilers[0]} does not run"
     return next((toolkit for toolkit in toolkits if toolkit.complete), toolkits[0])
 
 
-def _read_toolkit(nvcc: Path, places: ToolkitPlaces) -> Toolkit | None:
-    version = _numbers(places.version_of(str(nvcc)))
+def _read_toolkit(nvcc: Path, roots: Sequence[Path]) -> Toolkit | None:
+    version = tuple(int(n) for n in re.findall(r"\d+", tool_version(str(nvcc))))
     if not version:
         return None
     if version[0] == 13:
-        return _in_pieces(nvcc, version, places)
-    root = nvcc.resolve().parent.parent
+        return _in_pieces(nvcc, version, roots)
+    root = _root(nvcc)
     own, own_includes = _folders(root)
-    libraries = [*own, *places.system_libraries]
+    libraries = [*own, *SYSTEM[0]]
     # The runtime must be of this very toolkit; cuDNN is often installed apart from it.
     own = libraries if root == Path("/usr") else own
     return Toolkit(
@@ -182,50 +161,47 @@ def _read_toolkit(nvcc: Path, places: ToolkitPlaces) -> Toolkit | None:
         version=version,
         cudart=_first_file(own, "libcudart.so"),
         cudnn=_first_file(libraries, "libcudnn.so"),
-        cudnn_version=_cudnn_version([*own_includes, *places.system_includes]),
+        cudnn_version=_cudnn_version([*own_includes, *SYSTEM[1]]),
     )
 
 
-def _in_pieces(nvcc: Path, version: tuple[int, ...], places: ToolkitPlaces) -> Toolkit:
-    root = nvcc.resolve().parent.parent
-    roots = dict.fromkeys([root, *places.roots])
-    found = {piece.name: place for piece in PIECES if (place := _find(piece, roots, places)) is not None}
+def _in_pieces(nvcc: Path, version: tuple[int, ...], roots: Sequence[Path]) -> Toolkit:
+    root = _root(nvcc)
+    searched = [*map(_folders, dict.fromkeys([root, *roots])), SYSTEM]  # the compiler's own before all others
+    found = {}
+    for piece in PIECES:
+        whole = (place for folders in searched if (place := _find(piece, *folders)) is not None)
+        if (first := next(whole, None)) is not None:
+            found[piece.name] = first
     missing = [piece.name for piece in PIECES if piece.name not in found]
     if not (root / "nvvm/bin/cicc").is_file():
         missing.append("NVVM")
-    runtime, cudnn = found.get(RUNTIME.name), found.get(CUDNN.name)
+    runtime, cudnn = (found.get(piece.name, Found()) for piece in (RUNTIME, CUDNN))
+    headers = _number(runtime.includes, RUNTIME.header, r"#define\s+CUDART_VERSION\s+(\d+)")
     return Toolkit(
         nvcc=nvcc,
         version=version,
-        cudart=runtime.library / RUNTIME.library if runtime and runtime.library else None,
-        cudnn=cudnn.library / CUDNN.library if cudnn and cudnn.library else None,
-        cudnn_version=_cudnn_version([cudnn.include]) if cudnn and cudnn.include else None,
+        cudart=_first_file(runtime.libraries, RUNTIME.library),
+        cudnn=_first_file(cudnn.libraries, CUDNN.library),
+        cudnn_version=_cudnn_version(cudnn.includes),
         pieces=found,
         missing=tuple(missing),
-        headers=_headers_release(runtime.include) if runtime and runtime.include else None,
-        newest_gcc=_newest_gcc(root),
+        headers=None if headers is None else (headers // 1000, headers % 1000 // 10),
+        # what the compiler's own check allows as host compiler
+        newest_gcc=_number(_folders(root)[1], "crt/host_config.h", r"__GNUC__ > (\d+)"),
     )
 
 
-def _find(piece: Piece, roots: Iterable[Path], places: ToolkitPlaces) -> Found | None:
-    """The first root that has the piece whole, the compiler's own before all others; the system's folders last."""
-    for root in roots:
-        place = _whole(piece, *_folders(root))
-        if place is not None:
-            return place
-    return _whole(piece, places.system_libraries, places.system_includes)
-
-
-def _whole(piece: Piece, libraries: Sequence[Path], includes: Sequence[Path]) -> Found | None:
-    library = _first_file(libraries, piece.library) if piece.library else None
-    header = _first_file(includes, piece.header) if piece.header else None
-    if (piece.library and library is None) or (piece.header and header is None):
+def _find(piece: Piece, libraries: Sequence[Path], includes: Sequence[Path]) -> Found | None:
+    """The piece in these folders, where all of it is there."""
+    library = [folder for folder in libraries if piece.library and (folder / piece.library).is_file()][:1]
+    header = [folder for folder in includes if piece.header and (folder / piece.header).is_file()][:1]
+    if bool(library) != bool(piece.library) or bool(header) != bool(piece.header):
         return None
-    include = None if header is None else Path(str(header)[: -len(piece.header) - 1])
-    return Found(None if library is None else library.parent, include)
+    return Found(tuple(library), tuple(header))
 
 
-def _folders(root: Path) -> tuple[list[Path], list[Path]]:
+def _folders(root: Path) -> tuple[Sequence[Path], Sequence[Path]]:
     """Folders of libraries and of headers of a toolkit at ``root``."""
     target = root / "targets/x86_64-linux"
     includes = [root / "include", target / "include"]
@@ -237,27 +213,17 @@ def _first_file(folders: Sequence[Path], name: str) -> Path | None:
 
 
 def _cudnn_version(includes: Sequence[Path]) -> tuple[int, ...] | None:
-    header = _first_file(includes, "cudnn_version.h")
-    if header is None:
-        return None
-    text = header.read_text(errors="replace")
-    found = [re.search(rf"#define CUDNN_{part}\s+(\d+)", text) for part in ("MAJOR", "MINOR", "PATCHLEVEL")]
-    return tuple(int(match.group(1)) for match in found if match is not None) or None
+    parts = (rf"#define CUDNN_{part}\s+(\d+)" for part in ("MAJOR", "MINOR", "PATCHLEVEL"))
+    found = [_number(includes, "cudnn_version.h", part) for part in parts]
+    return tuple(number for number in found if number is not None) or None
 
 
-def _headers_release(include: Path) -> tuple[int, int] | None:
-    """The CUDA release of the runtime's headers, as (13, 0)."""
-    text = (include / RUNTIME.header).read_text(errors="replace")
-    found = re.search(r"#define\s+CUDART_VERSION\s+(\d+)", text)
-    return (int(found.group(1)) // 1000, int(found.group(1)) % 1000 // 10) if found else None
-
-
-def _newest_gcc(root: Path) -> int | None:
-    """The newest GCC that the compiler's own check allows as host compiler (``crt/host_config.h``)."""
-    header = _first_file(_folders(root)[1], "crt/host_config.h")
-    found = re.search(r"__GNUC__ > (\d+)", header.read_text(errors="replace")) if header is not None else None
+def _number(includes: Sequence[Path], name: str, pattern: str) -> int | None:
+    """The number that the header ``name`` has where ``pattern`` says; None where either is missing."""
+    header = _first_file(includes, name)
+    found = re.search(pattern, header.read_text(errors="replace")) if header is not None else None
     return int(found.group(1)) if found else None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in re.findall(r"\d+", version))
+def _root(nvcc: Path) -> Path:
+    return nvcc.resolve().parent.parent

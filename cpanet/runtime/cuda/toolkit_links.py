@@ -8,7 +8,7 @@ compiler really lies and looks for ``lib64`` there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cpanet.runtime.cuda.toolkit import PIECES, Piece, Toolkit
@@ -34,25 +34,25 @@ def links(toolkit: Toolkit) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for piece in PIECES:
         place = toolkit.pieces[piece.name]
-        if place.library is not None:
-            for file in _matching(piece, place.library, libraries=True):
-                found.setdefault(f"lib64/{file.name}", file)
-                if ".so." in file.name:
-                    found.setdefault(f"lib64/{file.name.partition('.so.')[0]}.so", file)
-        if place.include is not None:
-            for file in _matching(piece, place.include, libraries=False):
-                found.setdefault(f"include/{file.name}", file)
+        for file in _matching(piece, place.libraries, libraries=True):
+            found.setdefault(f"lib64/{file.name}", file)
+            if ".so." in file.name:
+                found.setdefault(f"lib64/{file.name.partition('.so.')[0]}.so", file)
+        for file in _matching(piece, place.includes, libraries=False):
+            found.setdefault(f"include/{file.name}", file)
     return found
 
 
-def _matching(piece: Piece, folder: Path, libraries: bool) -> list[Path]:
-    """Files that ``piece`` links from ``folder``, by its patterns for libraries or headers ("cub/": a folder)."""
-    matched = []
-    for pattern in piece.links:
-        if pattern.startswith("lib") == libraries:
-            files = sorted(folder.glob(pattern.rstrip("/")))
-            matched += [file for file in files if file.is_dir() == pattern.endswith("/")]
-    return matched
+def _matching(piece: Piece, folders: Sequence[Path], libraries: bool) -> list[Path]:
+    """Files that ``piece`` links from ``folders``, by its patterns for libraries or headers ("cub/": a folder)."""
+    return [
+        file
+        for folder in folders
+        for pattern in piece.links
+        if pattern.startswith("lib") == libraries
+        for file in sorted(folder.glob(pattern.rstrip("/")))
+        if file.is_dir() == pattern.endswith("/")
+    ]
 
 
 def _key(toolkit: Toolkit, wanted: Mapping[str, Path]) -> str:

@@ -12,9 +12,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from benchmarks.oracle import fixture_keys
-from cpanet.checkpoint import load_backbone_weights, load_weights, names, read_checkpoint, write_checkpoint
+from cpanet.checkpoint import names
+from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
 from cpanet.checkpoint.pth import read_pth
-from cpanet.checkpoint.weights import MODEL_PREFIX, model_tensors
+from cpanet.checkpoint.weights import MODEL_PREFIX, load_backbone_weights, load_weights, model_tensors
 from cpanet.errors import UserError
 from cpanet.models import published_network
 from tests.checkpoints import TorchTensor, named_as_torch, write_legacy, write_zip  # noqa: F401 (a fixture)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cpanet.checkpoint import load_weights, model_tensors
 from cpanet.checkpoint.pkl import MARK, read_pkl
+from cpanet.checkpoint.weights import load_weights, model_tensors
 from cpanet.errors import UserError
 from cpanet.models import published_network
 from cpanet.runtime import jt

@@ -257,8 +257,8 @@ def test_one_stroke_adds_to_a_loaded_mask_and_discards_nothing(painted_page, tmp
 def write_run(directory):
     """As a finished run leaves it, of a network that was never trained: nothing is compiled but what the page needs."""
     from cpanet import data
-    from cpanet.checkpoint import model_tensors, write_checkpoint
-    from cpanet.checkpoint.weights import MODEL_PREFIX
+    from cpanet.checkpoint.files import write_checkpoint
+    from cpanet.checkpoint.weights import MODEL_PREFIX, model_tensors
     from cpanet.models import published_network
 
     config = compose("profile=tiny", "data=embedded", "device=cpu", "backbone.weights=random")

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 import cpanet
-from cpanet.checkpoint import describe, model_tensors, read_checkpoint, write_checkpoint
-from cpanet.checkpoint.description import Description
+from cpanet.checkpoint.description import Description, describe
+from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
+from cpanet.checkpoint.weights import model_tensors
 from cpanet.errors import UserError
 from cpanet.models import published_network
 from tests.checkpoints import embedded_class, trained_run

@@ -11,7 +11,7 @@ import pytest
 
 import cpanet
 from cpanet import engine
-from cpanet.checkpoint import describe
+from cpanet.checkpoint.description import describe
 from cpanet.data import load_dataset, test_episodes, transforms
 from cpanet.errors import UserError
 from cpanet.feature_cache import ImageFeatures

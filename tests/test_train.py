@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cpanet import engine
-from cpanet.checkpoint import load_weights, read_checkpoint
+from cpanet.checkpoint.files import read_checkpoint
+from cpanet.checkpoint.weights import load_weights
 from cpanet.models import published_network
 from cpanet.tasks.train import run
 from tests.datasets import save, write_folder

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
 from cpanet.checkpoint import names
-from cpanet.checkpoint.files import read_tensors
+from cpanet.checkpoint.files import MODEL_PREFIX, read_tensors
 from cpanet.errors import UserError
 from cpanet.runtime import jt
 
-PathLike = Union[str, "os.PathLike[str]"]
-AVERAGE_PREFIX = (
-    "average."  # in this project's checkpoints: what is scored, where it is not the trained weights
-)
-MODEL_PREFIX = "model."  # in this project's checkpoints, beside "optimizer."
+# in this project's checkpoints: what is scored, where it is not the trained weights
+AVERAGE_PREFIX = "average."
 
 
 def model_tensors(model: Any) -> dict[str, np.ndarray]:
@@ -25,7 +21,7 @@ def model_tensors(model: Any) -> dict[str, np.ndarray]:
     return model.state_dict(to="numpy")
 
 
-def load_weights(model: Any, path: PathLike) -> None:
+def load_weights(model: Any, path: Path | str) -> None:
     """Load a whole CPANet: this project's checkpoints or the authors' released ``.pth``.
 
     Released names are translated, with or without ``module.``; ``layer4`` and batch counters are left out. Raises
@@ -50,7 +46,7 @@ def network_tensors(path: Path, inference: bool = False) -> dict[str, np.ndarray
     return {n: t for n, t in tensors.items() if not (inference and n.startswith("sa."))}
 
 
-def load_backbone_weights(model: Any, path: PathLike) -> None:
+def load_backbone_weights(model: Any, path: Path | str) -> None:
     """Load ImageNet weights into ``model.backbone``, which says what their names are here and which it does not use."""
     backbone = model.backbone
     tensors = {name.removeprefix("module."): tensor for name, tensor in read_tensors(Path(path)).items()}

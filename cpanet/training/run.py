@@ -28,9 +28,8 @@ from cpanet.runtime import Runtime, jt
 from cpanet.runtime.threads import current_threads
 from cpanet.signals import stop_signals
 from cpanet.training.batches import TrainingBatches
-from cpanet.training.checkpoints import Checkpoints, Learner
+from cpanet.training.checkpoints import Checkpoints, Learner, TrainingState
 from cpanet.training.evaluator import Evaluator
-from cpanet.training.state import TrainingState
 from cpanet.training.trainer import Interrupted, Trainer
 
 SHARED = SharedFeatures()  # by the runs of a process
@@ -55,9 +54,9 @@ def run(config: Config, directory: Path, device: Runtime, resume: bool, shared: 
     epochs = 0 if learner.optimizer is None else config.train.epochs
     # a GPU makes features faster than they are copied; a backbone in training mode makes new ones every time
     shareable = shared and device.device == "cpu" and config.protocol.backbone_mode == "eval"
-    batches = TrainingBatches(config, dataset, model, weights, epochs, SHARED if shareable else None)
+    batches = TrainingBatches(config, dataset, model, key, epochs, SHARED if shareable else None)
     evaluator = Evaluator(config, dataset, key, SHARED)
-    with batches, stop_signals(log) as stopped:
+    with batches.loader, stop_signals(log) as stopped:
         records.create()
         logger = RunLogger(records, hyperparameters(config), going_on_from=state.iteration or None)
         baseline = baseline_of(config, model.backbone)

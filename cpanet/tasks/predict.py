@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -331,10 +330,8 @@ def read_truth(query: Query, shape: tuple[int, ...], data: DataSection) -> np.nd
 @contextmanager
 def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
     """A bar with the time left, without a terminal a line now and then; the function says how many pictures are done."""
-    if current_process().name != "MainProcess":
-        yield lambda done: None
-    elif not console.is_terminal:
-        yield Lines(total, what).report
+    if not console.is_terminal:
+        yield lines(total, what)
     else:
         with Progress(
             TextColumn(what),
@@ -350,25 +347,20 @@ def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
             yield lambda done: bar.update(task, completed=done)
 
 
-class Lines:
+def lines(total: int, what: str, clock: Callable[[], float] = time.monotonic) -> Callable[[int], None]:
     """Progress as lines, every LOG_EVERY seconds at most; ``clock`` gives seconds."""
+    began = logged = clock()
 
-    def __init__(self, total: int, what: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.total, self.what, self._clock = total, what, clock
-        self._began = self._logged = clock()
+    def report(done: int) -> None:
+        nonlocal logged
+        now = clock()
+        if now - logged >= LOG_EVERY and 0 < done < total:
+            logged = now
+            left = (now - began) * (total - done) / done
+            duration = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+            log(f"{done} of {total} {what}, about {duration} left")
 
-    def report(self, done: int) -> None:
-        """``done`` pictures are done."""
-        now = self._clock()
-        if now - self._logged < LOG_EVERY or not 0 < done < self.total:
-            return
-        self._logged = now
-        left = (now - self._began) * (self.total - done) / done
-        log(
-            f"{done} of {self.total} {self.what}, about {left / 60:.0f} min left"
-            if left >= 90
-            else f"{done} of {self.total} {self.what}, about {left:.0f} s left"
-        )
+    return report
 
 
 def summary(

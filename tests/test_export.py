@@ -179,6 +179,7 @@ def test_the_command_writes_checks_and_records(exported):
     for name in result["files"]:
         session = onnxruntime.InferenceSession(str(exported / name))
         assert session.get_modelmeta().custom_metadata_map["image_size"] == "32"
+    assert [found.shape for found in session.get_outputs()] == [["N", 2, 32, 32], ["N", 32, 32]]
 
 
 def test_the_example_marks_as_the_command_does(tmp_path):

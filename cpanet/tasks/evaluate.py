@@ -39,7 +39,13 @@ def preflight(config: EvaluateConfig) -> None:
     read_images(config)
 
 
-def run(config: EvaluateConfig, directory: Path, resume: bool = False, threads: int | None = None) -> float:
+def run(
+    config: EvaluateConfig,
+    directory: Path,
+    resume: bool = False,
+    shared: bool = False,
+    threads: int | None = None,
+) -> float:
     """Evaluate into ``directory``: ``episodes.csv``, ``result.json``; returns the mean mIoU over the draws.
 
     The training-free baseline of the same features meets the same episodes. Raises UserError for a checkpoint, a fold or

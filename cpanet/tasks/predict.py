@@ -268,7 +268,8 @@ def read(
     for query in queries:
         try:
             header = read_header(query.path)
-            if len(segmenter.tiles_of(header.height, header.width)) > 1 and batch:
+            is_large = len(segmenter.tiles_of(header.height, header.width)) > 1
+            if is_large and batch:
                 yield batch
                 batch = []
             content = query.path.read_bytes()
@@ -280,7 +281,7 @@ def read(
             tally.first_reason = tally.first_reason or f"{printable(query.name)} {reason}"
             continue
         batch.append(Picture(query, image, hashlib.sha256(content).digest() in supports))
-        if len(batch) == segmenter.batch_size or len(segmenter.tiles_of(*image.shape[:2])) > 1:
+        if is_large or len(batch) == segmenter.batch_size:
             yield batch
             batch = []
     if batch:

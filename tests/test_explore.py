@@ -13,8 +13,15 @@ import pytest
 
 from cpanet.errors import UserError
 from cpanet.explore import arrays
-from cpanet.explore.episodes import RecordedEpisode, episodes_file, read_episodes
-from cpanet.explore.session import MOST_QUERIES, QueryPicture, Session, Support
+from cpanet.explore.session import (
+    MOST_QUERIES,
+    QueryPicture,
+    RecordedEpisode,
+    Session,
+    Support,
+    episodes_file,
+    read_episodes,
+)
 from cpanet.tasks.explore import free_port, title
 from tests.datasets import tiny_dataset
 from tests.hydra_app import compose, run_process

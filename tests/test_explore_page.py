@@ -20,8 +20,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cpanet.explore.episodes import RecordedEpisode
-from cpanet.explore.session import Session
+from cpanet.explore.session import RecordedEpisode, Session
 from cpanet.runtime.gradio_import import import_gradio
 from cpanet.tasks.explore import free_port
 from tests.datasets import picture, tiny_dataset

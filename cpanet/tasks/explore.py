@@ -15,8 +15,7 @@ from cpanet.console import log
 from cpanet.data import DefectDataset
 from cpanet.data.memory import dataset_of
 from cpanet.errors import UserError
-from cpanet.explore.episodes import episodes_file, read_episodes
-from cpanet.explore.session import QueryPicture, Session, Support
+from cpanet.explore.session import QueryPicture, Session, Support, episodes_file, read_episodes
 from cpanet.runtime.gradio_import import import_gradio
 from cpanet.tasks.input_checks import check_checkpoint, segmenter_of
 
@@ -55,7 +54,10 @@ def start(config: ExploreConfig, directory: Path) -> tuple[Any, str]:
 
 
 def open_session(config: ExploreConfig) -> Session:
-    """Network, data set and episodes; the page does without the last two where they are not there."""
+    """Network, data set and episodes; the page does without the last two where they are not there.
+
+    What a prediction needs is compiled, once in a lifetime, before somebody waits for it.
+    """
     # one picture at a time is one shape, whatever the number of queries: nothing is compiled while somebody waits
     segmenter = segmenter_of(config, batch_size=1).load()
     file = episodes_file(config.checkpoint)
@@ -64,14 +66,9 @@ def open_session(config: ExploreConfig) -> Session:
     description = segmenter.description
     epoch = description.path.stem if description is not None and description.path is not None else ""
     session = Session(segmenter, find_dataset(config), config.fold, episodes, epoch)
-    warm_up(session)
-    return session
-
-
-def warm_up(session: Session) -> None:
-    """Compile what a prediction needs, once in a lifetime, before somebody waits for it."""
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     session.segment([Support(picture, picture[..., 0] > 127)], [QueryPicture("first", picture)])
+    return session
 
 
 def find_dataset(config: ExploreConfig) -> DefectDataset | None:
@@ -88,11 +85,9 @@ def title(config: ExploreConfig) -> str:
     if config.checkpoint is None:
         return f"Prototype comparison without training, {config.backbone.name}"
     path = Path(config.checkpoint)
-    name = (
-        path.name
-        if path.is_dir() or path.parent.name != "checkpoints"
-        else f"{path.parent.parent.name} ({path.stem})"
-    )
+    name = path.name
+    if path.parent.name == "checkpoints" and not path.is_dir():
+        name = f"{path.parent.parent.name} ({path.stem})"
     return f"{name}: {config.backbone.name}, {config.ablation.name}"
 
 

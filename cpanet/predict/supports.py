@@ -79,39 +79,34 @@ def _in_one_folder(root: Path) -> list[Pair]:
     masks = _masks_by_stem(files)
     used = set(masks.values())
     images = [name for name in files if name not in used]
-    problems = [
-        Problem(
-            printable(name),
-            "missing mask",
-            f"there is no {Path(name).stem}.png or {Path(name).stem}_mask.png",
-        )
-        for name in images
-        if Path(name).stem not in masks
-    ]
     stems = [Path(name).stem for name in images]
+    problems = [
+        Problem(printable(name), "missing mask", f"there is no {stem}.png or {stem}_mask.png")
+        for name, stem in zip(images, stems)
+        if stem not in masks
+    ]
     problems += [
         Problem(printable(name), "duplicated name", "another picture would have the same mask")
-        for name in images
-        if stems.count(Path(name).stem) > 1
+        for name, stem in zip(images, stems)
+        if stems.count(stem) > 1
     ]
     raise_problems("support", root, problems)
     if not images:
         raise UserError(f"support={printable(str(root))} holds no annotated pictures. Needed: {RULE}.")
-    return [Pair(0, name, root / name, root / masks[Path(name).stem]) for name in images]
+    return [Pair(0, name, root / name, root / masks[stem]) for name, stem in zip(images, stems)]
 
 
 def _masks_by_stem(files: list[str]) -> dict[str, str]:
     """The mask of every picture's stem. A name that says it is a mask wins over a PNG of the picture's own name."""
+    stems = {name: Path(name).stem for name in files}
     pngs = [name for name in files if name.lower().endswith(".png")]
-    others = {Path(name).stem for name in files if name not in pngs}
-    named: dict[str, str] = {}
+    others = {stems[name] for name in files if name not in pngs}
+    masks = {stems[name]: name for name in pngs if stems[name] in others}
     for name in pngs:
-        stem = Path(name).stem
-        end = next((e for e in MASK_ENDS if stem.endswith(e) and len(stem) > len(e)), None)
-        if end is not None and any(Path(f).stem == stem[: -len(end)] for f in files):
-            named[stem[: -len(end)]] = name
-    same = {Path(n).stem: n for n in pngs if Path(n).stem in others and Path(n).stem not in named}
-    return {**same, **named}
+        for end in MASK_ENDS:
+            if stems[name].endswith(end) and stems[name][: -len(end)] in stems.values():
+                masks[stems[name][: -len(end)]] = name
+    return masks
 
 
 def read_supports(

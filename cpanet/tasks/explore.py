@@ -5,14 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cpanet import runtime
 from cpanet.config.schema import ExploreConfig
 from cpanet.console import log
-from cpanet.data import DefectDataset
 from cpanet.data.memory import dataset_of
 from cpanet.errors import UserError
 from cpanet.explore.session import QueryPicture, Session, Support, episodes_file, read_episodes
@@ -28,9 +26,18 @@ def preflight(config: ExploreConfig) -> None:
 
 
 def run(config: ExploreConfig, directory: Path, resume: bool = False) -> float:
-    """Serve the page; everything that it writes is below ``directory``, which is a temporary one."""
+    """Serve the page; everything that it writes is below ``directory``, which is a temporary one.
+
+    Raises UserError where Gradio or the port is missing.
+    """
     runtime.prepare(config.device, config.log.verbose, precision=config.precision)
-    app, address = start(config, directory)
+    import_gradio(directory / "uploads")
+    from cpanet.explore.page import build_page, launch
+
+    section = config.explore
+    port = free_port(section.host, section.port)
+    app = build_page(open_session(config), directory / "masks", title(config))
+    address = launch(app, section.host, port, section.max_upload_mb, section.browser)
     log(f"the page is at {address}, until Ctrl-C")
     try:
         while not threading.Event().wait(3600):
@@ -40,17 +47,6 @@ def run(config: ExploreConfig, directory: Path, resume: bool = False) -> float:
     finally:
         app.close(verbose=False)
     return float("nan")
-
-
-def start(config: ExploreConfig, directory: Path) -> tuple[Any, str]:
-    """The page's server, in threads of its own, and its address. Raises UserError where Gradio or the port is missing."""
-    import_gradio(directory / "uploads")
-    from cpanet.explore.page import build_page, launch
-
-    section = config.explore
-    port = free_port(section.host, section.port)
-    app = build_page(open_session(config), directory / "masks", title(config))
-    return app, launch(app, section.host, port, section.max_upload_mb, section.browser)
 
 
 def open_session(config: ExploreConfig) -> Session:
@@ -65,19 +61,15 @@ def open_session(config: ExploreConfig) -> Session:
     episodes.pop("floor", None)  # another network's
     description = segmenter.description
     epoch = description.path.stem if description is not None and description.path is not None else ""
-    session = Session(segmenter, find_dataset(config), config.fold, episodes, epoch)
+    try:
+        dataset = dataset_of(config.data, 1)
+    except UserError as error:
+        log(f"without the data set: {error}", "yellow")
+        dataset = None
+    session = Session(segmenter, dataset, config.fold, episodes, epoch)
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     session.segment([Support(picture, picture[..., 0] > 127)], [QueryPicture("first", picture)])
     return session
-
-
-def find_dataset(config: ExploreConfig) -> DefectDataset | None:
-    """The data set of the run, or None, with the reason said."""
-    try:
-        return dataset_of(config.data, 1)
-    except UserError as error:
-        log(f"without the data set: {error}", "yellow")
-        return None
 
 
 def title(config: ExploreConfig) -> str:

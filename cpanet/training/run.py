@@ -43,7 +43,16 @@ def run(config: Config, directory: Path, device: Runtime, resume: bool, shared: 
     model, file = build_model(config)
     # random weights depend on the seed
     weights = ("random", config.seed) if file is None else (str(file), file.stat().st_mtime_ns)
-    key = _features_key(config, dataset, weights, device)
+    key = (  # everything that decides the features of the fold's images
+        backbone_key(config.backbone.model_dump()),
+        weights,
+        dataset.fingerprint,
+        config.fold,
+        config.data.leave_out,
+        config.data.image_size,
+        config.model.fused,
+        device.device,
+    )
     init = config.recipe.init
     if config.method == "cpanet" and (init.head, init.projection) == ("prototype", "principal"):
         _start_from_training_images(config, dataset, model, key)
@@ -98,20 +107,6 @@ def run(config: Config, directory: Path, device: Runtime, resume: bool, shared: 
             raise Interrupted("The run is complete.")
     assert state.best is not None
     return float(state.best["miou"])
-
-
-def _features_key(config: Config, dataset: DefectDataset, weights: tuple, device: Runtime) -> tuple:
-    """Key of everything that decides the features of the fold's images."""
-    return (
-        backbone_key(config.backbone.model_dump()),
-        weights,
-        dataset.fingerprint,
-        config.fold,
-        config.data.leave_out,
-        config.data.image_size,
-        config.model.fused,
-        device.device,
-    )
 
 
 def _start_from_training_images(config: Config, dataset: DefectDataset, model: Any, key: tuple) -> None:

@@ -39,11 +39,12 @@ def tiny_dataset(classes: int = 4, per_class: int = 5, folds: int = 2) -> Defect
     )
 
 
-def save(path: Path, image: np.ndarray) -> None:
-    """Write an image (grey or RGB) in the format of its suffix, whatever the characters of its name."""
+def save(path: Path, image: np.ndarray) -> Path:
+    """Write an image (grey or RGB) in the format of its suffix, whatever the characters of its name; returns ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     bgr = image if image.ndim == 2 else image[..., ::-1]
     path.write_bytes(cv2.imencode(path.suffix, bgr)[1].tobytes())
+    return path
 
 
 def write_folder(root: Path, classes: tuple[str, ...] = ("a", "b", "c"), per_class: int = 3) -> Path:

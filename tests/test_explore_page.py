@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -55,9 +56,8 @@ def test_support_query_threshold_and_file(answers):
     *_, chosen = answers.take("class_0", "query", [], Click(1))
     assert chosen == [answers.session.dataset.names[1]]
     assert answers.take("class_0", "query", chosen, Click(1))[-1] == []
-    results, selected, text, overlays, mask, probability, similarity, download = answers.segment(
-        editor, support, [], None, chosen, 0.5
-    )
+    found = answers.segment(editor, support, [], None, chosen, 0.5)
+    results, selected, text, overlays, mask, probability, similarity, download = found
     assert (len(results), selected, len(overlays)) == (1, 0, 1)
     assert chosen[0] in text
     assert mask.shape == probability.shape == similarity.shape[:2] == (40, 40)
@@ -100,17 +100,18 @@ def test_a_support_and_its_mask_come_from_files(answers, tmp_path):
     picture = np.random.default_rng(0).integers(100, 9000, (40, 50), dtype=np.uint16)
     mask = np.zeros((40, 50), np.uint8)
     mask[5:9, 5:9] = 255
-    cv2.imwrite(str(tmp_path / "deep.png"), picture)
-    cv2.imwrite(str(tmp_path / "mask.png"), mask)
-    editor, support, emptied, value_range = answers.open_support(str(tmp_path / "deep.png"), None)
+    deep, masked, half = (str(tmp_path / name) for name in ("deep.png", "mask.png", "half.png"))
+    cv2.imwrite(deep, picture)
+    cv2.imwrite(masked, mask)
+    editor, support, emptied, value_range = answers.open_support(deep, None)
     assert emptied is None
     assert value_range == (picture.min(), picture.max())
     assert support.picture.shape == editor["background"].shape == (40, 50, 3)
-    editor, support, _ = answers.load_mask(support, str(tmp_path / "mask.png"))
+    editor, support, _ = answers.load_mask(support, masked)
     np.testing.assert_array_equal(support.mask, mask == 255)
     # the queries take the support's range
-    cv2.imwrite(str(tmp_path / "half.png"), np.full((40, 50), 4500, np.uint16))
-    (result,) = answers.segment(editor, support, [], [str(tmp_path / "half.png")], [], 0.5, value_range)[0]
+    cv2.imwrite(half, np.full((40, 50), 4500, np.uint16))
+    (result,) = answers.segment(editor, support, [], [half], [], 0.5, value_range)[0]
     assert result.query.picture[0, 0].tolist() == pytest.approx([126] * 3, abs=2)
 
 
@@ -168,11 +169,11 @@ class Visitor(browsers.Browser):
         box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
         x, y, w, h = self.evaluate(f"(r => [r.x, r.y, r.width, r.height])({box})")
         x, y = x + w / 2, y + h / 2
-        pointer = {"button": "left", "clickCount": 1}
-        self.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, **pointer)
+        mouse = functools.partial(self.call, "Input.dispatchMouseEvent", button="left", clickCount=1)
+        mouse(type="mousePressed", x=x, y=y)
         for dx, dy in steps:
-            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + dx, y=y + dy, buttons=1, **pointer)
-        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, **pointer)
+            mouse(type="mouseMoved", x=x + dx, y=y + dy, buttons=1)
+        mouse(type="mouseReleased", x=x, y=y)
 
     def text(self, selector):
         return self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")

@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from cpanet.data.images import ValueRange, value_range_of
 from cpanet.errors import UserError
 from cpanet.explore import arrays
-from cpanet.explore.session import Prediction, QueryPicture, RecordedEpisode, Session, Support
+from cpanet.explore.session import Prediction, QueryPicture, Session, Support
 from cpanet.files import write_atomically
 from cpanet.records import pictures
 
@@ -247,7 +247,8 @@ class Answers:
         ]
         results = self.session.segment(supports, queries)
         if not results:
-            return [[], 0, self.nothing(supports, queries), *self._empty()]
+            no_file = gr.DownloadButton(value=None, interactive=False)
+            return [[], 0, self.nothing(supports, queries), [], None, None, None, no_file]
         return [results, 0, *self.view(results, 0, threshold)]
 
     def view(self, results: Sequence[Prediction], selected: int, threshold: float) -> list[Any]:
@@ -327,13 +328,13 @@ class Answers:
         """The queries of a run's episodes, worst first."""
         return [
             (self.session.outlined(record.query), f"{record.iou:.2f} {Path(record.query).stem}")
-            for record in self._records(which)
+            for record in self.session.episodes[which]
         ]
 
     @told
     def episode(self, which: str, event: gr.SelectData) -> list[Any]:
         """The episode that was clicked on: shown as the evaluation marks it, and taken over as support and query."""
-        record = self._records(which)[int(event.index)]
+        record = self.session.episodes[which][int(event.index)]
         supports = [self.session.support(name) for name in record.supports]
         query = self.session.query(record.query)
         mask, iou = self.session.repeat(record)
@@ -371,22 +372,15 @@ class Answers:
             return "Missing: a support with a painted defect." if supports else "Missing: a support."
         return "Missing: a query." if not queries else ""
 
-    def _records(self, which: str) -> list[RecordedEpisode]:
-        return self.session.episodes.get(which, [])
-
     def _edited(self, editor: dict[str, Any] | None, support: Support | None) -> list[Support]:
         """The support with what has been painted on it since."""
         if support is None:
             return []
         return [Support(support.picture, support.mask | arrays.painted(editor, support.mask.shape))]
 
-    def _empty(self) -> list[Any]:
-        return [[], None, None, None, gr.DownloadButton(value=None, interactive=False)]
-
     def _write(self, results: Sequence[Prediction], threshold: float) -> Path:
         path = self.folder / f"{next(self._numbers)}" / "masks.zip"
         path.parent.mkdir()
-        write_atomically(
-            path, arrays.archive((r.query.name, r.mask(threshold), r.probability) for r in results)
-        )
+        masks = ((r.query.name, r.mask(threshold), r.probability) for r in results)
+        write_atomically(path, arrays.archive(masks))
         return path

@@ -241,25 +241,31 @@ class Segmenter:
 
         if self.size % 8 or self.size < 32:
             raise UserError(f"image_size={self.size}: must be a multiple of 8, at least 32.")
-        description = self.description
+        description = self.description or self._training_free
         runtime.prepare(self.device)
-        from cpanet.checkpoint.restore import restore, training_free
+        from cpanet.checkpoint.restore import restore
         from cpanet.predict.network import Network
 
-        if description is None:
-            model = training_free(self.backbone, self.weights, self.seed, self.stage, self.support_mask)
-            return Network(model, self.size, self.batch_size)
         return Network(restore(description), self.size, self.batch_size, description.summed_shots)
 
     @property
-    def _is_trained(self) -> bool:
-        return self.description is not None and self.description.path is not None
+    def _training_free(self) -> Description:
+        named = {"name": self.backbone} if isinstance(self.backbone, str) else self.backbone
+        config = {
+            "method": "prototype",
+            "backbone": {**named, "weights": self.weights},
+            "seed": self.seed,
+            "baseline": {"stage": self.stage},
+            "protocol": {"support_mask": self.support_mask},
+        }
+        return Description(None, config)
 
     def _probability(self, difference: np.ndarray) -> np.ndarray:
         found = self.calibration_ if self.calibration_.is_found else Calibration()
         if isinstance(self.threshold, str):
             return found.probability(difference)
-        return Calibration(0.0, 1.0 if self._is_trained else found.scale).probability(difference)
+        trained = self.description is not None and self.description.path is not None
+        return Calibration(0.0, 1.0 if trained else found.scale).probability(difference)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "prototype_"):

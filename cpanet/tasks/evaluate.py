@@ -171,11 +171,8 @@ def warnings_of(description: Description | None, dataset: data.DefectDataset, fo
 def _scores(dataset: data.DefectDataset, draws: Draws, baseline_draws: Draws | None) -> dict[str, Any]:
     """Means, intervals and every draw; ``best`` and ``last`` are the mean, under the names that reports read."""
     miou, fb_iou = estimate([_block(draws)])
-    names = [dataset.classes[c] for c in next(iter(draws.values())).scores.class_iou]
-    class_iou = {
-        name: float(np.mean([draw.scores.class_iou[dataset.classes.index(name)] for draw in draws.values()]))
-        for name in names
-    }
+    by_class = [draw.scores.class_iou for draw in draws.values()]
+    class_iou = {dataset.classes[c]: float(np.mean([iou[c] for iou in by_class])) for c in by_class[0]}
     mean = {"epoch": 0, "miou": miou.difference, "fb_iou": fb_iou.difference, "class_iou": class_iou}
     scores: dict[str, Any] = {
         "best": mean,

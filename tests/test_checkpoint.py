@@ -15,11 +15,11 @@ from benchmarks.oracle import fixture_keys
 from cpanet.checkpoint import names
 from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
 from cpanet.checkpoint.pth import read_pth
-from cpanet.checkpoint.weights import MODEL_PREFIX, load_backbone_weights, load_weights, model_tensors
+from cpanet.checkpoint.weights import MODEL_PREFIX, load_backbone_weights, model_tensors
 from cpanet.errors import UserError
 from cpanet.models import published_network
 from cpanet.runtime import jt
-from tests.checkpoints import TorchTensor, named_as_torch, write_legacy, write_zip  # noqa: F401 (a fixture)
+from tests.checkpoints import TorchTensor, load_weights, named_as_torch, write_legacy, write_zip  # noqa: F401 (a fixture)
 from tests.shared import shared
 
 # ------------------------------------------------------------------ PyTorch files, written without PyTorch

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from cpanet.checkpoint.pkl import MARK, read_pkl
-from cpanet.checkpoint.weights import load_weights, model_tensors
+from cpanet.checkpoint.weights import model_tensors
 from cpanet.errors import UserError
 from cpanet.models import published_network
 from cpanet.runtime import jt
+from tests.checkpoints import load_weights
 
 ARRAYS = {
     "float": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -24,8 +24,9 @@ import pytest
 from cpanet.explore.session import RecordedEpisode, Session
 from cpanet.runtime.gradio_import import import_gradio
 from cpanet.tasks.explore import free_port
+from tests.checkpoints import trained_run
 from tests.datasets import picture, tiny_dataset
-from tests.hydra_app import REPO, compose
+from tests.hydra_app import REPO
 from tests.report import browser as browsers
 from tests.test_explore import Echo
 
@@ -254,35 +255,14 @@ def test_one_stroke_adds_to_a_loaded_mask_and_discards_nothing(painted_page, tmp
         assert np.count_nonzero(stroked & ~before) > 50
 
 
-def write_run(directory):
-    """As a finished run leaves it, of a network that was never trained: nothing is compiled but what the page needs."""
-    from cpanet import data
-    from cpanet.checkpoint.files import write_checkpoint
-    from cpanet.checkpoint.weights import MODEL_PREFIX, model_tensors
-    from cpanet.models import published_network
-
-    config = compose("profile=tiny", "data=embedded", "device=cpu", "backbone.weights=random")
-    model = published_network(config.backbone.name, width=config.model.width)
-    tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
-    (directory / "checkpoints").mkdir(parents=True)
-    write_checkpoint(directory / "checkpoints" / "best.safetensors", tensors, {"config": config.model_dump()})
-    dataset = data.load_dataset("embedded")
-    lines = ["which,epoch,class,query,supports,inter_fg,union_fg,inter_bg,union_bg"]
-    for episode in data.test_episodes(dataset, config.fold, config.shot, 0, 4):
-        names = dataset.classes[episode.class_index], dataset.names[episode.query]
-        lines.append(f"best,1,{','.join(names)},{dataset.names[episode.supports[0]]},0,100,0,100")
-    (directory / "episodes.csv").write_text("\n".join(lines) + "\n")
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """Address of the page of a small finished run, its process, and the folders it may and may not write to."""
-    outputs, temporary, here = (tmp_path_factory.mktemp(name) for name in ("run", "temporary", "here"))
-    write_run(outputs / "tiny")
+    temporary, here = (tmp_path_factory.mktemp(name) for name in ("temporary", "here"))
     # whoever started this in the background has children that ignore Ctrl-C
     heeding = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[:1] = []; "
     command = [sys.executable, "-c", f"{heeding}runpy.run_path(sys.argv[0], run_name='__main__')"]
-    command += [str(REPO / "run.py"), "task=explore", f"checkpoint={outputs / 'tiny'}"]
+    command += [str(REPO / "run.py"), "task=explore", f"checkpoint={trained_run()}"]
     command += ["explore.browser=false", "explore.max_upload_mb=1", "device=cpu"]
     process = subprocess.Popen(
         command,

@@ -9,9 +9,9 @@ import pytest
 
 from cpanet import engine
 from cpanet.checkpoint.files import read_checkpoint
-from cpanet.checkpoint.weights import load_weights
 from cpanet.models import published_network
 from cpanet.tasks.train import run
+from tests.checkpoints import load_weights
 from tests.datasets import save, write_folder
 from tests.hydra_app import compose
 from tests.sweep_runs import rows

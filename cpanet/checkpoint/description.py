@@ -127,10 +127,9 @@ def _published_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def _from_tensors(path: Path, shapes: Shapes) -> Description:
     """Backbone, width and modules by names and shapes: files with weights and nothing else."""
-    own = {n[len(MODEL_PREFIX) :]: s for n, s in shapes.items() if n.startswith(MODEL_PREFIX)} or dict(shapes)
+    own = names.below(MODEL_PREFIX, shapes) or dict(shapes)
     if names.looks_released(own):
-        renamed = ((names.from_released(name), shape) for name, shape in own.items())
-        own = {name: shape for name, shape in renamed if name is not None}
+        own = names.renamed(own, names.from_released)
     backbone, width = _backbone(own), own.get("down_query.weight", (0,))[0]
     if backbone is None or not width:
         raise UserError(

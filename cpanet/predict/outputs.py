@@ -66,12 +66,12 @@ class Outputs:
         self,
         query: Query,
         image: np.ndarray,
+        is_support: bool,
         probability: np.ndarray,
         mask: np.ndarray,
         regions: Sequence[Region],
         truth: np.ndarray | None,
         iou: float | None,
-        is_support: bool,
         score: float,
     ) -> None:
         """One picture's results: image uint8 RGB (H, W, 3), probability float (H, W), mask and truth bool (H, W)."""

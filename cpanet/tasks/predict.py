@@ -110,25 +110,18 @@ def run(config: PredictConfig, directory: Path, resume: bool = False) -> float:
     supports = read_supports(config.support, config.data.mask_threshold, config.data.mask_values)
     queries = find_queries(config.query)
     options = config.predict
-    segmenter = segmenter_of(
-        config,
-        threshold=options.threshold,
-        tiling=options.tiling,
-        tile=options.tile,
-        overlap=options.overlap,
-        batch_size=options.batch_size,
-    )
+    settings = options.model_dump(include={"threshold", "tiling", "tile", "overlap", "batch_size"})
+    segmenter = segmenter_of(config, **settings)
     description = segmenter.description
     for note in [] if description is None else description.notes:
         log(f"note: {note}")
     warning = None if description is None else below_baseline(description.path)
     if warning is not None:
-        log(f"warning: {warning}.", style="bold yellow")
+        warn(f"{warning}.")
     segmenter.fit(supports.images, supports.masks)
     for number in segmenter.lost():
-        log(
-            f"warning: {supports.names[number]} has no defect pixel left at {segmenter.size} pixels; it shows nothing",
-            "bold yellow",
+        warn(
+            f"{supports.names[number]} has no defect pixel left at {segmenter.size} pixels; it shows nothing"
         )
     log(
         f"{len(supports.names)} supports, {len(queries)} pictures; {device.gpu or device.device}; seen at "
@@ -158,6 +151,10 @@ def run(config: PredictConfig, directory: Path, resume: bool = False) -> float:
         )
     log_end(tally, directory)
     return tally.iou
+
+
+def warn(text: str) -> None:
+    log(f"warning: {text}", "bold yellow")
 
 
 def below_baseline(checkpoint: Path | None) -> str | None:
@@ -207,16 +204,13 @@ def log_agreement(fitted: Fitted) -> None:
     listed = ", ".join(f"{n} {iou:.3f}" for n, iou in zip(fitted.supports.names, fitted.agreement))
     log(f"IoU of each support, marked from the others: {listed}")
     if max(fitted.agreement) < UNSEEN:
-        log(
-            "warning: no support can be marked from the others: their defects look different here, or too small. "
-            "Expect little.",
-            style="bold yellow",
+        warn(
+            "no support can be marked from the others: their defects look different here, or too small. Expect little."
         )
     for name in fitted.doubtful:
-        log(
-            f"warning: {name} disagrees with the other supports, which do not mark its defect. "
-            "Look at its mask, and whether it is the same kind of defect.",
-            style="bold yellow",
+        warn(
+            f"{name} disagrees with the other supports, which do not mark its defect. "
+            "Look at its mask, and whether it is the same kind of defect."
         )
 
 
@@ -230,7 +224,7 @@ def limit_on_clean(config: PredictConfig, segmenter: Segmenter, supports: Suppor
     queries, scores, tally = find_queries(config.clean, "clean"), [], Tally()
 
     def skip(query: Query, reason: str) -> None:
-        log(f"warning: clean picture {printable(query.name)} {reason}: left out", style="bold yellow")
+        warn(f"clean picture {printable(query.name)} {reason}: left out")
 
     with progress(len(queries), "clean pictures") as report_done:
         for batch in read(queries, set(), segmenter, skip, tally, supports.value_range):
@@ -308,9 +302,7 @@ def mark(batch: list[Picture], fitted: Fitted, outputs: Outputs, tally: Tally, c
             tally.intersection += counts.inter_fg
             tally.union += counts.union_fg
         shown = None if truth is None else truth == 1
-        outputs.add(
-            picture.query, picture.image, probability, mask, regions, shown, iou, picture.is_support, score
-        )
+        outputs.add(*picture, probability, mask, regions, shown, iou, score)
         tally.predicted += 1
         tally.marked += bool(regions)
 

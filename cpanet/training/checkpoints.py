@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
-from cpanet.checkpoint.weights import MODEL_PREFIX, assign, model_tensors
+from cpanet.checkpoint.names import below
+from cpanet.checkpoint.weights import AVERAGE_PREFIX, MODEL_PREFIX, assign, model_tensors
 from cpanet.config.resume import differences
 from cpanet.console import log
 from cpanet.errors import UserError
@@ -79,7 +80,7 @@ class Checkpoints:
         tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
         tensors.update({f"optimizer.{n}": t for n, t in optimizer_tensors(optimizer).items()})
         if average is not None:
-            tensors.update({f"average.{n}": t for n, t in average.tensors().items()})
+            tensors.update({AVERAGE_PREFIX + n: t for n, t in average.tensors().items()})
             tensors.update({f"start.{n}": t for n, t in average.start_tensors().items()})
         if self._records.last.exists():
             self._records.last.replace(self._records.previous)
@@ -117,14 +118,11 @@ class Checkpoints:
         return None
 
     def _put_back(self, tensors: Mapping[str, np.ndarray], path: Path) -> None:
-        def part(prefix: str) -> dict[str, np.ndarray]:
-            return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-
         model, optimizer, average = self._learner
-        assign(model, part(MODEL_PREFIX), str(path))
-        restore_optimizer(optimizer, part("optimizer."))
+        assign(model, below(MODEL_PREFIX, tensors), str(path))
+        restore_optimizer(optimizer, below("optimizer.", tensors))
         if average is not None:
-            average.restore(part("average."), part("start."))
+            average.restore(below(AVERAGE_PREFIX, tensors), below("start.", tensors))
 
     def _check_origin(self, path: Path, config: dict[str, Any], dataset: str) -> None:
         conflicts = differences(config, self._description["config"])

@@ -71,8 +71,13 @@ def test_scores_are_those_of_the_episodes(finished):
 def test_the_baseline_is_that_of_the_prototype_method_on_the_same_episodes(finished, tmp_path):
     config, directory, _ = finished
     result = json.loads((directory / "result.json").read_text())
-    alone = run(config.model_copy(update={"method": "prototype"}), tmp_path)
-    assert result["floor"]["miou"] == pytest.approx(alone)
+    miou = run(config.model_copy(update={"method": "prototype"}), tmp_path)
+    assert result["floor"]["miou"] == pytest.approx(miou)
+    alone = json.loads((tmp_path / "result.json").read_text())
+    assert (alone["status"], alone["iterations"]) == ("completed", 0)
+    assert alone["best"]["miou"] == alone["last"]["miou"] == miou
+    assert alone["last"]["fb_iou"] > 0
+    assert len(rows(tmp_path / "episodes.csv")) == 2 * alone["dataset"]["test_episodes"]
 
     def counts(path, which):
         keys = ("query", "supports", "inter_fg", "union_fg", "inter_bg", "union_bg")
@@ -96,16 +101,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_iteration(tmp_pat
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "diverged"
     assert "iteration" in result["reason"]
-
-
-def test_the_baseline_runs_through_the_same_commands(tmp_path):
-    miou = run(compose(*TINY, "method=prototype"), tmp_path)
-    result = json.loads((tmp_path / "result.json").read_text())
-    assert result["status"] == "completed"
-    assert result["iterations"] == 0
-    assert result["best"]["miou"] == result["last"]["miou"] == miou
-    assert result["last"]["fb_iou"] > 0
-    assert len(rows(tmp_path / "episodes.csv")) == 2 * result["dataset"]["test_episodes"]
 
 
 def test_a_picture_whose_mask_is_lost_is_named(tmp_path, capsys):

@@ -193,16 +193,14 @@ def _result(trainer: Trainer, device: Runtime, status: str, reason: str | None, 
 
 def _conclusion(state: TrainingState) -> str:
     """The scores beside what they have to beat; nothing where nothing was trained."""
-    if None in (state.best, state.last, state.untrained, state.floor):
+    best, last, untrained, baseline = state.best, state.last, state.untrained, state.floor
+    if best is None or last is None or untrained is None or baseline is None:
         return ""
-    best, last, untrained, baseline = (
-        scores["miou"] for scores in (state.best, state.last, state.untrained, state.floor) if scores
-    )
-    assert state.best is not None
-    below = " [yellow](this run ends below it)[/]" if last < baseline else ""
+    below = " [yellow](this run ends below it)[/]" if last["miou"] < baseline["miou"] else ""
     return (
-        f"best mIoU {best:.4f} (epoch {state.best['epoch']}), last {last:.4f}; untrained {untrained:.4f}, "
-        f"training-free baseline {baseline:.4f}{below}. {state.iteration} iterations in {state.seconds:.0f} s → "
+        f"best mIoU {best['miou']:.4f} (epoch {best['epoch']}), last {last['miou']:.4f}; "
+        f"untrained {untrained['miou']:.4f}, training-free baseline {baseline['miou']:.4f}{below}. "
+        f"{state.iteration} iterations in {state.seconds:.0f} s → "
     )
 
 

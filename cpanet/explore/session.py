@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +71,7 @@ class RecordedEpisode(NamedTuple):
     supports: tuple[str, ...]
 
 
+@dataclass
 class Session:
     """One network for everybody who looks at the page; its calls are made one after another.
 
@@ -77,23 +79,19 @@ class Session:
     ``epoch``: the evaluation whose weights are loaded, as far as that is known.
     """
 
-    def __init__(
-        self,
-        segmenter: Segmenter,
-        dataset: DefectDataset | None,
-        fold: int = 0,
-        episodes: dict[str, list[RecordedEpisode]] | None = None,
-        epoch: str = "",
-    ) -> None:
-        self.segmenter, self.dataset = segmenter, dataset
-        self.episodes = episodes or {}
-        self.epoch = epoch
-        self.unseen: tuple[str, ...] = ()
+    segmenter: Segmenter
+    dataset: DefectDataset | None
+    fold: int = 0
+    episodes: dict[str, list[RecordedEpisode]] = field(default_factory=dict)
+    epoch: str = ""
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self.unseen: list[str] = []
         self.classes: list[str] = []
         self._index: dict[str, int] = {}
-        self._lock = threading.Lock()
-        if dataset is not None:
-            self.unseen = tuple(dataset.classes[c] for c in dataset.split(fold).test_classes)
+        if (dataset := self.dataset) is not None:
+            self.unseen = [dataset.classes[c] for c in dataset.split(self.fold).test_classes]
             self.classes = [*self.unseen, *(c for c in dataset.classes if c not in self.unseen)]
             self._index = {name: number for number, name in enumerate(dataset.names)}
 

@@ -56,7 +56,7 @@ def support_encoder(
     if "cpp.theta.weight" in tensors:
         prototypes = _cross_position_proxy(graph, graph.node("Mul", feature, small))
     else:
-        prototypes = _masked_average(graph, feature, small)
+        prototypes = _mean_where(graph, feature, small, [2, 3])
     mean = graph.node("ReduceMean", prototypes, axes=[0], keepdims=1)
     if scale != 1:
         mean = graph.node("Mul", mean, scale)
@@ -222,10 +222,7 @@ def _class_mean(graph: Graph, frozen: str, masks: str, label: int, how: str) -> 
     """:func:`cpanet.models.prototype_baseline.class_means` of one class: frozen (K, C, h, w) → (1, C)."""
     where = _where(graph, masks, label)
     weight = graph.upsample(where, frozen) if how == "point" else graph.area(where, frozen)
-    axes = [0, 2, 3]
-    total = graph.node("ReduceSum", graph.node("Mul", frozen, weight), axes, keepdims=0)
-    area = graph.node("Max", graph.node("ReduceSum", weight, axes, keepdims=0), 1e-4)
-    return graph.node("Unsqueeze", graph.node("Div", total, area), [0])
+    return graph.node("Unsqueeze", _mean_where(graph, frozen, weight, [0, 2, 3]), [0])
 
 
 def _prior(graph: Graph, stages: Stages, prior: str, prototype: str, images: str) -> str:
@@ -265,11 +262,10 @@ def _cross_position_proxy(graph: Graph, masked: str) -> str:
     return _vector(graph, graph.node("GlobalMaxPool", graph.node("Add", block, masked)))
 
 
-def _masked_average(graph: Graph, feature: str, mask: str) -> str:
-    """Masked global average pooling: feature (K, C, h, w), mask (K, 1, h, w) → (K, C)."""
-    axes = [2, 3]
-    total = graph.node("ReduceSum", graph.node("Mul", feature, mask), axes, keepdims=0)
-    area = graph.node("ReduceSum", mask, axes, keepdims=0)
+def _mean_where(graph: Graph, feature: str, weight: str, axes: list[int]) -> str:
+    """Weighted mean over ``axes``: feature (K, C, h, w), weight (K, 1, h, w)."""
+    total = graph.node("ReduceSum", graph.node("Mul", feature, weight), axes, keepdims=0)
+    area = graph.node("ReduceSum", weight, axes, keepdims=0)
     return graph.node("Div", total, graph.node("Max", area, 1e-4))
 
 

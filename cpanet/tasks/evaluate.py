@@ -6,7 +6,7 @@ Importing this module starts no Jittor: the check comes first.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +61,10 @@ def run(
     dataset = dataset_of(section, config.shot)
     description = None if config.checkpoint is None else describe(config.checkpoint)
     model = _model(config, description)
-    seeds = list(dict.fromkeys(config.evaluate.episode_seeds))
     log(
         f"{config.backbone.name}, {dataset.name}, fold {config.fold}, {config.shot}-shot, "
-        f"{len(seeds)} draws of supports, seen at {section.image_size}×{section.image_size} pixels; "
-        f"{device.gpu or device.device}"
+        f"{len(set(config.evaluate.episode_seeds))} draws of supports, "
+        f"seen at {section.image_size}×{section.image_size} pixels; {device.gpu or device.device}"
     )
     warnings = warnings_of(description, dataset, config.fold)
     for warning in warnings:
@@ -74,13 +73,13 @@ def run(
     for note in dataset.lost_masks(indices, section.image_size):
         log(f"note: {note}", "yellow")
     features = ImageFeatures(model, dataset, indices, section.image_size)
-    draws = evaluate_draws(model, dataset, features, config, seeds)
+    draws = evaluate_draws(model, dataset, features, config)
     baseline_draws = None
     if not isinstance(model, PrototypeBaseline):
         baseline = baseline_of(config, model.backbone)
         if baseline.unpooled != model.unpooled:
             features = ImageFeatures(baseline, dataset, indices, section.image_size)
-        baseline_draws = evaluate_draws(baseline, dataset, features, config, seeds)
+        baseline_draws = evaluate_draws(baseline, dataset, features, config)
     result = {
         "task": "evaluate",
         "status": "completed",
@@ -131,22 +130,15 @@ def evaluate_draws(
     dataset: data.DefectDataset,
     features: ImageFeatures,
     config: EvaluateConfig,
-    seeds: Sequence[int],
 ) -> dict[int, engine.Evaluation]:
     """Every test image once as query for each seed, which draws its supports."""
     from cpanet import engine
 
-    options = config.evaluate
-    return {
-        seed: engine.evaluate(
-            model,
-            dataset,
-            data.test_episodes(dataset, config.fold, config.shot, seed, options.episodes),
-            features,
-            options.batch_size,
-        )
-        for seed in seeds
-    }
+    options, draws = config.evaluate, {}
+    for seed in dict.fromkeys(options.episode_seeds):
+        episodes = data.test_episodes(dataset, config.fold, config.shot, seed, options.episodes)
+        draws[seed] = engine.evaluate(model, dataset, episodes, features, options.batch_size)
+    return draws
 
 
 def warnings_of(description: Description | None, dataset: data.DefectDataset, fold: int) -> list[str]:

@@ -6,6 +6,8 @@ import os
 import random
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,8 +25,9 @@ class Stop(BaseException):
     """The process is gone: nothing is written after this."""
 
 
-def train_until_killed(directory: Path, n: int, before: bool) -> None:
-    """A run that dies in its ``n``-th checkpoint, before or after it is written, without any clean-up."""
+@contextmanager
+def killed_after(n: int, before: bool) -> Iterator[None]:
+    """What runs in the block dies in its ``n``-th checkpoint, before or after it is written, without any clean-up."""
     replace, count, dead = os.replace, 0, False
 
     def dying(source: Any, target: Any) -> None:
@@ -37,7 +40,7 @@ def train_until_killed(directory: Path, n: int, before: bool) -> None:
             raise Stop
 
     with mock.patch.object(os, "replace", dying), pytest.raises(Stop):
-        train(directory, OFTEN)
+        yield
 
 
 AFTER = [pytest.param(n, False, marks=pytest.mark.slow) for n in (2, 4)]  # as in two tests below
@@ -47,7 +50,8 @@ AFTER = [pytest.param(n, False, marks=pytest.mark.slow) for n in (2, 4)]  # as i
 def test_a_run_that_died_ends_as_if_it_had_not(
     n: int, before: bool, undisturbed_run: Path, tmp_path: Path
 ) -> None:
-    train_until_killed(tmp_path, n, before)
+    with killed_after(n, before):
+        train(tmp_path, OFTEN)
     train(tmp_path, resume=True)
     assert_same_end(undisturbed_run, tmp_path)
 
@@ -79,7 +83,8 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     undisturbed_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    train_until_killed(tmp_path, 4, False)
+    with killed_after(4, False):
+        train(tmp_path, OFTEN)
     last = tmp_path / "checkpoints" / "last.safetensors"
     last.write_bytes(last.read_bytes()[:-100])
     train(tmp_path, resume=True)
@@ -117,7 +122,8 @@ def test_a_signal_in_an_evaluation_is_obeyed_there(
 
 def test_no_random_state_of_the_process_has_a_say(undisturbed_run: Path, tmp_path: Path) -> None:
     """Every random number comes from a generator made of seed, epoch and position: there is no other state to keep."""
-    train_until_killed(tmp_path, 2, False)
+    with killed_after(2, False):
+        train(tmp_path, OFTEN)
     random.seed(99)
     np.random.seed(99)  # noqa: NPY002
     jt.set_global_seed(99)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from cpanet.data import Batch, DefectDataset, Episode
 from cpanet.errors import UserError
 from cpanet.feature_cache import FeatureBatch, ImageFeatures
 from cpanet.losses import CROSS_ENTROPY, Loss
-from cpanet.metrics import Counts, Scores, episode_counts, predicted, summarise
+from cpanet.metrics import Counts, Scores, episode_counts, summarise
 from cpanet.recipe import WeightAverage, gradient_sum, set_learning_rate
 from cpanet.runtime import jt
 
@@ -113,7 +113,7 @@ def train_epoch(
     pending: list[tuple[int, Losses, float]] = []
     ahead = steps_ahead()
     batches = iter(batches)
-    clock = _Clock()
+    began = time.perf_counter()  # with one step under way, nothing else is its time
     while not pause() and (batch := next(batches, None)) is not None:
         lr = rate(iteration)
         set_learning_rate(optimizer, lr)
@@ -123,11 +123,11 @@ def train_epoch(
             average.update()
         jt.sync_all()
         if len(pending) == ahead:
-            yield from _fetch(pending, clock)
+            began = yield from _fetch(pending, began)
             pending = []
         pending.append((iteration, losses, lr))
         iteration += 1
-    yield from _fetch(pending, clock)
+    yield from _fetch(pending, began)
 
 
 def steps_ahead() -> int:
@@ -139,31 +139,19 @@ def steps_ahead() -> int:
     return 8 if jt.flags.use_cuda else 1
 
 
-class _Clock:
-    """Seconds from one step's end to the next one's: with one step under way, nothing else is its time."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-
-    def lap(self) -> float:
-        now, last = time.perf_counter(), self._last
-        self._last = now
-        return now - last
-
-
-def _fetch(pending: Sequence[tuple[int, Losses, float]], clock: _Clock) -> Iterator[Step]:
-    """The steps with their losses as numbers, each with the time that one of them took on average."""
-    values = [[None if loss is None else float(loss.item()) for loss in losses] for _, losses, _ in pending]
-    seconds = clock.lap() / max(len(pending), 1)
+def _fetch(pending: Sequence[tuple[int, Losses, float]], began: float) -> Generator[Step, None, float]:
+    """The steps with their losses as numbers, each with the time that one of them took on average; returns their end."""
+    values: list[Any] = [
+        [None if loss is None else float(loss.item()) for loss in losses] for _, losses, _ in pending
+    ]
+    now = time.perf_counter()
     for (iteration, _, lr), (main, auxiliary, total, gradients) in zip(pending, values):
-        assert main is not None
-        assert total is not None
-        assert gradients is not None
         if not math.isfinite(total):
             raise Diverged(f"loss is {total}", iteration)
         if not math.isfinite(gradients):
             raise Diverged("gradient is not finite", iteration)
-        yield Step(iteration, main, auxiliary, total, lr, seconds)
+        yield Step(iteration, main, auxiliary, total, lr, (now - began) / len(pending))
+    return now
 
 
 def evaluate(
@@ -207,8 +195,3 @@ def predict_episodes(
             logits = model.decode(query, prototype, size)
             difference = (logits[:, 1] - logits[:, 0]).numpy()
             yield from zip(chunk, difference)
-
-
-def prediction(dataset: DefectDataset, episode: Episode, difference: np.ndarray) -> np.ndarray:
-    """Predicted defect, bool (H, W), at the query's original size."""
-    return predicted(difference, *dataset.masks[episode.query].shape)

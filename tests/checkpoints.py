@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cpanet.checkpoint.weights import assign, network_tensors
 from cpanet.data.synthetic import ensure
 from tests.hydra_app import compose
 from tests.sweep_runs import TINY
@@ -33,6 +34,11 @@ def trained_run(*overrides: str) -> Path:
 def embedded_class(name: str = "Steel_Sc") -> Path:
     """A class folder of the embedded set, with ``Images/`` and ``GT/``."""
     return ensure() / name
+
+
+def load_weights(model, path):
+    """Load a whole network, its auxiliary branch too."""
+    assign(model, network_tensors(path), str(path))
 
 
 # ------------------------------------------------------------------ PyTorch files, written without PyTorch

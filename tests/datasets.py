@@ -52,10 +52,11 @@ def exif(orientation: int) -> Image.Exif:
     return tags
 
 
-def save(path: Path, image: np.ndarray) -> None:
-    """Write an image (grey or RGB) in the format of its suffix, whatever the characters of its name."""
+def save(path: Path, image: np.ndarray) -> Path:
+    """Write an image (grey or RGB) in the format of its suffix, whatever the characters of its name; returns ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded(path.suffix, image))
+    return path
 
 
 def write_folder(root: Path, classes: tuple[str, ...] = ("a", "b", "c"), per_class: int = 3) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,12 @@ def pretend(checked: Any, run_dir: Path) -> float:
 def results(sweep: Path) -> dict[str, dict[str, Any]]:
     """``result.json`` of every run of a sweep, by directory name."""
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(sweep.glob("*/result.json"))}
+
+
+def rows(table: Path) -> list[dict[str, str]]:
+    """The rows of a ``.csv`` file."""
+    with table.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 def without_clock(result: dict[str, Any]) -> dict[str, Any]:

@@ -515,7 +515,7 @@ class Evil:
 
 def tensors(name: str = "vgg16", **changes: Any) -> dict[str, np.ndarray]:
     """ImageNet weights in torchvision's names, of ones."""
-    from cpanet.checkpoint import model_tensors
+    from cpanet.checkpoint.weights import model_tensors
     from cpanet.models import published_network
     from cpanet.models.backbones.vgg import STARTS
 

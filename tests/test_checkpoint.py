@@ -12,12 +12,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from benchmarks.oracle import fixture_keys
-from cpanet.checkpoint import load_backbone_weights, load_weights, names, read_checkpoint, write_checkpoint
+from cpanet.checkpoint import names
+from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
 from cpanet.checkpoint.pth import read_pth
-from cpanet.checkpoint.weights import MODEL_PREFIX, model_tensors
+from cpanet.checkpoint.weights import MODEL_PREFIX, load_backbone_weights, model_tensors
 from cpanet.errors import UserError
 from cpanet.models import published_network
-from tests.checkpoints import TorchTensor, named_as_torch, write_legacy, write_zip  # noqa: F401 (a fixture)
+from cpanet.runtime import jt
+from tests.checkpoints import TorchTensor, load_weights, named_as_torch, write_legacy, write_zip  # noqa: F401 (a fixture)
 from tests.shared import shared
 
 # ------------------------------------------------------------------ PyTorch files, written without PyTorch
@@ -88,19 +90,21 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path, as_torch)
 # ------------------------------------------------------------------ models
 
 
-def small(**options):
-    return published_network("vgg16_bn", width=256, **options)
+def own_tensors(model):
+    return {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_own_checkpoints_come_back_exactly(tmp_path):
     model, other = published_network("vgg16", width=16, seed=1), published_network("vgg16", width=16, seed=2)
-    tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
-    write_checkpoint(tmp_path / "best.safetensors", tensors, {"epoch": 3})
+    write_checkpoint(tmp_path / "best.safetensors", own_tensors(model), {"epoch": 3})
     assert read_checkpoint(tmp_path / "best.safetensors")[1] == {"epoch": 3}
     load_weights(other, tmp_path / "best.safetensors")
-    found = model_tensors(other)
-    assert found.keys() == model_tensors(model).keys()
-    assert all(np.array_equal(found[n], t) for n, t in model_tensors(model).items())
+    assert_same(model_tensors(other), model_tensors(model))
 
 
 def test_released_names_cover_the_released_keys():
@@ -115,20 +119,15 @@ def test_released_checkpoints_load(tmp_path, as_torch, prefix):
     rng = np.random.default_rng(0)
     keys = fixture_keys("vgg16_bn")
     released = {prefix + k: TorchTensor(np.asarray(rng.random(s), np.float32)) for k, s in keys.items()}
-    model = small()
+    model = published_network("vgg16_bn", width=256)
     load_weights(model, write_zip(tmp_path / "released.pth", {"state_dict": released}))
-    np.testing.assert_array_equal(model.sa.cls1.weight.numpy(), released[f"{prefix}cls.0.weight"].array)
-    np.testing.assert_array_equal(
-        model.backbone.layer3[0].weight.numpy(), released[f"{prefix}layer3.0.weight"].array
-    )
+    for name, found in (("cls.0", model.sa.cls1), ("layer3.0", model.backbone.layer3[0])):
+        np.testing.assert_array_equal(found.weight.numpy(), released[f"{prefix}{name}.weight"].array)
 
 
 def test_every_missing_unexpected_and_misshapen_tensor_is_named_and_nothing_is_loaded(tmp_path):
     model = published_network("vgg16", width=16)
-    tensors = {
-        MODEL_PREFIX + name: tensor
-        for name, tensor in model_tensors(published_network("vgg16", width=16, seed=9)).items()
-    }
+    tensors = own_tensors(published_network("vgg16", width=16, seed=9))
     del tensors["model.refine1.weight"]
     tensors["model.extra.weight"] = np.ones(3, np.float32)
     tensors["model.down_query.weight"] = np.ones((2, 2, 1, 1), np.float32)
@@ -137,16 +136,9 @@ def test_every_missing_unexpected_and_misshapen_tensor_is_named_and_nothing_is_l
     before = model_tensors(model)
     with pytest.raises(UserError) as error:
         load_weights(model, tmp_path / "odd.safetensors")
-    message = str(error.value)
-    for part in (
-        "missing refine1.weight",
-        "unexpected extra.weight",
-        "misshapen down_query.weight",
-        "not finite ssa.mix",
-    ):
-        assert part in message
-    after = model_tensors(model)
-    assert all(np.array_equal(before[n], after[n]) for n in before)
+    for part in ("missing refine1", "unexpected extra", "misshapen down_query", "not finite ssa.mix"):
+        assert f"{part}.weight" in str(error.value)
+    assert_same(model_tensors(model), before)
 
 
 @pytest.mark.parametrize("backbone", ["vgg16", "vgg16_bn", "resnet50", "resnet50_deep"])
@@ -154,17 +146,12 @@ def test_backbone_weights_in_torchvision_names(tmp_path, backbone):
     model = published_network(backbone, width=16, seed=1)
     source = model_tensors(published_network(backbone, width=16, seed=2).backbone)
     renamed = {_torchvision(name, backbone): tensor for name, tensor in source.items()}
-    # a whole classifier has these, too
-    renamed["classifier.0.weight" if backbone.startswith("vgg") else "fc.weight"] = np.ones(
-        (3, 3), np.float32
-    )
-    renamed["features.40.weight" if backbone.startswith("vgg") else "layer4.0.conv1.weight"] = np.ones(
-        3, np.float32
-    )
+    vgg, resnet = ("classifier.0.weight", "features.40.weight"), ("fc.weight", "layer4.0.conv1.weight")
+    for name in vgg if backbone.startswith("vgg") else resnet:  # a whole classifier has these, too
+        renamed[name] = np.ones((3, 3), np.float32)
     save_file(renamed, tmp_path / "weights.safetensors")
     load_backbone_weights(model, tmp_path / "weights.safetensors")
-    found = model_tensors(model.backbone)
-    assert all(np.array_equal(found[n], t) for n, t in source.items())
+    assert_same(model_tensors(model.backbone), source)
 
 
 def _torchvision(name, backbone):
@@ -178,9 +165,8 @@ def _torchvision(name, backbone):
 
 
 def test_weights_of_another_backbone_are_refused(tmp_path):
-    save_file(
-        model_tensors(published_network("resnet50", width=16).backbone), tmp_path / "weights.safetensors"
-    )
+    other = published_network("resnet50", width=16).backbone
+    save_file(model_tensors(other), tmp_path / "weights.safetensors")
     with pytest.raises(UserError, match=r"backbone=vgg16.*Check backbone"):
         load_backbone_weights(published_network("vgg16", width=16), tmp_path / "weights.safetensors")
 
@@ -217,8 +203,6 @@ def test_the_real_vgg16_weights_load():
     model = published_network("vgg16", width=16)
     load_backbone_weights(model, shared("weights/vgg16_imagenet_to_conv4_3.safetensors"))
     rng = np.random.default_rng(0)
-    from cpanet.runtime import jt
-
     features = model.features(jt.array(rng.standard_normal((1, 3, 64, 64)).astype(np.float32))).numpy()
     assert features.shape == (1, 768, 4, 4)
     assert np.isfinite(features).all()

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cpanet.checkpoint import load_weights, model_tensors
 from cpanet.checkpoint.pkl import MARK, read_pkl
+from cpanet.checkpoint.weights import model_tensors
 from cpanet.errors import UserError
 from cpanet.models import published_network
 from cpanet.runtime import jt
+from tests.checkpoints import load_weights
 
 ARRAYS = {
     "float": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -32,6 +33,11 @@ ARRAYS = {
 
 def with_checksum(content: bytes) -> bytes:
     return content + hashlib.sha1(content).digest() + MARK
+
+
+def read(folder, content):
+    (folder / "a.pkl").write_bytes(content)
+    return read_pkl(folder / "a.pkl")
 
 
 def test_what_jittor_wrote_comes_back(tmp_path):
@@ -55,8 +61,7 @@ def test_a_model_of_jittor_is_loaded(tmp_path):
 @pytest.mark.parametrize("protocol", range(6))
 def test_numpy_arrays_of_every_protocol(tmp_path, protocol):
     content = {"state_dict": collections.OrderedDict(ARRAYS)}
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol))
-    found = read_pkl(tmp_path / "a.pkl")
+    found = read(tmp_path, pickle.dumps(content, protocol))
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(found[name], array)
         assert found[name].dtype == np.asarray(array).dtype
@@ -95,46 +100,40 @@ def test_anything_else_is_refused_by_name_and_not_run(tmp_path, monkeypatch, cas
     except TypeError:  # a module cannot be pickled, so write by hand what would fetch its attribute
         content = b"cbuiltins\ngetattr\n(cos\nsystem\nS'x'\ntR."
     for data in (content, with_checksum(content)):
-        (tmp_path / "a.pkl").write_bytes(data)
         with pytest.raises(UserError, match=f"refused, because loading it would call {name}"):
-            read_pkl(tmp_path / "a.pkl")
+            read(tmp_path, data)
     assert not (tmp_path / "ran").exists()
 
 
 def test_the_reader_itself_cannot_be_changed(tmp_path):
     """BUILD sets attributes of whatever lies on the stack, also of a function that was found."""
     content = b"cnumpy\ndtype\n}S'_function'\nS'x'\nsb."
-    (tmp_path / "a.pkl").write_bytes(content)
     with pytest.raises(UserError, match="refused, because loading it would call a change to the reader"):
-        read_pkl(tmp_path / "a.pkl")
+        read(tmp_path, content)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 40, -40, -1])
 def test_a_damaged_file_is_a_clear_error(tmp_path, keep):
     content = with_checksum(pickle.dumps({"weight": ARRAYS["float"]}, 4))
-    (tmp_path / "a.pkl").write_bytes(content[:keep])
     with pytest.raises(UserError, match=r"a\.pkl: not a readable Jittor file"):
-        read_pkl(tmp_path / "a.pkl")
+        read(tmp_path, content[:keep])
 
 
 def test_a_changed_file_is_found_by_its_checksum(tmp_path):
     content = bytearray(with_checksum(pickle.dumps({"weight": ARRAYS["float"]}, 4)))
     content[-40] ^= 1
-    (tmp_path / "a.pkl").write_bytes(bytes(content))
     with pytest.raises(UserError, match="its checksum is another"):
-        read_pkl(tmp_path / "a.pkl")
+        read(tmp_path, bytes(content))
 
 
 def test_a_file_that_unpacks_to_more_than_it_holds_is_refused(tmp_path):
     """A text of 1 MB, made bytes of a thousand times."""
     text, calls = b"V" + b"a" * 2**20 + b"\np1\n", b"c_codecs\nencode\n(g1\nVlatin1\ntR" * 1000
-    (tmp_path / "a.pkl").write_bytes(text + b"0(" + calls + b"t.")
     with pytest.raises(UserError, match="unpacks to more than it holds"):
-        read_pkl(tmp_path / "a.pkl")
+        read(tmp_path, text + b"0(" + calls + b"t.")
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, "text"])
 def test_a_file_without_tensors_is_said_to_be_one(tmp_path, content):
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
     with pytest.raises(UserError, match="tensors"):
-        read_pkl(tmp_path / "a.pkl")
+        read(tmp_path, pickle.dumps(content))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -15,7 +14,8 @@ import pytest
 
 from cpanet.data.catalog import METAL8
 from tests.datasets import write_folder
-from tests.hydra_app import REPO
+from tests.hydra_app import REPO, composed
+from tests.sweep_runs import rows
 
 PAGE = (REPO / "docs" / "predict.md").read_text(encoding="utf-8")
 SMALLER = (
@@ -54,8 +54,7 @@ def test_the_page_from_top_to_bottom(tmp_path: Path) -> None:
     (directory,) = here.glob("outputs/task=predict,checkpoint=defaults*")
     for name in ("masks", "overlays", "probabilities"):
         assert len(list((directory / name).glob("*.png"))) == 25
-    with (directory / "predictions.csv").open() as stream:
-        assert len(list(csv.DictReader(stream))) == 25
+    assert len(rows(directory / "predictions.csv")) == 25
     annotations = json.loads((directory / "annotations.json").read_text())
     assert [c["name"] for c in annotations["categories"]] == ["crack"]
     for name in ("predict.jpg", "episodes.jpg"):
@@ -78,8 +77,6 @@ def test_the_page_from_top_to_bottom(tmp_path: Path) -> None:
 
 def test_the_commands_on_real_pictures_compose() -> None:
     """Those of the page need hours of nobody's time, but pictures that cannot be in this repository."""
-    from tests.hydra_app import composed
-
     for line in blocks("bash")[3].replace("\\\n", " ").splitlines():
         if line.startswith("python run.py"):
             words = [w for w in line.split()[2:] if not w.startswith(("checkpoint=", "support=", "query="))]

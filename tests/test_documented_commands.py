@@ -20,7 +20,7 @@ from unittest import mock
 
 import pytest
 
-from cpanet.checkpoint import write_checkpoint
+from cpanet.checkpoint.files import write_checkpoint
 from cpanet.data.catalog import METAL8
 from tests.datasets import write_folder
 from tests.hydra_app import REPO, compose, run_here, run_recorded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from cpanet.checkpoint.names import to_released
 from cpanet.checkpoint.weights import network_tensors
 from tests.checkpoints import TINY, TorchTensor, named_as_torch, trained_run, write_zip  # noqa: F401 (a fixture)
 from tests.hydra_app import composed, run_here
-from tests.sweep_runs import only
+from tests.sweep_runs import only, rows
 
 CPU = ("task=evaluate", "device=cpu", "evaluate.episodes=8")
 
@@ -21,19 +20,14 @@ CPU = ("task=evaluate", "device=cpu", "evaluate.episodes=8")
 def evaluate(cwd: Path, *arguments: str) -> tuple[dict, list[dict[str, str]]]:
     assert run_here(cwd, *CPU, *arguments) == 0
     directory = only(cwd / "outputs")
-    with (directory / "episodes.csv").open(newline="") as stream:
-        return json.loads((directory / "result.json").read_text()), list(csv.DictReader(stream))
+    return json.loads((directory / "result.json").read_text()), rows(directory / "episodes.csv")
 
 
 @pytest.fixture(scope="module")
 def again(tmp_path_factory):
     """The run's own test, by the same episodes as its training ended with."""
-    return evaluate(
-        tmp_path_factory.mktemp("again"),
-        f"checkpoint={trained_run()}",
-        "evaluate.episode_seeds=[0,1,2]",
-        "evaluate.episodes=4",
-    )
+    draws = ("evaluate.episode_seeds=[0,1,2]", "evaluate.episodes=4")
+    return evaluate(tmp_path_factory.mktemp("again"), f"checkpoint={trained_run()}", *draws)
 
 
 def test_the_checkpoint_scores_as_its_run_did(again):

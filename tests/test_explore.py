@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import zipfile
-from pathlib import Path
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -13,20 +13,22 @@ import pytest
 
 from cpanet.errors import UserError
 from cpanet.explore import arrays
-from cpanet.explore.episodes import RecordedEpisode, episodes_file, read_episodes
-from cpanet.explore.session import MOST_QUERIES, QueryPicture, Session, Support
+from cpanet.explore.session import (
+    MOST_QUERIES,
+    QueryPicture,
+    RecordedEpisode,
+    Session,
+    Support,
+    episodes_file,
+    read_episodes,
+)
 from cpanet.tasks.explore import free_port, title
-from tests.datasets import tiny_dataset
+from tests.datasets import save, tiny_dataset
 from tests.hydra_app import compose, run_process
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
 MASK = np.zeros((40, 48), bool)
 MASK[10:20, 5:30] = True
-
-
-def save(path: Path, array: np.ndarray) -> Path:
-    cv2.imwrite(str(path), array if array.ndim == 2 else array[..., ::-1])
-    return path
 
 
 def test_a_loaded_mask_is_seen_in_the_picture_and_lies_on_no_layer():
@@ -116,11 +118,8 @@ def test_episodes_of_a_run_are_sorted_worst_first(tmp_path):
     for checkpoint in (tmp_path, tmp_path / "checkpoints" / "best.safetensors"):
         assert episodes_file(checkpoint) == tmp_path / "episodes.csv"
     records = read_episodes(tmp_path / "episodes.csv")
-    assert [(r.iou, r.query) for r in records["best"]] == [
-        (0.0, "b/Images/1.png"),
-        (0.1, "a/Images/2.png"),
-        (0.5, "a/Images/1.png"),
-    ]
+    assert [r.iou for r in records["best"]] == [0.0, 0.1, 0.5]
+    assert [r.query for r in records["best"]] == ["b/Images/1.png", "a/Images/2.png", "a/Images/1.png"]
     assert records["best"][1].supports == ("a/Images/1.png", "a/Images/3.png")
     assert len(records["last"]) == 1
     assert episodes_file(None) is episodes_file(tmp_path / "x" / "y" / "z.pth") is None
@@ -187,13 +186,17 @@ def test_pictures_of_sixteen_bits_are_read_by_a_common_range(tmp_path):
     assert common.max() == pytest.approx(PICTURE[..., 0].max() / 2, abs=1)
 
 
-def test_a_port_that_is_taken_is_refused_and_none_is_asked_for_finds_one():
+@contextmanager
+def taken_port():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"explore\.port={port}: Address already in use"):
-            free_port("127.0.0.1", port)
+        yield taken.getsockname()[1]
+
+
+def test_a_port_that_is_taken_is_refused_and_none_is_asked_for_finds_one():
+    with taken_port() as port, pytest.raises(UserError, match=f"port={port}: Address already in use"):
+        free_port("127.0.0.1", port)
     assert free_port("127.0.0.1", port) == port
     assert 7860 <= free_port("127.0.0.1", None) < 7960
 
@@ -206,15 +209,9 @@ def test_the_page_is_this_machines_alone_unless_said_otherwise():
 
 
 def test_a_page_that_cannot_start_says_why_and_leaves_nothing(tmp_path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        done = run_process(
-            tmp_path,
-            *("task=explore", "method=prototype", "data=embedded", "device=cpu", "backbone.weights=random"),
-            f"explore.port={taken.getsockname()[1]}",
-            TMPDIR=str(tmp_path),
-        )
+    page = ("task=explore", "method=prototype", "data=embedded", "device=cpu", "backbone.weights=random")
+    with taken_port() as port:
+        done = run_process(tmp_path, *page, f"explore.port={port}", TMPDIR=str(tmp_path))
     assert done.returncode == 2, done.stderr
     known = ("Address already in use", "pip install -e '.[explore]'", "needs Python 3.10")
     assert any(words in done.stderr for words in known), done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -20,12 +21,12 @@ import cv2
 import numpy as np
 import pytest
 
-from cpanet.explore.episodes import RecordedEpisode
-from cpanet.explore.session import Session
+from cpanet.explore.session import RecordedEpisode, Session
 from cpanet.runtime.gradio_import import import_gradio
 from cpanet.tasks.explore import free_port
+from tests.checkpoints import trained_run
 from tests.datasets import picture, tiny_dataset
-from tests.hydra_app import REPO, compose
+from tests.hydra_app import REPO
 from tests.report import browser as browsers
 from tests.test_explore import Echo
 
@@ -56,9 +57,8 @@ def test_support_query_threshold_and_file(answers):
     *_, chosen = answers.take("class_0", "query", [], Click(1))
     assert chosen == [answers.session.dataset.names[1]]
     assert answers.take("class_0", "query", chosen, Click(1))[-1] == []
-    results, selected, text, overlays, mask, probability, similarity, download = answers.segment(
-        editor, support, [], None, chosen, 0.5
-    )
+    found = answers.segment(editor, support, [], None, chosen, 0.5)
+    results, selected, text, overlays, mask, probability, similarity, download = found
     assert (len(results), selected, len(overlays)) == (1, 0, 1)
     assert chosen[0] in text
     assert mask.shape == probability.shape == similarity.shape[:2] == (40, 40)
@@ -101,17 +101,18 @@ def test_a_support_and_its_mask_come_from_files(answers, tmp_path):
     picture = np.random.default_rng(0).integers(100, 9000, (40, 50), dtype=np.uint16)
     mask = np.zeros((40, 50), np.uint8)
     mask[5:9, 5:9] = 255
-    cv2.imwrite(str(tmp_path / "deep.png"), picture)
-    cv2.imwrite(str(tmp_path / "mask.png"), mask)
-    editor, support, emptied, value_range = answers.open_support(str(tmp_path / "deep.png"), None)
+    deep, masked, half = (str(tmp_path / name) for name in ("deep.png", "mask.png", "half.png"))
+    cv2.imwrite(deep, picture)
+    cv2.imwrite(masked, mask)
+    editor, support, emptied, value_range = answers.open_support(deep, None)
     assert emptied is None
     assert value_range == (picture.min(), picture.max())
     assert support.picture.shape == editor["background"].shape == (40, 50, 3)
-    editor, support, _ = answers.load_mask(support, str(tmp_path / "mask.png"))
+    editor, support, _ = answers.load_mask(support, masked)
     np.testing.assert_array_equal(support.mask, mask == 255)
     # the queries take the support's range
-    cv2.imwrite(str(tmp_path / "half.png"), np.full((40, 50), 4500, np.uint16))
-    (result,) = answers.segment(editor, support, [], [str(tmp_path / "half.png")], [], 0.5, value_range)[0]
+    cv2.imwrite(half, np.full((40, 50), 4500, np.uint16))
+    (result,) = answers.segment(editor, support, [], [half], [], 0.5, value_range)[0]
     assert result.query.picture[0, 0].tolist() == pytest.approx([126] * 3, abs=2)
 
 
@@ -169,11 +170,11 @@ class Visitor(browsers.Browser):
         box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
         x, y, w, h = self.evaluate(f"(r => [r.x, r.y, r.width, r.height])({box})")
         x, y = x + w / 2, y + h / 2
-        pointer = {"button": "left", "clickCount": 1}
-        self.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, **pointer)
+        mouse = functools.partial(self.call, "Input.dispatchMouseEvent", button="left", clickCount=1)
+        mouse(type="mousePressed", x=x, y=y)
         for dx, dy in steps:
-            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + dx, y=y + dy, buttons=1, **pointer)
-        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, **pointer)
+            mouse(type="mouseMoved", x=x + dx, y=y + dy, buttons=1)
+        mouse(type="mouseReleased", x=x, y=y)
 
     def text(self, selector):
         return self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
@@ -254,35 +255,14 @@ def test_one_stroke_adds_to_a_loaded_mask_and_discards_nothing(painted_page, tmp
         assert np.count_nonzero(stroked & ~before) > 50
 
 
-def write_run(directory):
-    """As a finished run leaves it, of a network that was never trained: nothing is compiled but what the page needs."""
-    from cpanet import data
-    from cpanet.checkpoint import model_tensors, write_checkpoint
-    from cpanet.checkpoint.weights import MODEL_PREFIX
-    from cpanet.models import published_network
-
-    config = compose("profile=tiny", "data=embedded", "device=cpu", "backbone.weights=random")
-    model = published_network(config.backbone.name, width=config.model.width)
-    tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
-    (directory / "checkpoints").mkdir(parents=True)
-    write_checkpoint(directory / "checkpoints" / "best.safetensors", tensors, {"config": config.model_dump()})
-    dataset = data.load_dataset("embedded")
-    lines = ["which,epoch,class,query,supports,inter_fg,union_fg,inter_bg,union_bg"]
-    for episode in data.test_episodes(dataset, config.fold, config.shot, 0, 4):
-        names = dataset.classes[episode.class_index], dataset.names[episode.query]
-        lines.append(f"best,1,{','.join(names)},{dataset.names[episode.supports[0]]},0,100,0,100")
-    (directory / "episodes.csv").write_text("\n".join(lines) + "\n")
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """Address of the page of a small finished run, its process, and the folders it may and may not write to."""
-    outputs, temporary, here = (tmp_path_factory.mktemp(name) for name in ("run", "temporary", "here"))
-    write_run(outputs / "tiny")
+    temporary, here = (tmp_path_factory.mktemp(name) for name in ("temporary", "here"))
     # whoever started this in the background has children that ignore Ctrl-C
     heeding = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[:1] = []; "
     command = [sys.executable, "-c", f"{heeding}runpy.run_path(sys.argv[0], run_name='__main__')"]
-    command += [str(REPO / "run.py"), "task=explore", f"checkpoint={outputs / 'tiny'}"]
+    command += [str(REPO / "run.py"), "task=explore", f"checkpoint={trained_run()}"]
     command += ["explore.browser=false", "explore.max_upload_mb=1", "device=cpu"]
     process = subprocess.Popen(
         command,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,8 +18,9 @@ import pytest
 from PIL import Image
 
 import cpanet
-from cpanet.checkpoint import describe, model_tensors, read_checkpoint, write_checkpoint
-from cpanet.checkpoint.description import Description
+from cpanet.checkpoint.description import Description, describe
+from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
+from cpanet.checkpoint.weights import model_tensors
 from cpanet.errors import UserError
 from cpanet.models import published_network
 from tests.checkpoints import embedded_class, trained_run
@@ -31,12 +35,11 @@ from cpanet.tasks.export import deviation, write_graphs  # noqa: E402
 TOLERANCE = 1e-3
 
 
-def checkpoint(folder: Path, backbone: str, cpp: bool, ssa: bool, **config: object) -> Description:
+def checkpoint(folder: Path, backbone: str, cpp: bool, ssa: bool, **config: Any) -> Description:
     """A network that answers loudly: BatchNorms with statistics of their own, CPP's closing one not at 0."""
-    recipe = config.get("recipe", {})
-    assert isinstance(recipe, dict)
+    prior = config.get("recipe", {}).get("prior")
     model = published_network(
-        backbone, cpp=cpp, ssa=ssa, width=16, seed=3, head_init="kaiming_normal", prior=recipe.get("prior")
+        backbone, cpp=cpp, ssa=ssa, width=16, seed=3, head_init="kaiming_normal", prior=prior
     )
     tensors = model_tensors(model)
     rng = np.random.default_rng(0)
@@ -79,79 +82,43 @@ def undecided(path: Path, image: np.ndarray) -> Path:
     (probability,) = cpanet.load(path, threshold=0.5).fit([image], [mask]).predict_proba([image])
     middle = float(np.median(probability))
     tensors, state = read_checkpoint(path)
-    tensors["model.ssa.classify.bias"] = tensors["model.ssa.classify.bias"] - [
-        0,
-        np.log(middle / (1 - middle)),
-    ]
-    write_checkpoint(path, {n: t.astype(np.float32) for n, t in tensors.items()}, state)
+    tensors["model.ssa.classify.bias"] -= np.array([0, np.log(middle / (1 - middle))], np.float32)
+    write_checkpoint(path, tensors, state)
     return path
 
 
-def check(found) -> None:
-    assert found.largest_logit > 0.01
-    assert found.logits <= TOLERANCE * max(1, found.largest_logit)
-    assert found.probability <= TOLERANCE
+BOTH = (64, 104)  # 104 is odd on the grid: 13
+AREA_AND_PRIOR = {
+    "protocol": {"support_mask": "area"},
+    "recipe": {"features": "standard", "prior": "both_unpooled"},
+}
 
 
-def test_all_modules(tmp_path):
-    description = checkpoint(tmp_path, "vgg16_bn", True, True)
-    write_graphs(description, 64, True, tmp_path)
-    for size in (64, 104):  # 104 is odd on the grid: 7
-        check(deviation(tmp_path, description, size))
-    check(deviation(tmp_path, description, 64, shots=5))
+def case(backbone, cpp, ssa, sizes=(64,), shots=(2,), slow=True, **config):
+    return pytest.param(backbone, cpp, ssa, sizes, shots, config, marks=[pytest.mark.slow] if slow else [])
 
 
-def test_masks_by_area_and_a_residual_prior(tmp_path):
-    kind = {
-        "protocol": {"support_mask": "area"},
-        "recipe": {"features": "standard", "prior": "both_unpooled"},
-    }
-    description = checkpoint(tmp_path, "vgg16", True, False, **kind)
-    write_graphs(description, 64, True, tmp_path)
-    for size in (64, 104):
-        check(deviation(tmp_path, description, size, shots=3))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("prior", ["f3", "f2", "both", "f3_unpooled"])
-@pytest.mark.parametrize("backbone", ["vgg16_bn", "resnet50"])
-def test_every_stage_of_a_prior(backbone, prior, tmp_path):
-    description = checkpoint(tmp_path, backbone, False, True, recipe={"prior": prior})
-    write_graphs(description, 64, False, tmp_path)
-    check(deviation(tmp_path, description, 64))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("cpp", "ssa"), [(False, False), (True, False), (False, True)])
-def test_modules_switched_off(cpp, ssa, tmp_path):
-    description = checkpoint(tmp_path, "vgg16_bn", cpp, ssa)
-    write_graphs(description, 64, False, tmp_path)
-    check(deviation(tmp_path, description, 64))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("feature_norm", ["rms", "position", "standard"])
-def test_normalised_features(feature_norm, tmp_path):
-    description = checkpoint(tmp_path, "vgg16_bn", True, True, recipe={"features": feature_norm})
-    write_graphs(description, 64, False, tmp_path)
-    check(deviation(tmp_path, description, 64))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["vgg16", "resnet50", "resnet50_deep"])
-def test_the_other_families_of_backbones_at_two_sizes(backbone, tmp_path):
-    description = checkpoint(tmp_path, backbone, True, True)
-    write_graphs(description, 64, True, tmp_path)
-    for size in (64, 104):
-        check(deviation(tmp_path, description, size))
-
-
-@pytest.mark.slow
-def test_a_sum_of_prototypes_is_exported_as_one(tmp_path):
-    protocol = {"protocol": {"prototype_average": "batch"}, "shot": 5}
-    description = checkpoint(tmp_path, "vgg16", True, False, **protocol)
-    write_graphs(description, 64, False, tmp_path)
-    check(deviation(tmp_path, description, 64))
+@pytest.mark.parametrize(
+    ("backbone", "cpp", "ssa", "sizes", "shots", "config"),
+    [
+        case("vgg16_bn", True, True, BOTH, (2, 5), slow=False),
+        case("vgg16", True, False, BOTH, (3,), slow=False, **AREA_AND_PRIOR),
+        *(case("vgg16_bn", False, True, recipe={"prior": p}) for p in ("f3", "f2", "both", "f3_unpooled")),
+        *(case("resnet50", False, True, recipe={"prior": p}) for p in ("f3", "f2", "both", "f3_unpooled")),
+        *(case("vgg16_bn", cpp, ssa) for cpp, ssa in ((False, False), (True, False), (False, True))),
+        *(case("vgg16_bn", True, True, recipe={"features": f}) for f in ("rms", "position", "standard")),
+        *(case(backbone, True, True, BOTH) for backbone in ("vgg16", "resnet50", "resnet50_deep")),
+        case("vgg16", True, False, protocol={"prototype_average": "batch"}, shot=5),
+    ],
+)
+def test_onnxruntime_computes_what_jittor_does(tmp_path, backbone, cpp, ssa, sizes, shots, config):
+    description = checkpoint(tmp_path, backbone, cpp, ssa, **config)
+    write_graphs(description, 64, len(sizes) > 1, tmp_path)
+    for size, number in itertools.product(sizes, shots):
+        found = deviation(tmp_path, description, size, number)
+        assert found.largest_logit > 0.01
+        assert found.logits <= TOLERANCE * max(1, found.largest_logit)
+        assert found.probability <= TOLERANCE
 
 
 @pytest.mark.slow
@@ -178,6 +145,7 @@ def test_the_command_writes_checks_and_records(exported):
     for name in result["files"]:
         session = onnxruntime.InferenceSession(str(exported / name))
         assert session.get_modelmeta().custom_metadata_map["image_size"] == "32"
+    assert [found.shape for found in session.get_outputs()] == [["N", 2, 32, 32], ["N", 32, 32]]
 
 
 def test_the_example_marks_as_the_command_does(tmp_path):
@@ -187,10 +155,10 @@ def test_the_example_marks_as_the_command_does(tmp_path):
     for path in (shots, queries):
         path.mkdir()
     for i in (1, 2, 3):
-        (shots / f"{i}.png").write_bytes((folder / "Images" / f"patch_{i}.png").read_bytes())
-        (shots / f"{i}_mask.png").write_bytes((folder / "GT" / f"patch_{i}.png").read_bytes())
+        shutil.copy(folder / "Images" / f"patch_{i}.png", shots / f"{i}.png")
+        shutil.copy(folder / "GT" / f"patch_{i}.png", shots / f"{i}_mask.png")
     for i in (4, 5):
-        (queries / f"{i}.png").write_bytes((folder / "Images" / f"patch_{i}.png").read_bytes())
+        shutil.copy(folder / "Images" / f"patch_{i}.png", queries / f"{i}.png")
     picture = cv2.imread(str(folder / "Images" / "patch_6.png"))
     cv2.imwrite(str(queries / "narrow.png"), picture[:90])
     cv2.imwrite(str(queries / "deep.png"), picture[..., 1].astype(np.uint16) * 64 + 1000)
@@ -207,9 +175,8 @@ def test_the_example_marks_as_the_command_does(tmp_path):
     code = blocked + "; runpy.run_path(sys.argv[0], run_name='__main__')"
     arguments = [str(example), "exported", "shots", "queries", "marked"]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, cwd=tmp_path)
-    command = (f"checkpoint={net}", f"support={shots}", f"query={queries}", "hydra.run.dir=predicted")
-    command += ("predict.threshold=0.5",)
-    assert run_here(tmp_path, "task=predict", "device=cpu", *command) == 0
+    command = ("task=predict", "device=cpu", "hydra.run.dir=predicted", "predict.threshold=0.5")
+    assert run_here(tmp_path, *command, f"checkpoint={net}", f"support={shots}", f"query={queries}") == 0
     marked = []
     for name in ("4.png", "5.png", "narrow.png", "deep.png", "turned.png", "cmyk.png"):
         theirs, ours = (cv2.imread(str(tmp_path / f / name), 0) for f in ("marked", "predicted/masks"))

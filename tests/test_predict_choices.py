@@ -12,7 +12,7 @@ from cpanet.predict.calibration import calibrate
 from cpanet.predict.clean import image_score, limit_of
 from cpanet.predict.outputs import remove_outputs
 from cpanet.tasks import predict
-from cpanet.tasks.predict import Lines, below_baseline, disagreeing
+from cpanet.tasks.predict import below_baseline, disagreeing
 
 RNG = np.random.default_rng(0)
 TRUTH = np.zeros((20, 30), np.uint8)
@@ -72,9 +72,9 @@ def test_progress_is_a_line_now_and_then(monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(predict, "log", said.append)
     now = [0.0]
-    lines = Lines(100, "pictures", lambda: now[0])
+    report = predict.lines(100, "pictures", lambda: now[0])
     for done in range(101):
-        lines.report(done)
+        report(done)
         now[0] += 2.0
     assert said[0] == "15 of 100 pictures, about 3 min left"
     assert len(said) == 6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -198,18 +200,13 @@ def touch(root, *names):
         (root / name).write_bytes(b"x")
 
 
+def found(root, pattern=""):
+    return [query.name for query in find_queries(os.path.join(root, pattern))]
+
+
 def test_queries_keep_their_folders_and_never_share_a_result(tmp_path):
-    touch(
-        tmp_path,
-        "1/a.jpg",
-        "2/a.jpg",
-        "2/a.png",
-        "2/A.bmp",
-        "b10.jpg",
-        "b9.JPEG",
-        ".hidden/c.jpg",
-        "notes.txt",
-    )
+    touch(tmp_path, "1/a.jpg", "2/a.jpg", "2/a.png", "2/A.bmp", "b10.jpg", "b9.JPEG")
+    touch(tmp_path, ".hidden/c.jpg", "notes.txt")
     queries = find_queries(str(tmp_path))
     assert [q.name for q in queries] == ["1/a.jpg", "2/A.bmp", "2/a.jpg", "2/a.png", "b9.JPEG", "b10.jpg"]
     outputs = [q.output for q in queries]
@@ -220,40 +217,29 @@ def test_queries_keep_their_folders_and_never_share_a_result(tmp_path):
 
 def test_masks_of_a_data_set_are_no_queries(tmp_path):
     write_folder(tmp_path, classes=("crack",), per_class=2)
-    assert [q.name for q in find_queries(str(tmp_path))] == [
-        "crack/Images/crack_1.jpg",
-        "crack/Images/crack_2.jpg",
-    ]
+    assert found(tmp_path) == ["crack/Images/crack_1.jpg", "crack/Images/crack_2.jpg"]
 
 
 def test_patterns_and_single_pictures(tmp_path):
     touch(tmp_path, "x/a1.jpg", "x/a2.jpg", "x/b.jpg", "y/a3.jpg")
-    assert [q.name for q in find_queries(f"{tmp_path}/x/a*.jpg")] == ["a1.jpg", "a2.jpg"]
-    assert [q.name for q in find_queries(f"{tmp_path}/*/a*.jpg")] == ["x/a1.jpg", "x/a2.jpg", "y/a3.jpg"]
-    assert [q.name for q in find_queries(f"{tmp_path}/**/*.jpg")] == [
-        "x/a1.jpg",
-        "x/a2.jpg",
-        "x/b.jpg",
-        "y/a3.jpg",
-    ]
-    assert [q.name for q in find_queries(f"{tmp_path}/x/b.jpg")] == ["b.jpg"]
-    for nothing, message in (
-        (f"{tmp_path}/z", "does not exist"),
-        (f"{tmp_path}/*.bmp", "matches no pictures"),
-    ):
+    assert found(tmp_path, "x/a*.jpg") == ["a1.jpg", "a2.jpg"]
+    assert found(tmp_path, "*/a*.jpg") == ["x/a1.jpg", "x/a2.jpg", "y/a3.jpg"]
+    assert found(tmp_path, "**/*.jpg") == ["x/a1.jpg", "x/a2.jpg", "x/b.jpg", "y/a3.jpg"]
+    assert found(tmp_path, "x/b.jpg") == ["b.jpg"]
+    for nothing, message in (("z", "does not exist"), ("*.bmp", "matches no pictures")):
         with pytest.raises(UserError, match=message):
-            find_queries(nothing)
+            found(tmp_path, nothing)
 
 
 def test_masks_beside_pictures_are_no_queries_unless_they_are_named(tmp_path):
     touch(tmp_path, "x.png", "x_mask.png", "lone_mask.png", "Thumbs.db", ".hidden.png")
-    assert [q.name for q in find_queries(str(tmp_path))] == ["lone_mask.png", "x.png"]
-    assert [q.name for q in find_queries(str(tmp_path / "x_mask.png"))] == ["x_mask.png"]
+    assert found(tmp_path) == ["lone_mask.png", "x.png"]
+    assert found(tmp_path, "x_mask.png") == ["x_mask.png"]
 
 
 def test_supports_keep_ignored_pixels_and_give_their_range_of_values(tmp_path):
     image, mask = picture(0)
-    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", image.astype(np.uint16) * 100)[1].tobytes())
+    save(tmp_path / "a.png", image.astype(np.uint16) * 100)
     values = mask.copy()
     values[0] = 255
     save(tmp_path / "a_mask.png", values)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import gc
-import io
 import json
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -18,9 +17,10 @@ from cpanet.data import read_image
 from tests.checkpoints import TINY, embedded_class, trained_run
 from tests.datasets import picture, save
 from tests.hydra_app import run_here
-from tests.sweep_runs import only
+from tests.sweep_runs import only, rows
 
 CPU = ("task=predict", "device=cpu")
+LESS = ("predict.overlays=false", "predict.probabilities=false")
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,8 @@ def support(tmp_path_factory) -> Path:
     return folder
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+def given(support: object, query: object = "q") -> tuple[str, str, str]:
+    return f"checkpoint={trained_run()}", f"support={support}", f"query={query}"
 
 
 def predict(cwd: Path, *arguments: str) -> Path:
@@ -96,20 +95,11 @@ def mixed(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def done(support, mixed, tmp_path_factory) -> Path:
     cwd = tmp_path_factory.mktemp("predict")
-    return predict(cwd, f"checkpoint={trained_run()}", f"support={support}", f"query={mixed}")
+    return predict(cwd, *given(support, mixed))
 
 
-USABLE = [
-    "a.jpg",
-    "deep.png",
-    "grey.png",
-    "large.png",
-    "line 1/a.jpg",
-    "line 1/a.png",
-    "line 2/钢.bmp",
-    "opaque.png",
-    "turned.jpg",
-]
+USABLE = ["a.jpg", "deep.png", "grey.png", "large.png", "line 1/a.jpg", "line 1/a.png", "line 2/钢.bmp"]
+USABLE += ["opaque.png", "turned.jpg"]
 
 
 def test_every_usable_picture_has_its_files_and_its_row(done, mixed):
@@ -118,30 +108,24 @@ def test_every_usable_picture_has_its_files_and_its_row(done, mixed):
     assert len({row["mask"] for row in table}) == len(USABLE)
     for row in table:
         image = read_image(mixed / row["image"])  # as it is shown: turned by its EXIF orientation
-        mask = cv2.imread(str(done / row["mask"]), cv2.IMREAD_UNCHANGED)
-        probability = cv2.imread(
-            str(done / row["mask"].replace("masks", "probabilities", 1)), cv2.IMREAD_UNCHANGED
+        mask, probability, overlay = (
+            cv2.imread(str(done / row["mask"].replace("masks", folder, 1)), cv2.IMREAD_UNCHANGED)
+            for folder in ("masks", "probabilities", "overlays")
         )
-        overlay = cv2.imread(str(done / row["mask"].replace("masks", "overlays", 1)))
         assert mask.shape == probability.shape == overlay.shape[:2] == image.shape[:2]
         assert (mask.dtype, probability.dtype) == (np.uint8, np.uint16)
         assert set(np.unique(mask)) <= {0, 255}
         np.testing.assert_array_equal(mask == 255, probability > 32767)
         area = np.count_nonzero(mask)
-        assert (int(row["width"]), int(row["height"]), int(row["area"])) == (
-            mask.shape[1],
-            mask.shape[0],
-            area,
-        )
+        assert [int(row[key]) for key in ("height", "width", "area")] == [*mask.shape, area]
         assert float(row["fraction"]) == pytest.approx(area / mask.size, abs=1e-6)
         count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
         assert int(row["regions"]) == count - 1
         boxes = sorted(" ".join(map(str, box)) for box in stats[1:, :4])
         assert sorted(filter(None, row["boxes"].split(";"))) == boxes
         if area:
-            assert float(row["mean_confidence"]) == pytest.approx(
-                probability[mask == 255].mean() / 65535, abs=1e-3
-            )
+            mean = probability[mask == 255].mean() / 65535
+            assert float(row["mean_confidence"]) == pytest.approx(mean, abs=1e-3)
 
 
 def test_what_cannot_be_used_is_listed_with_its_reason(done, capfd):
@@ -174,37 +158,33 @@ def test_with_clean_pictures_a_picture_may_have_no_defect(support, tmp_path, cap
         save(tmp_path / "q" / f"clean{i}.bmp", image)
         save(tmp_path / "q" / f"defect{i}.bmp", picture(70 + i)[0])
     (tmp_path / "clean" / "broken.jpg").write_bytes(b"x")
-    arguments = (f"checkpoint={trained_run()}", f"support={support}", "query=q", "clean=clean")
-    out = predict(tmp_path, *arguments)
+    out = predict(tmp_path, *given(support), "clean=clean")
     said = capfd.readouterr().out
     assert "broken.jpg" in said
     assert "chosen on 4 clean pictures: expect false alarms on 20.0% of clean pictures like these" in said
     assert "needs 19 clean pictures or more" in said
     limit = json.loads((out / "result.json").read_text())["no_defect"]
     table = rows(out / "predictions.csv")
-    assert limit["score"] == pytest.approx(
-        max(float(r["score"]) for r in table if "clean" in r["image"]), abs=1e-3
-    )
+    clean = [row for row in table if "clean" in row["image"]]
+    assert limit["score"] == pytest.approx(max(float(row["score"]) for row in clean), abs=1e-3)
     for row in table:
         mask = cv2.imread(str(out / row["mask"]), cv2.IMREAD_UNCHANGED)
         assert row["answer"] == ("defect" if mask.any() else "no defect")
         if float(row["score"]) <= limit["score"]:
             assert not mask.any()
-    assert [r["answer"] for r in table if "clean" in r["image"]] == ["no defect"] * 4
+    assert [row["answer"] for row in clean] == ["no defect"] * 4
 
 
 def test_a_second_prediction_into_a_directory_is_refused(support, tmp_path, capfd):
     save(tmp_path / "q" / "a.jpg", picture(50)[0])
-    arguments = (f"checkpoint={trained_run()}", f"support={support}", "query=q", "hydra.run.dir=out")
+    arguments = (*given(support), "hydra.run.dir=out")
     assert run_here(tmp_path, *CPU, *arguments) == 0
-    before = sorted(path.name for path in (tmp_path / "out").rglob("*"))
+    before = sorted((tmp_path / "out").rglob("*"))
     assert run_here(tmp_path, *CPU, *arguments) == 2
     assert "holds a run already (result.json, predictions.csv). " in capfd.readouterr().err
     (tmp_path / "out" / "result.json").unlink()  # as after a kill
     assert run_here(tmp_path, *CPU, *arguments) == 2
-    assert sorted(path.name for path in (tmp_path / "out").rglob("*") if path.name != "result.json") == [
-        name for name in before if name != "result.json"
-    ]
+    assert sorted((tmp_path / "out").rglob("*")) == [path for path in before if path.name != "result.json"]
 
 
 def test_annotations_are_coco(done):
@@ -238,14 +218,12 @@ def test_a_data_sets_class_is_compared_with_its_masks(support, tmp_path):
     """The queries' masks lie beside them: the IoU is told, pictures learnt from left out."""
     folder = embedded_class("scratch")
     shots = tmp_path / "shots"
+    shots.mkdir()
     for i in (1, 2):
-        save(shots / f"s{i}.png", cv2.imread(str(folder / "Images" / f"scratch_{i}.png"))[..., ::-1])
-        (shots / f"s{i}.png").write_bytes((folder / "Images" / f"scratch_{i}.png").read_bytes())
-        (shots / f"s{i}_mask.png").write_bytes((folder / "GT" / f"scratch_{i}.png").read_bytes())
-    query = f"query={folder}/Images/scratch_?.png"
-    out = predict(
-        tmp_path, "method=prototype", *TINY[2:], f"support={shots}", query, "predict.category=scratch"
-    )
+        shutil.copy(folder / "Images" / f"scratch_{i}.png", shots / f"s{i}.png")
+        shutil.copy(folder / "GT" / f"scratch_{i}.png", shots / f"s{i}_mask.png")
+    pictures = (f"support={shots}", f"query={folder}/Images/scratch_?.png", "predict.category=scratch")
+    out = predict(tmp_path, "method=prototype", *TINY[2:], *pictures)
     table = rows(out / "predictions.csv")
     assert len(table) == 9
     assert [row["is_support"] for row in table] == ["yes", "yes", *["no"] * 7]
@@ -263,23 +241,10 @@ def test_a_data_sets_class_is_compared_with_its_masks(support, tmp_path):
 
 def test_less_is_written_where_less_is_wanted(support, tmp_path):
     save(tmp_path / "q" / "a.jpg", picture(50)[0])
-    arguments = (f"checkpoint={trained_run()}", f"support={support}", "query=q")
-    out = predict(
-        tmp_path,
-        *arguments,
-        "predict.overlays=false",
-        "predict.probabilities=false",
-        "predict.threshold=0.999",
-    )
-    assert {path.name for path in out.iterdir()} >= {
-        "masks",
-        "predictions.csv",
-        "annotations.json",
-        "result.json",
-    }
-    assert not (out / "overlays").exists()
-    assert not (out / "probabilities").exists()
-    assert not (out / "skipped.csv").exists()
+    out = predict(tmp_path, *given(support), *LESS, "predict.threshold=0.999")
+    names = {path.name for path in out.iterdir()}
+    assert names >= {"masks", "predictions.csv", "annotations.json", "result.json"}
+    assert not names & {"overlays", "probabilities", "skipped.csv"}
 
 
 def test_more_pictures_need_no_more_memory(support, tmp_path):
@@ -290,8 +255,7 @@ def test_more_pictures_need_no_more_memory(support, tmp_path):
             save(folder / f"{i}.bmp", picture(i % 5, 150, 150)[0])
         gc.collect()
         tracemalloc.start()
-        arguments = (f"checkpoint={trained_run()}", f"support={support}", f"query={folder}")
-        assert run_here(tmp_path, *CPU, *arguments) == 0
+        assert run_here(tmp_path, *CPU, *given(support, folder)) == 0
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most, int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -317,7 +281,7 @@ def test_an_interrupted_prediction_keeps_what_is_done(support, tmp_path, monkeyp
         return real(self, images)
 
     monkeypatch.setattr(Segmenter, "predict_proba", interrupted)
-    assert run_here(tmp_path, *CPU, f"checkpoint={trained_run()}", f"support={support}", "query=q") == 130
+    assert run_here(tmp_path, *CPU, *given(support)) == 130
     out = only(tmp_path / "outputs")
     assert len(rows(out / "predictions.csv")) == 4
     assert len(check_coco(out / "annotations.json")["images"]) == 4
@@ -331,7 +295,7 @@ def test_nothing_readable_is_an_error(support, tmp_path, capfd):
     (tmp_path / "q").mkdir()
     for name in ("a.jpg", "b.png"):
         (tmp_path / "q" / name).write_bytes(b"x")
-    assert run_here(tmp_path, *CPU, f"checkpoint={trained_run()}", f"support={support}", "query=q") == 2
+    assert run_here(tmp_path, *CPU, *given(support)) == 2
     assert "none of the 2 pictures can be used (skipped.csv): a.jpg is damaged" in capfd.readouterr().err
 
 
@@ -358,8 +322,8 @@ MISTAKES = [
 def test_mistakes_end_in_one_message_before_anything_is_written(
     changes, message, support, mixed, tmp_path, capfd
 ):
-    given = {"checkpoint": str(trained_run()), "support": str(support), "query": str(mixed)}
-    arguments = [f"{key}={value}" for key, value in {**given, **changes}.items() if value is not None]
+    values = {"checkpoint": trained_run(), "support": support, "query": mixed, **changes}
+    arguments = [f"{key}={value}" for key, value in values.items() if value is not None]
     assert run_here(tmp_path, *CPU, *arguments) == 2
     error = capfd.readouterr().err
     assert message in error
@@ -385,12 +349,9 @@ def test_a_file_of_weights_tells_its_network_by_itself(support, tmp_path):
 
     run = trained_run("recipe.features=plain", "protocol=released_support_mask")
     tensors = network_tensors(run / "checkpoints" / "best.safetensors")
-    save_file(
-        {to_released(name): tensor for name, tensor in tensors.items()}, str(tmp_path / "net.safetensors")
-    )
+    save_file({to_released(n): tensor for n, tensor in tensors.items()}, str(tmp_path / "net.safetensors"))
     save(tmp_path / "q" / "a.jpg", picture(1)[0])
-    arguments = (f"support={support}", "query=q")
-    bare = predict(tmp_path, "checkpoint=net.safetensors", "data.image_size=32", *arguments)
+    bare = predict(tmp_path, "checkpoint=net.safetensors", "data.image_size=32", *given(support)[1:])
     result = json.loads((bare / "result.json").read_text())
     assert result["config"]["backbone"]["name"] == "vgg16"
     assert result["config"]["model"]["width"] == 16
@@ -409,8 +370,7 @@ def test_imagenet_weights_are_no_checkpoint(tmp_path, capfd):
 
 
 def test_a_sweep_of_predictions_is_refused(support, mixed, tmp_path, capfd):
-    arguments = (f"checkpoint={trained_run()}", f"support={support}", f"query={mixed}")
-    assert run_here(tmp_path, "-m", *CPU, *arguments, "predict.threshold=0.3,0.5") == 2
+    assert run_here(tmp_path, "-m", *CPU, *given(support, mixed), "predict.threshold=0.3,0.5") == 2
     assert "task=predict runs once a command" in capfd.readouterr().err
     assert not (tmp_path / "outputs").exists()
 
@@ -420,30 +380,19 @@ def test_large_pictures_are_tiled_and_small_details_survive(support, tmp_path):
     small = picture(3, 200, 200)[0]
     large = np.full((900, 1100, 3), 128, np.uint8)
     large[300:500, 450:650] = small
-    stream = io.BytesIO()
-    Image.fromarray(large).save(stream, "PNG")
-    (tmp_path / "q").mkdir()
-    (tmp_path / "q" / "large.png").write_bytes(stream.getvalue())
-    arguments = (f"checkpoint={trained_run()}", f"support={support}", "query=q")
+    save(tmp_path / "q" / "large.png", large)
     found = {}
     for tiling in ("auto", "false"):
         cwd = tmp_path / tiling
         cwd.mkdir()
-        out = predict(cwd, *arguments[:2], f"query={tmp_path}/q", f"predict.tiling={tiling}")
+        out = predict(cwd, *given(support, tmp_path / "q"), f"predict.tiling={tiling}")
         found[tiling] = cv2.imread(str(out / "probabilities" / "large.png"), -1)
     assert found["auto"].shape == found["false"].shape == (900, 1100)
     assert np.abs(found["auto"].astype(int) - found["false"]).max() > 100
 
 
 def test_a_picture_of_more_than_25_megapixels_is_tiled(support, tmp_path):
-    (tmp_path / "q").mkdir()
-    cv2.imwrite(str(tmp_path / "q" / "wide.png"), np.full((500, 51000), 128, np.uint8))
-    less = (
-        "predict.tile=6000",
-        "predict.tiling=true",
-        "predict.overlays=false",
-        "predict.probabilities=false",
-    )
-    out = predict(tmp_path, f"checkpoint={trained_run()}", f"support={support}", "query=q", *less)
+    save(tmp_path / "q" / "wide.png", np.full((500, 51000), 128, np.uint8))
+    out = predict(tmp_path, *given(support), *LESS, "predict.tile=6000", "predict.tiling=true")
     assert cv2.imread(str(out / "masks" / "wide.png"), -1).shape == (500, 51000)
     assert not (out / "skipped.csv").exists()

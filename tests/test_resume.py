@@ -7,8 +7,10 @@ import random
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,24 +25,22 @@ class Stop(BaseException):
     """The process is gone: nothing is written after this."""
 
 
-@pytest.fixture
-def killed_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Lets a run die in its ``n``-th checkpoint, before or after it is written, without any clean-up."""
+@contextmanager
+def killed_after(n: int, before: bool) -> Iterator[None]:
+    """What runs in the block dies in its ``n``-th checkpoint, before or after it is written, without any clean-up."""
     replace, count, dead = os.replace, 0, False
 
-    def arm(n: int, before: bool) -> None:
-        def dying(source: Any, target: Any) -> None:
-            nonlocal count, dead
-            count += not dead and Path(target).name == "last.safetensors"
-            due, dead = count == n and not dead, count >= n
-            if not dead or (due and not before):
-                replace(source, target)
-            if dead:
-                raise Stop
+    def dying(source: Any, target: Any) -> None:
+        nonlocal count, dead
+        count += not dead and Path(target).name == "last.safetensors"
+        due, dead = count == n and not dead, count >= n
+        if not dead or (due and not before):
+            replace(source, target)
+        if dead:
+            raise Stop
 
-        monkeypatch.setattr(os, "replace", dying)
-
-    return arm
+    with mock.patch.object(os, "replace", dying), pytest.raises(Stop):
+        yield
 
 
 AFTER = [pytest.param(n, False, marks=pytest.mark.slow) for n in (2, 4)]  # as in two tests below
@@ -48,17 +48,10 @@ AFTER = [pytest.param(n, False, marks=pytest.mark.slow) for n in (2, 4)]  # as i
 
 @pytest.mark.parametrize(("n", "before"), [(1, True), (3, True), *AFTER])
 def test_a_run_that_died_ends_as_if_it_had_not(
-    n: int,
-    before: bool,
-    killed_after: Any,
-    undisturbed_run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    n: int, before: bool, undisturbed_run: Path, tmp_path: Path
 ) -> None:
-    killed_after(n, before)
-    with pytest.raises(Stop):
+    with killed_after(n, before):
         train(tmp_path, OFTEN)
-    monkeypatch.undo()
     train(tmp_path, resume=True)
     assert_same_end(undisturbed_run, tmp_path)
 
@@ -88,16 +81,10 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    killed_after: Any,
-    undisturbed_run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    undisturbed_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    killed_after(4, False)
-    with pytest.raises(Stop):
+    with killed_after(4, False):
         train(tmp_path, OFTEN)
-    monkeypatch.undo()
     last = tmp_path / "checkpoints" / "last.safetensors"
     last.write_bytes(last.read_bytes()[:-100])
     train(tmp_path, resume=True)
@@ -133,14 +120,10 @@ def test_a_signal_in_an_evaluation_is_obeyed_there(
     assert_same_end(undisturbed_run, tmp_path)
 
 
-def test_no_random_state_of_the_process_has_a_say(
-    killed_after: Any, undisturbed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_random_state_of_the_process_has_a_say(undisturbed_run: Path, tmp_path: Path) -> None:
     """Every random number comes from a generator made of seed, epoch and position: there is no other state to keep."""
-    killed_after(2, False)
-    with pytest.raises(Stop):
+    with killed_after(2, False):
         train(tmp_path, OFTEN)
-    monkeypatch.undo()
     random.seed(99)
     np.random.seed(99)  # noqa: NPY002
     jt.set_global_seed(99)

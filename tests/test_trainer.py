@@ -10,7 +10,8 @@ import pytest
 
 from cpanet import engine
 from cpanet.metrics import Counts, Scores
-from cpanet.training import Interrupted, Learner, Trainer, TrainingState
+from cpanet.training.checkpoints import Learner, TrainingState
+from cpanet.training.trainer import Interrupted, Trainer
 from tests.hydra_app import compose
 
 CONFIG = compose("profile=tiny", "data=embedded", "train.epochs=3", "evaluate.every=2")

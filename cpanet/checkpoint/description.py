@@ -8,17 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from cpanet import options
 from cpanet.checkpoint import names
-from cpanet.checkpoint.files import FORMAT, READERS, state_of
+from cpanet.checkpoint.files import (
+    FORMAT,
+    MODEL_PREFIX,
+    READERS,
+    SAFETENSORS,
+    SUFFIXES,
+    read_header,
+    state_of,
+)
 from cpanet.errors import UserError
 from cpanet.records.result_file import DamagedResult, read_result
 
-SUFFIXES = (".safetensors", *READERS)
 PAPER_SIZE = 200  # pixels; of files that do not say
-PREFIX = "model."
 _BLOCKS_TO_DEPTH = {6: 50, 23: 101, 36: 152}  # of a ResNet's layer3
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -71,11 +75,11 @@ def describe(path: Path | str) -> Description:
         raise UserError(
             f"checkpoint={path}: weights are read from {', '.join(SUFFIXES)} files and run directories."
         )
-    if path.suffix != ".safetensors":
+    if path.suffix != SAFETENSORS:
         return _from_tensors(
             path, {name: tensor.shape for name, tensor in READERS[path.suffix](path).items()}
         )
-    shapes, metadata = _header(path)
+    shapes, metadata = read_header(path, f"checkpoint={path}")
     if metadata.get("format") != FORMAT:
         return _from_tensors(path, shapes)
     return _from_record(path, state_of(metadata, path))
@@ -94,15 +98,6 @@ def _describe_run(directory: Path) -> Description:
         return Description(None, options.current(config))
     held = "jobs of a sweep: give one of them" if list(directory.glob("*/checkpoints")) else "no checkpoint"
     raise UserError(f"checkpoint={directory} holds {held}. Give the directory of a run, or a file.")
-
-
-def _header(path: Path) -> tuple[Shapes, dict[str, str]]:
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            shapes = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
-            return shapes, dict(file.metadata() or {})
-    except (SafetensorError, ValueError, TypeError, OSError) as error:
-        raise UserError(f"checkpoint={path}: damaged or not a safetensors file ({error}).") from None
 
 
 def _from_record(path: Path, state: Mapping[str, Any]) -> Description:
@@ -132,10 +127,9 @@ def _published_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def _from_tensors(path: Path, shapes: Shapes) -> Description:
     """Backbone, width and modules by names and shapes: files with weights and nothing else."""
-    own = {n[len(PREFIX) :]: s for n, s in shapes.items() if n.startswith(PREFIX)} or dict(shapes)
+    own = names.below(MODEL_PREFIX, shapes) or dict(shapes)
     if names.looks_released(own):
-        renamed = ((names.from_released(name), shape) for name, shape in own.items())
-        own = {name: shape for name, shape in renamed if name is not None}
+        own = names.renamed(own, names.from_released)
     backbone, width = _backbone(own), own.get("down_query.weight", (0,))[0]
     if backbone is None or not width:
         raise UserError(

@@ -18,8 +18,10 @@ from cpanet.errors import UserError
 from cpanet.files import write_atomically
 
 FORMAT = "cpanet/1"
+MODEL_PREFIX = "model."  # in this project's checkpoints, beside "optimizer."
 SAFETENSORS = ".safetensors"
 READERS = {".pth": read_pth, ".pt": read_pth, ".pkl": read_pkl}  # PyTorch's and Jittor's files
+SUFFIXES = (SAFETENSORS, *READERS)
 
 
 def write_checkpoint(path: Path, tensors: dict[str, np.ndarray], state: dict[str, Any]) -> None:
@@ -65,35 +67,41 @@ def check_file(path: Path) -> None:
     """Raises UserError where :func:`read_tensors` would, as cheaply as the format allows."""
     _check_name(path)
     if path.suffix == SAFETENSORS:
-        with _opened(path):  # its header says how long the file is
-            pass
+        read_header(path, str(path))  # which says how long the file is
     else:
         READERS[path.suffix](path)
 
 
 def _check_name(path: Path) -> None:
-    known = f"{', '.join((SAFETENSORS, *READERS))} files"
+    known = f"{', '.join(SUFFIXES)} files"
     if not path.is_file():
         raise UserError(f"{path}: there is no such file. Weights are read from {known}.")
-    if path.suffix not in (SAFETENSORS, *READERS):
+    if path.suffix not in SUFFIXES:
         raise UserError(
             f"{path}: weights are read from {known}, not {path.suffix or 'this'!r}. Convert it, or give it its right name."
         )
 
 
+def read_header(path: Path, named: str) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes by name, and the metadata, of a ``.safetensors`` file, which errors call ``named``."""
+    with _opened(path, named) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return shapes, dict(file.metadata() or {})
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, named: str) -> Iterator[Any]:
     try:
         with safe_open(str(path), framework="numpy") as file:
             yield file
     except (SafetensorError, ValueError, TypeError) as error:
         raise UserError(
-            f"{path}: damaged or not a safetensors file ({error}). Fetch or write it again."
+            f"{named}: damaged or not a safetensors file ({error}). Fetch or write it again."
         ) from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Give another file.") from None
+        raise UserError(f"{named}: cannot be read ({error.strerror or error}). Give another file.") from None
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    with _opened(path) as file:
+    with _opened(path, str(path)) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118

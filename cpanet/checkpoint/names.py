@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Callable, TypeVar
+
+T = TypeVar("T")
 
 # this project's module → the released code's, head only; the backbone's stages keep their names
 RELEASED = {
@@ -58,3 +61,14 @@ def from_released(name: str) -> str | None:
 def looks_released(names: Iterable[str]) -> bool:
     """Whether the names are those of the released code rather than this project's."""
     return any(re.match(r"(module\.)?(layer[0-3]\.|REF\.|DP\.|conv_2T1\.)", name) for name in names)
+
+
+def renamed(named: Mapping[str, T], rename: Callable[[str], str | None]) -> dict[str, T]:
+    """``named`` by other names, without those that ``rename`` has None for."""
+    found = ((rename(name), value) for name, value in named.items())
+    return {name: value for name, value in found if name is not None}
+
+
+def below(prefix: str, named: Mapping[str, T]) -> dict[str, T]:
+    """Those of ``named`` whose names begin with ``prefix``, by the rest of their names."""
+    return {name[len(prefix) :]: value for name, value in named.items() if name.startswith(prefix)}

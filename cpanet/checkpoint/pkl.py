@@ -15,17 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from cpanet.checkpoint.restricted import CONTAINERS, Marker, Names, Reader, RefusedPickle, reading, state_dict
-from cpanet.errors import UserError
+from cpanet.checkpoint.restricted import CONTAINERS, Names, Reader, RefusedPickle, tensors_of
 
 MARK = b"HCAJSLHD"
 SHA1_BYTES = 20
 LIMIT = 4 << 30  # bytes of one file
-_KINDS = {
-    f"{kind}{size}"
-    for kind, sizes in {"f": "248", "i": "1248", "u": "1248", "b": "1"}.items()
-    for size in sizes
-}
+_KINDS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
 class _Type:
@@ -38,61 +33,34 @@ class _Type:
         self.type = np.dtype("<" + text.lstrip("<=|"))
 
     def __setstate__(self, state: Any) -> None:
-        if (
-            not isinstance(state, tuple)
-            or len(state) < 5
-            or state[1] not in ("<", "|", "=", b"<", b"|", b"=")
-        ):
+        _, order, *fields = state
+        if order not in ("<", "|", "=", b"<", b"|", b"="):
             raise ValueError("a type in another byte order")
-        if any(part is not None for part in state[2:5]):
+        if any(part is not None for part in fields[:3]):
             raise RefusedPickle("numpy.dtype with fields")
 
 
 class _Array:
-    """An array, empty until its content comes."""
+    """An array; most are made empty, and their content comes after them."""
 
-    def __init__(self) -> None:
-        self.value = np.zeros(0, np.float32)
+    def __init__(self, content: Any, kind: Any, shape: Any, order: Any = "C") -> None:
+        if isinstance(content, str):  # of Python 2
+            content = content.encode("latin-1")
+        if not (
+            isinstance(kind, _Type) and isinstance(content, (bytes, bytearray)) and isinstance(shape, tuple)
+        ):
+            raise ValueError("an array without type, shape or content")
+        right = all(type(n) is int and n >= 0 for n in shape)
+        if not right or math.prod(shape) * kind.type.itemsize != len(content):
+            raise ValueError("an array that is not as large as it says")
+        self._value = np.frombuffer(content, kind.type).reshape(shape, order="F" if order == "F" else "C")
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, content = state
-        self.value = _array(content, kind, shape, "F" if fortran else "C")
+        self._value = _Array(content, kind, shape, "F" if fortran else "C").array()
 
-
-def _array(content: Any, kind: Any, shape: Any, order: str = "C") -> np.ndarray:
-    if isinstance(content, str):  # of Python 2
-        content = content.encode("latin-1")
-    if (
-        not isinstance(kind, _Type)
-        or not isinstance(content, (bytes, bytearray))
-        or not isinstance(shape, tuple)
-    ):
-        raise ValueError("an array without type, shape or content")
-    if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) * kind.type.itemsize != len(
-        content
-    ):
-        raise ValueError("an array that is not as large as it says")
-    return np.frombuffer(content, kind.type).reshape(shape, order="F" if order == "F" else "C")
-
-
-def _reconstruct(kind: Any, *_: Any) -> _Array:
-    if not isinstance(kind, Marker):
-        raise ValueError("an array of an unknown kind")
-    return _Array()
-
-
-def _from_buffer(content: Any, kind: Any, shape: Any, order: Any = "C") -> _Array:
-    array = _Array()
-    array.value = _array(content, kind, shape, str(order))
-    return array
-
-
-def _scalar(kind: Any, content: Any = b"") -> _Array:
-    return _from_buffer(content, kind, ())
-
-
-def _variable(value: Any = None, *_: Any) -> Any:
-    return value
+    def array(self) -> np.ndarray:
+        return self._value
 
 
 class _Bytes:
@@ -119,47 +87,43 @@ def _no_bytes(*arguments: Any) -> bytes:
 
 _NAMES: Names = {
     **CONTAINERS,
-    ("builtins", "bytes"): _no_bytes,
-    ("__builtin__", "bytes"): _no_bytes,
+    **dict.fromkeys((("builtins", "bytes"), ("__builtin__", "bytes")), _no_bytes),
     ("numpy", "dtype"): _Type,
-    ("numpy", "ndarray"): Marker("numpy.ndarray"),
+    ("numpy", "ndarray"): None,
     **{
         (f"numpy.{core}.{module}", name): function
         for core in ("core", "_core")
         for module, name, function in (
-            ("multiarray", "_reconstruct", _reconstruct),
-            ("multiarray", "scalar", _scalar),
-            ("numeric", "_frombuffer", _from_buffer),
+            ("multiarray", "_reconstruct", lambda *_: _Array(b"", _Type("f4"), (0,))),
+            ("multiarray", "scalar", lambda kind, content=b"": _Array(content, kind, ())),
+            ("numeric", "_frombuffer", _Array),
         )
     },
-    **dict.fromkeys((("jittor", "jittor_core.Var"), ("jittor_core", "Var"), ("jittor", "Var")), _variable),
+    **dict.fromkeys(
+        (("jittor", "jittor_core.Var"), ("jittor_core", "Var"), ("jittor", "Var")),
+        lambda value=None, *_: value,
+    ),
 }
 
 
 def read_pkl(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a Jittor ``.pkl`` file, by name.
+    """All tensors of a Jittor ``.pkl`` file, by name; see :func:`cpanet.checkpoint.restricted.tensors_of`."""
+    return tensors_of(path, _load, _Array, "Jittor", "what jt.save wrote of a state_dict()")
 
-    A dictionary that holds the tensors under ``state_dict``, ``model`` or ``net`` is looked into. Raises
-    :class:`UserError` for anything but tensors in plain containers, naming what was refused.
-    """
-    with reading(path, "Jittor"):
-        if path.stat().st_size > LIMIT:
-            raise ValueError("larger than 4 GiB")
-        content = path.read_bytes()
-        if content.endswith(MARK):
-            content, checksum = (
-                content[: -len(MARK) - SHA1_BYTES],
-                content[-len(MARK) - SHA1_BYTES : -len(MARK)],
-            )
-            if hashlib.sha1(content).digest() != checksum:
-                raise ValueError("its checksum is another")
-        stream = io.BytesIO(content)
-        names = {**_NAMES, ("_codecs", "encode"): _Bytes(len(content))}
-        # latin-1: what Python 2 wrote as text may be the content of an array
-        found = state_dict(Reader(stream, names, encoding="latin-1").load())
-        if stream.read(1):
-            raise ValueError("something follows the pickle")
-        tensors = {str(name): value.value for name, value in found.items() if isinstance(value, _Array)}
-    if not tensors:
-        raise UserError(f"{path}: no tensors in this file. Expected what jt.save wrote of a state_dict().")
-    return tensors
+
+def _load(path: Path) -> Any:
+    if path.stat().st_size > LIMIT:
+        raise ValueError("larger than 4 GiB")
+    content = path.read_bytes()
+    if content.endswith(MARK):
+        end = len(content) - len(MARK)
+        content, checksum = content[: end - SHA1_BYTES], content[end - SHA1_BYTES : end]
+        if hashlib.sha1(content).digest() != checksum:
+            raise ValueError("its checksum is another")
+    stream = io.BytesIO(content)
+    names = {**_NAMES, ("_codecs", "encode"): _Bytes(len(content))}
+    # latin-1: what Python 2 wrote as text may be the content of an array
+    found = Reader(stream, names, encoding="latin-1").load()
+    if stream.read(1):
+        raise ValueError("something follows the pickle")
+    return found

@@ -13,12 +13,11 @@ import struct
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
-from cpanet.checkpoint.restricted import CONTAINERS, Marker, Names, Reader, reading, state_dict
-from cpanet.errors import UserError
+from cpanet.checkpoint.restricted import CONTAINERS, Listed, Names, Reader, tensors_of
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -45,7 +44,7 @@ class _Storage:
 
 
 class _Tensor:
-    def __init__(self, storage: _Storage, offset: int, shape: tuple, strides: tuple) -> None:
+    def __init__(self, storage: _Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> None:
         self.storage, self.offset, self.shape, self.strides = storage, offset, tuple(shape), tuple(strides)
 
     def array(self) -> np.ndarray:
@@ -65,51 +64,28 @@ class _Tensor:
         return np.array(view)
 
 
-def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> _Tensor:
-    return _Tensor(storage, offset, shape, strides)
-
-
-def _rebuild_parameter(tensor: _Tensor, *_: Any) -> _Tensor:
-    return tensor
-
-
 _NAMES: Names = {
     **CONTAINERS,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    **{("torch", kind): Marker(kind) for kind in _DTYPES},
+    ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
+    ("torch._utils", "_rebuild_tensor"): _Tensor,
+    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    **{("torch", kind): None for kind in _DTYPES},
 }
 
 
-class _Reader(Reader):
-    def __init__(self, stream: io.BytesIO, load_storage: Callable[[tuple], _Storage]) -> None:
-        super().__init__(stream, _NAMES)
-        self._load_storage = load_storage
-
-    def persistent_load(self, key: Any) -> _Storage:
-        if not isinstance(key, tuple) or not key or key[0] != "storage":
-            raise ValueError("an unknown kind of reference")
-        return self._load_storage(key)
-
-
 def read_pth(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a ``.pth`` state dict, by name.
-
-    A dictionary that holds the state dict under ``state_dict``, ``model`` or ``net`` is looked into. Raises
-    :class:`UserError` for anything that is not a plain state dict, naming what was refused.
-    """
-    with reading(path, "PyTorch"):
-        content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-        found = state_dict(content)
-        tensors = {str(name): value.array() for name, value in found.items() if isinstance(value, _Tensor)}
-    if not tensors:
-        raise UserError(f"{path}: no tensors in this file. Expected a PyTorch state dict.")
-    return tensors
+    """All tensors of a ``.pth`` state dict, by name; see :func:`cpanet.checkpoint.restricted.tensors_of`."""
+    return tensors_of(path, _load, _Tensor, "PyTorch", "a PyTorch state dict")
 
 
-def _new_storage(key: tuple, cache: dict[str, _Storage]) -> _Storage:
-    kind = key[1].name if isinstance(key[1], Marker) else ""
+def _load(path: Path) -> Any:
+    return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+
+
+def _new_storage(key: Any, cache: dict[str, _Storage]) -> _Storage:
+    if not isinstance(key, tuple) or not key or key[0] != "storage":
+        raise ValueError("an unknown kind of reference")
+    kind = key[1].name if isinstance(key[1], Listed) else ""
     name, size = str(key[2]), int(key[4])
     if kind not in _DTYPES or not 0 <= size * _DTYPES[kind].itemsize <= _LIMIT:
         raise ValueError(f"a storage of kind {kind or key[1]!r} with {size} elements")
@@ -126,7 +102,7 @@ def _read_zip(path: Path) -> Any:
         prefix = records[0][: -len("data.pkl")]
         cache: dict[str, _Storage] = {}
 
-        def load(key: tuple) -> _Storage:
+        def stored(key: Any) -> _Storage:
             storage = _new_storage(key, cache)
             if storage.data is None:
                 info = archive.getinfo(f"{prefix}data/{key[2]}")
@@ -135,7 +111,7 @@ def _read_zip(path: Path) -> Any:
                 storage.data = np.frombuffer(archive.read(info), _DTYPES[storage.kind])
             return storage
 
-        return _Reader(io.BytesIO(archive.read(records[0])), load).load()
+        return Reader(io.BytesIO(archive.read(records[0])), _NAMES, stored).load()
 
 
 def _read_legacy(path: Path) -> Any:
@@ -144,13 +120,14 @@ def _read_legacy(path: Path) -> Any:
     stream = io.BytesIO(path.read_bytes())
     cache: dict[str, _Storage] = {}
 
-    def load(key: tuple) -> _Storage:
+    def stored(key: Any) -> _Storage:
+        storage = _new_storage(key, cache)
         if len(key) > 5 and key[5] is not None:
             raise ValueError("a view of a storage, which only very old files hold")
-        return _new_storage(key, cache)
+        return storage
 
     def unpickle() -> Any:
-        return _Reader(stream, load).load()
+        return Reader(stream, _NAMES, stored).load()
 
     if unpickle() != _LEGACY_MAGIC:
         raise ValueError("no PyTorch file")

@@ -9,13 +9,15 @@ from __future__ import annotations
 import collections
 import io
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Callable
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
 
 from cpanet.errors import UserError
 
-Names = Mapping[tuple[str, str], Any]
+Names = Mapping[tuple[str, str], Optional[Callable[..., Any]]]  # None: handed around, never called
 CONTAINERS: Names = {("collections", "OrderedDict"): lambda *pairs: collections.OrderedDict(*pairs)}
 
 
@@ -23,56 +25,65 @@ class RefusedPickle(Exception):
     """Names what is not on the list."""
 
 
-class ListedFunction:
-    """Stand-in for a listed name: it can be called and nothing else, least of all changed by the pickle."""
+class Listed:
+    """Stand-in for a listed name: it can be called, where it has a function, and nothing else, least of all changed."""
 
-    __slots__ = ("_function",)
+    __slots__ = ("_function", "name")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+    def __init__(self, name: str, function: Callable[..., Any] | None) -> None:
+        self.name, self._function = name, function
 
     def __call__(self, *arguments: Any) -> Any:
+        if self._function is None:
+            raise RefusedPickle(self.name)
         return self._function(*arguments)
 
     def __setstate__(self, state: Any) -> None:
         raise RefusedPickle("a change to the reader itself")
 
 
-class Marker:
-    """A name that a pickle hands around without calling it."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __setstate__(self, state: Any) -> None:
-        raise RefusedPickle("a change to the reader itself")
+def _outside(key: Any) -> Any:
+    raise ValueError("a reference to something outside the file")
 
 
 class Reader(pickle.Unpickler):
-    """An unpickler that knows ``names`` and no other."""
+    """An unpickler that knows ``names`` and no other; ``stored`` gives what lies beside the pickle."""
 
-    def __init__(self, stream: io.BytesIO, names: Names, encoding: str = "utf-8") -> None:
+    def __init__(
+        self,
+        stream: io.BytesIO,
+        names: Names,
+        stored: Callable[[Any], Any] = _outside,
+        encoding: str = "utf-8",
+    ) -> None:
         super().__init__(stream, encoding=encoding)
-        self._names = names
+        self._names, self._stored = names, stored
 
     def find_class(self, module: str, name: str) -> Any:
-        try:
-            found = self._names[module, name]
-        except KeyError:
-            raise RefusedPickle(f"{module}.{name}") from None
-        return found if isinstance(found, Marker) else ListedFunction(found)
+        if (module, name) not in self._names:
+            raise RefusedPickle(f"{module}.{name}")
+        return Listed(name, self._names[module, name])
 
     def persistent_load(self, key: Any) -> Any:
-        raise ValueError("a reference to something outside the file")
+        return self._stored(key)
 
 
-@contextmanager
-def reading(path: object, kind: str) -> Iterator[None]:
-    """Turns errors while a pickle of ``kind`` is read into a :class:`UserError` that names ``path``."""
+def tensors_of(
+    path: Path, load: Callable[[Path], Any], tensor: type[Any], kind: str, expected: str
+) -> dict[str, np.ndarray]:
+    """Arrays of the ``tensor`` objects, by name, in the dictionary that ``load`` reads from a file of ``kind``.
+
+    A dictionary that holds it under ``state_dict``, ``model`` or ``net`` is looked into. Raises :class:`UserError` for
+    anything but tensors in plain containers, naming what was refused.
+    """
     try:
-        yield
+        content = load(path)
+        for key in ("state_dict", "model", "net"):
+            if isinstance(content, dict) and isinstance(content.get(key), dict):
+                content = content[key]
+        if not isinstance(content, dict):
+            raise ValueError("it holds no dictionary of tensors")
+        tensors = {str(name): value.array() for name, value in content.items() if isinstance(value, tensor)}
     except RefusedPickle as refused:
         raise UserError(
             f"{path}: refused, because loading it would call {refused}. Only files with plain tensors are read: "
@@ -84,13 +95,6 @@ def reading(path: object, kind: str) -> Iterator[None]:
         raise UserError(
             f"{path}: not a readable {kind} file ({type(error).__name__}: {error}). It may be truncated: fetch it again."
         ) from None
-
-
-def state_dict(content: Any) -> dict[Any, Any]:
-    """The dictionary of tensors in what a file holds, also below ``state_dict``, ``model`` or ``net``."""
-    for key in ("state_dict", "model", "net"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise ValueError("it holds no dictionary of tensors")
-    return content
+    if not tensors:
+        raise UserError(f"{path}: no tensors in this file. Expected {expected}.")
+    return tensors

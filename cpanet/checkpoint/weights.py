@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
 from cpanet.checkpoint import names
-from cpanet.checkpoint.files import read_tensors
+from cpanet.checkpoint.files import MODEL_PREFIX, read_tensors
 from cpanet.errors import UserError
 from cpanet.runtime import jt
 
-PathLike = Union[str, "os.PathLike[str]"]
-AVERAGE_PREFIX = (
-    "average."  # in this project's checkpoints: what is scored, where it is not the trained weights
-)
-MODEL_PREFIX = "model."  # in this project's checkpoints, beside "optimizer."
+# in this project's checkpoints: what is scored, where it is not the trained weights
+AVERAGE_PREFIX = "average."
 
 
 def model_tensors(model: Any) -> dict[str, np.ndarray]:
@@ -25,40 +21,37 @@ def model_tensors(model: Any) -> dict[str, np.ndarray]:
     return model.state_dict(to="numpy")
 
 
-def load_weights(model: Any, path: PathLike) -> None:
-    """Load a whole CPANet: this project's checkpoints or the authors' released ``.pth``.
-
-    Released names are translated, with or without ``module.``; ``layer4`` and batch counters are left out. Raises
-    :class:`UserError` naming every missing, unexpected, misshapen or non-finite tensor; the model is then unchanged.
-    """
-    assign(model, network_tensors(Path(path)), f"{path}")
-
-
 def network_tensors(path: Path, inference: bool = False) -> dict[str, np.ndarray]:
     """The tensors of a whole network in this project's names; averaged weights where the file has such.
 
+    Released names are translated, with or without ``module.``; ``layer4`` and batch counters are left out.
     ``inference``: of released weights without the auxiliary branch, which is called by its published name there.
     """
     tensors = read_tensors(path)
-    own = {n[len(MODEL_PREFIX) :]: t for n, t in tensors.items() if n.startswith(MODEL_PREFIX)}
+    own = names.below(MODEL_PREFIX, tensors)
     if own:
-        average = {n[len(AVERAGE_PREFIX) :]: t for n, t in tensors.items() if n.startswith(AVERAGE_PREFIX)}
+        average = names.below(AVERAGE_PREFIX, tensors)
         average.pop("steps", None)
         return {**own, **average}
     if names.looks_released(tensors):
-        tensors = _renamed(tensors, names.from_released)
+        tensors = names.renamed(tensors, names.from_released)
     return {n: t for n, t in tensors.items() if not (inference and n.startswith("sa."))}
 
 
-def load_backbone_weights(model: Any, path: PathLike) -> None:
+def load_backbone_weights(model: Any, path: Path | str) -> None:
     """Load ImageNet weights into ``model.backbone``, which says what their names are here and which it does not use."""
     backbone = model.backbone
     tensors = {name.removeprefix("module."): tensor for name, tensor in read_tensors(Path(path)).items()}
-    assign(backbone, _renamed(tensors, backbone.own_name), f"{path} as weights of backbone={backbone.name}")
+    assign(
+        backbone, names.renamed(tensors, backbone.own_name), f"{path} as weights of backbone={backbone.name}"
+    )
 
 
 def assign(module: Any, tensors: dict[str, np.ndarray], source: str) -> None:
-    """Copy ``tensors`` into ``module``, all or nothing."""
+    """Copy ``tensors`` into ``module``, all or nothing.
+
+    Raises :class:`UserError` naming every missing, unexpected, misshapen or non-finite tensor of ``source``.
+    """
     state = module.state_dict(to="")
     problems = [f"missing {name}" for name in state if name not in tensors]
     problems += [f"unexpected {name}" for name in tensors if name not in state]
@@ -75,8 +68,3 @@ def assign(module: Any, tensors: dict[str, np.ndarray], source: str) -> None:
         )
     for name, variable in state.items():
         variable.assign(jt.array(tensors[name].astype(np.float32).reshape(variable.shape)))
-
-
-def _renamed(tensors: dict[str, np.ndarray], rename: Any) -> dict[str, np.ndarray]:
-    renamed = ((rename(name), tensor) for name, tensor in tensors.items())
-    return {name: tensor for name, tensor in renamed if name is not None}

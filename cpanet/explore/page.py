@@ -16,7 +16,6 @@ from starlette.middleware import Middleware
 from cpanet.data.images import ValueRange, value_range_of
 from cpanet.errors import UserError
 from cpanet.explore import arrays
-from cpanet.explore.episodes import RecordedEpisode
 from cpanet.explore.session import Prediction, QueryPicture, Session, Support
 from cpanet.files import write_atomically
 from cpanet.records import pictures
@@ -32,6 +31,8 @@ STYLE = """
 """
 PAINT = "rgba({}, {}, {}, 0.6)".format(*arrays.PAINT[:3])
 THRESHOLD = 0.5
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+MAPS = {"mask": "Mask", "probability": "Probability", "similarity": "Similarity to the prototype"}
 
 
 def build_page(session: Session, folder: Path, title: str) -> Any:
@@ -62,31 +63,15 @@ def build_page(session: Session, folder: Path, title: str) -> Any:
                 )
                 mask_text = gr.Markdown(answers.describe_mask(None, None), elem_id="mask-text")
                 with gr.Row():
-                    support_file = gr.File(
-                        label="Support picture",
-                        file_types=list(pictures_accepted()),
-                        height=140,
-                        elem_id="support-file",
-                    )
-                    mask_file = gr.File(
-                        label="Its mask (255 is defect), or paint",
-                        file_types=[".png", ".bmp", ".tif", ".tiff"],
-                        height=140,
-                        elem_id="mask-file",
-                    )
+                    support_file = upload("Support picture", "support-file")
+                    mask_file = upload("Its mask (255 is defect), or paint", "mask-file", MASK_SUFFIXES)
                     with gr.Column():
                         anew = gr.Button("Take the mask away", elem_id="anew")
                         keep = gr.Button("Keep this support, start another", elem_id="keep")
                         clear = gr.Button("Forget kept supports", elem_id="clear")
                         kept_text = gr.Markdown(answers.describe_kept([]), elem_id="kept")
             with gr.Column():
-                uploads = gr.File(
-                    label="Queries",
-                    file_count="multiple",
-                    file_types=list(pictures_accepted()),
-                    height=140,
-                    elem_id="queries",
-                )
+                uploads = upload("Queries", "queries", file_count="multiple")
                 threshold = gr.Slider(
                     0.01,
                     0.99,
@@ -96,60 +81,30 @@ def build_page(session: Session, folder: Path, title: str) -> Any:
                     elem_id="threshold",
                 )
                 status = gr.Markdown(answers.nothing([], []), elem_id="status")
-                overlays = gallery(
-                    label="Predictions: red (truth, where known: green)",
-                    columns=4,
-                    height=240,
-                    elem_id="overlays",
-                )
+                label = "Predictions: red (truth, where known: green)"
+                overlays = gallery(label=label, columns=4, height=240, elem_id="overlays")
                 with gr.Row():
-                    shown = [
-                        image(label=label, height=220, elem_id=name)
-                        for label, name in (
-                            ("Mask", "mask"),
-                            ("Probability", "probability"),
-                            ("Similarity to the prototype", "similarity"),
-                        )
-                    ]
+                    shown = [image(label=label, height=220, elem_id=name) for name, label in MAPS.items()]
                 download = gr.DownloadButton(
                     "Download all masks (ZIP)", interactive=False, elem_id="download"
                 )
         if session.dataset is not None:
             with gr.Accordion("Pictures of the data set, masks outlined in green", open=True), gr.Row():
                 with gr.Column(scale=1, min_width=200):
+                    classes = [(c + (" (unseen)" if c in session.unseen else ""), c) for c in session.classes]
                     class_name = gr.Dropdown(
-                        [
-                            (name + (" (unseen)" if name in session.unseen else ""), name)
-                            for name in session.classes
-                        ],
-                        value=session.classes[0],
-                        label="Class",
-                        elem_id="class",
+                        classes, value=session.classes[0], label="Class", elem_id="class"
                     )
                     role = gr.Radio(
                         ["support", "query"], value="support", label="A click takes it as", elem_id="role"
                     )
                     no_queries = gr.Button("Forget chosen queries", elem_id="no-queries")
-                library = gallery(
-                    value=answers.library(session.classes[0]),
-                    show_label=False,
-                    columns=10,
-                    height=260,
-                    scale=5,
-                    elem_id="library",
-                )
+                library = rows(answers.library(session.classes[0]), "library", scale=5)
         if session.episodes and session.dataset is not None:
             with gr.Accordion("Test episodes of this run, worst first, with the recorded IoU", open=True):
-                which = gr.Radio(
-                    list(session.episodes), value=next(iter(session.episodes)), label="Epoch", elem_id="which"
-                )
-                table = gallery(
-                    value=answers.rows(next(iter(session.episodes))),
-                    show_label=False,
-                    columns=10,
-                    height=260,
-                    elem_id="episodes",
-                )
+                first, *_ = epochs = list(session.episodes)
+                which = gr.Radio(epochs, value=first, label="Epoch", elem_id="which")
+                table = rows(answers.rows(first), "episodes")
                 episode_text = gr.Markdown(
                     "A click on an episode shows it here and takes its pictures over above."
                 )
@@ -158,33 +113,14 @@ def build_page(session: Session, folder: Path, title: str) -> Any:
         inputs = [editor, support, kept, uploads, chosen, threshold, value_range]
         outputs = [results, selected, status, overlays, *shown, download]
         view = [status, overlays, *shown, download]
-        gr.on(
-            [editor.change, support.change, uploads.change, kept.change, chosen.change],
-            answers.segment,
-            inputs,
-            outputs,
-            trigger_mode="always_last",
-            show_progress="minimal",
-        )
-        threshold.change(
-            answers.view,
-            [results, selected, threshold],
-            view,
-            trigger_mode="always_last",
-            show_progress="hidden",
-        )
+        changes = [editor.change, support.change, uploads.change, kept.change, chosen.change]
+        follow = functools.partial(gr.on, trigger_mode="always_last")
+        follow(changes, answers.segment, inputs, outputs, show_progress="minimal")
+        follow(threshold.change, answers.view, [results, selected, threshold], view, show_progress="hidden")
         overlays.select(answers.select, [results, threshold], [selected, *view], show_progress="hidden")
-        gr.on(
-            [editor.change, support.change],
-            answers.describe_mask,
-            [editor, support],
-            [mask_text],
-            trigger_mode="always_last",
-            show_progress="hidden",
-        )
-        support_file.upload(
-            answers.open_support, [support_file, value_range], [editor, support, support_file, value_range]
-        )
+        follow(changes[:2], answers.describe_mask, [editor, support], [mask_text], show_progress="hidden")
+        opened = [editor, support, support_file, value_range]
+        support_file.upload(answers.open_support, [support_file, value_range], opened)
         mask_file.upload(answers.load_mask, [support, mask_file], [editor, support, mask_file])
         anew.click(answers.take_mask_away, [support], [editor, support])
         keep.click(answers.keep, [editor, support, kept], [editor, support, kept, kept_text])
@@ -195,11 +131,8 @@ def build_page(session: Session, folder: Path, title: str) -> Any:
             no_queries.click(list, None, [chosen])
         if session.episodes and session.dataset is not None:
             which.change(answers.rows, [which], [table])
-            table.select(
-                answers.episode,
-                [which],
-                [episode_text, episode, editor, support, kept, kept_text, chosen],
-            )
+            taken = [episode_text, episode, editor, support, kept, kept_text, chosen]
+            table.select(answers.episode, [which], taken)
     return app
 
 
@@ -223,16 +156,25 @@ class OwnAddressOnly:
         await self.app(scope, receive, with_policy)
 
 
+def upload(label: str, name: str, suffixes: Sequence[str] = arrays.IMAGE_SUFFIXES, **options: Any) -> Any:
+    """A field for files."""
+    return gr.File(label=label, file_types=list(suffixes), height=140, elem_id=name, **options)
+
+
 def gallery(**options: Any) -> Any:
     """Pictures side by side, to click on."""
     fixed = {"object_fit": "contain", "format": "png", "allow_preview": False, "fit_columns": False}
-    return part(gr.Gallery, **fixed, buttons=[], show_share_button=False, interactive=False, **options)
+    return part(gr.Gallery, **fixed, buttons=[], interactive=False, **options)
+
+
+def rows(shown: Sequence[Any], name: str, **options: Any) -> Any:
+    """Rows of pictures to choose from, with their names."""
+    return gallery(value=shown, show_label=False, columns=10, height=260, elem_id=name, **options)
 
 
 def image(**options: Any) -> Any:
     """A picture, to look at and to save."""
-    saving = {"buttons": ["download", "fullscreen"], "show_share_button": False}
-    return part(gr.Image, **saving, format="png", interactive=False, **options)
+    return part(gr.Image, buttons=["download", "fullscreen"], format="png", interactive=False, **options)
 
 
 def part(kind: Callable[..., Any], **options: Any) -> Any:
@@ -253,7 +195,6 @@ def launch(app: Any, host: str, port: int, max_upload_mb: int, browser: bool) ->
         quiet=True,
         css=STYLE,
         show_error=True,
-        show_api=False,
         prevent_thread_lock=True,
         footer_links=[],
         ssr_mode=False,
@@ -262,11 +203,6 @@ def launch(app: Any, host: str, port: int, max_upload_mb: int, browser: bool) ->
         pwa=False,
     )
     return str(address)
-
-
-def pictures_accepted() -> tuple[str, ...]:
-    """Suffixes that the page offers to upload."""
-    return arrays.IMAGE_SUFFIXES
 
 
 def told(answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -311,7 +247,8 @@ class Answers:
         ]
         results = self.session.segment(supports, queries)
         if not results:
-            return [[], 0, self.nothing(supports, queries), *self._empty()]
+            no_file = gr.DownloadButton(value=None, interactive=False)
+            return [[], 0, self.nothing(supports, queries), [], None, None, None, no_file]
         return [results, 0, *self.view(results, 0, threshold)]
 
     def view(self, results: Sequence[Prediction], selected: int, threshold: float) -> list[Any]:
@@ -391,13 +328,13 @@ class Answers:
         """The queries of a run's episodes, worst first."""
         return [
             (self.session.outlined(record.query), f"{record.iou:.2f} {Path(record.query).stem}")
-            for record in self._records(which)
+            for record in self.session.episodes[which]
         ]
 
     @told
     def episode(self, which: str, event: gr.SelectData) -> list[Any]:
         """The episode that was clicked on: shown as the evaluation marks it, and taken over as support and query."""
-        record = self._records(which)[int(event.index)]
+        record = self.session.episodes[which][int(event.index)]
         supports = [self.session.support(name) for name in record.supports]
         query = self.session.query(record.query)
         mask, iou = self.session.repeat(record)
@@ -435,22 +372,15 @@ class Answers:
             return "Missing: a support with a painted defect." if supports else "Missing: a support."
         return "Missing: a query." if not queries else ""
 
-    def _records(self, which: str) -> list[RecordedEpisode]:
-        return self.session.episodes.get(which, [])
-
     def _edited(self, editor: dict[str, Any] | None, support: Support | None) -> list[Support]:
         """The support with what has been painted on it since."""
         if support is None:
             return []
         return [Support(support.picture, support.mask | arrays.painted(editor, support.mask.shape))]
 
-    def _empty(self) -> list[Any]:
-        return [[], None, None, None, gr.DownloadButton(value=None, interactive=False)]
-
     def _write(self, results: Sequence[Prediction], threshold: float) -> Path:
         path = self.folder / f"{next(self._numbers)}" / "masks.zip"
         path.parent.mkdir()
-        write_atomically(
-            path, arrays.archive((r.query.name, r.mask(threshold), r.probability) for r in results)
-        )
+        masks = ((r.query.name, r.mask(threshold), r.probability) for r in results)
+        write_atomically(path, arrays.archive(masks))
         return path

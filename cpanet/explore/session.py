@@ -1,19 +1,21 @@
-"""Session of the page: a network, a data set and a run's episodes, where there are such."""
+"""Session of the page: a network, a data set and a run's recorded episodes, where there are such."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from cpanet.data import DefectDataset
 from cpanet.errors import UserError
-from cpanet.explore.episodes import RecordedEpisode
 from cpanet.metrics import count
 from cpanet.overlay import overlay
 from cpanet.predict import Segmenter
+from cpanet.records.result_file import DamagedResult, read_rows
 
 SAME = 5e-4  # of an IoU: rounding between machines
 MOST_QUERIES = 64  # at a time: a page is for looking; task=predict is for folders
@@ -60,6 +62,16 @@ class Prediction(NamedTuple):
         return f"**{self.query.name}**: " + ", ".join(parts)
 
 
+class RecordedEpisode(NamedTuple):
+    """An episode of ``episodes.csv``: names as in the data set, IoU of the defect as recorded."""
+
+    iou: float
+    class_name: str
+    query: str
+    supports: tuple[str, ...]
+
+
+@dataclass
 class Session:
     """One network for everybody who looks at the page; its calls are made one after another.
 
@@ -67,23 +79,19 @@ class Session:
     ``epoch``: the evaluation whose weights are loaded, as far as that is known.
     """
 
-    def __init__(
-        self,
-        segmenter: Segmenter,
-        dataset: DefectDataset | None,
-        fold: int = 0,
-        episodes: dict[str, list[RecordedEpisode]] | None = None,
-        epoch: str = "",
-    ) -> None:
-        self.segmenter, self.dataset = segmenter, dataset
-        self.episodes = episodes or {}
-        self.epoch = epoch
-        self.unseen: tuple[str, ...] = ()
+    segmenter: Segmenter
+    dataset: DefectDataset | None
+    fold: int = 0
+    episodes: dict[str, list[RecordedEpisode]] = field(default_factory=dict)
+    epoch: str = ""
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self.unseen: list[str] = []
         self.classes: list[str] = []
         self._index: dict[str, int] = {}
-        self._lock = threading.Lock()
-        if dataset is not None:
-            self.unseen = tuple(dataset.classes[c] for c in dataset.split(fold).test_classes)
+        if (dataset := self.dataset) is not None:
+            self.unseen = [dataset.classes[c] for c in dataset.split(self.fold).test_classes]
             self.classes = [*self.unseen, *(c for c in dataset.classes if c not in self.unseen)]
             self._index = {name: number for number, name in enumerate(dataset.names)}
 
@@ -161,3 +169,34 @@ class Session:
                 f"{name} is not in the data set{'' if self.dataset else ', which was not found'}."
             )
         return self._index[name]
+
+
+def episodes_file(checkpoint: str | Path | None) -> Path | None:
+    """``episodes.csv`` of the run that ``checkpoint``, a run's directory or a file in it, belongs to; None without."""
+    if checkpoint is None:
+        return None
+    path = Path(checkpoint)
+    run = path if path.is_dir() else path.parent.parent
+    file = run / "episodes.csv"
+    return file if file.is_file() else None
+
+
+def read_episodes(file: Path) -> dict[str, list[RecordedEpisode]]:
+    """Records of each evaluation ("best", "last", "floor" where there is one), the lowest IoU first.
+
+    Raises UserError for a file that is damaged.
+    """
+    found: dict[str, list[RecordedEpisode]] = {}
+    try:
+        for row in read_rows(file.parent, file.name) or ():
+            union = int(row["union_fg"])
+            record = RecordedEpisode(
+                int(row["inter_fg"]) / union if union else 0.0,
+                row["class"],
+                row["query"],
+                tuple(row["supports"].split(";")),
+            )
+            found.setdefault(row["which"], []).append(record)
+    except (DamagedResult, KeyError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}.") from error
+    return {which: sorted(records) for which, records in found.items()}

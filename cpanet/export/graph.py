@@ -6,45 +6,42 @@ All of them are in operator set 17 (https://github.com/onnx/onnx/blob/main/docs/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
+from onnx import TensorProto, checker, helper, numpy_helper
 
 OPSET = 17
 IR_VERSION = 8  # of operator set 17; newer ones are refused by runtimes of its time
 
 Dimensions = Sequence[object]  # numbers, or names of sizes that are free
+Constant = Union[np.ndarray, np.generic, Sequence[int], float]
 
 
 class Graph:
     """A graph under construction. Every method adds nodes and returns the name of their result."""
 
     def __init__(self, name: str, tensors: Mapping[str, np.ndarray]) -> None:
-        from onnx import helper, numpy_helper
-
-        self._helper, self._numpy_helper = helper, numpy_helper
         self.name, self.tensors = name, tensors
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
 
-    def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Any operator with one result."""
+    def node(self, operator: str, *inputs: str | Constant, **attributes: Any) -> str:
+        """Any operator with one result. Inputs are names of values, or constants: float32, or vectors of int64."""
+        values = [value if isinstance(value, str) else self.constant(value) for value in inputs]
         result = f"{operator}_{len(self._nodes)}"
-        self._nodes.append(self._helper.make_node(operator, list(inputs), [result], **attributes))
+        self._nodes.append(helper.make_node(operator, values, [result], **attributes))
         return result
 
-    def constant(self, value: np.ndarray | np.generic, name: str | None = None) -> str:
+    def constant(self, value: Constant, name: str | None = None) -> str:
         """An array that belongs to the graph."""
         name = name or f"constant_{len(self._constants)}"
         if name not in self._constants:
-            self._constants[name] = self._numpy_helper.from_array(np.array(value, order="C"), name)
+            kind = np.float32 if isinstance(value, (int, float)) else None
+            self._constants[name] = numpy_helper.from_array(np.array(value, kind, order="C"), name)
         return name
-
-    def integers(self, *values: int) -> str:
-        """A vector of int64."""
-        return self.constant(np.array(values, np.int64))
 
     def weight(self, name: str) -> str:
         """A tensor of the checkpoint."""
@@ -57,29 +54,23 @@ class Graph:
 
     def output(self, value: str, name: str, dimensions: Dimensions) -> None:
         """Hand ``value`` out as ``name``."""
-        self._nodes.append(self._helper.make_node("Identity", [value], [name]))
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
         self._outputs.append(self._value(name, dimensions))
 
     def _value(self, name: str, dimensions: Dimensions) -> Any:
-        from onnx import TensorProto
-
-        return self._helper.make_tensor_value_info(name, TensorProto.FLOAT, list(dimensions))
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(dimensions))
 
     def model(self, metadata: Mapping[str, str]) -> Any:
         """The finished model, checked."""
-        import onnx
-
-        graph = self._helper.make_graph(
-            self._nodes, self.name, self._inputs, self._outputs, list(self._constants.values())
-        )
-        model = self._helper.make_model(
-            graph,
-            opset_imports=[self._helper.make_opsetid("", OPSET)],
+        constants = list(self._constants.values())
+        model = helper.make_model(
+            helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, constants),
+            opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="cpanet",
         )
-        self._helper.set_model_props(model, dict(metadata))
-        onnx.checker.check_model(model, full_check=True)
+        helper.set_model_props(model, dict(metadata))
+        checker.check_model(model, full_check=True)
         return model
 
     # ------------------------------------------------------------------ layers
@@ -130,7 +121,7 @@ class Graph:
 
     def shape(self, x: str, start: int, end: int) -> str:
         """Sizes of the axes from ``start`` up to ``end``."""
-        return self.node("Slice", self.node("Shape", x), self.integers(start), self.integers(end))
+        return self.node("Slice", self.node("Shape", x), [start], [end])
 
     def upsample(self, x: str, like: str) -> str:
         """Bilinear with corners aligned, x (N, C, h, w) to the height and width of ``like`` (N', C', H, W)."""
@@ -167,8 +158,8 @@ class Graph:
             self.node("Clip", self.node("Add", self.node(operator, centre, reach), half), zero, n_in)
             for operator in ("Sub", "Add")
         )
-        starts, ends = (self.node("Unsqueeze", edge, self.integers(1)) for edge in edges)
+        starts, ends = (self.node("Unsqueeze", edge, [1]) for edge in edges)
         pixels = self.node("Range", zero, n_in, one)
         right = self.node("Min", ends, self.node("Add", pixels, one))
         covered = self.relu(self.node("Sub", right, self.node("Max", starts, pixels)))
-        return self.node("Div", covered, self.node("ReduceSum", covered, self.integers(1), keepdims=1))
+        return self.node("Div", covered, self.node("ReduceSum", covered, [1], keepdims=1))

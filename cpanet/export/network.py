@@ -56,10 +56,10 @@ def support_encoder(
     if "cpp.theta.weight" in tensors:
         prototypes = _cross_position_proxy(graph, graph.node("Mul", feature, small))
     else:
-        prototypes = _masked_average(graph, feature, small)
+        prototypes = _mean_where(graph, feature, small, [2, 3])
     mean = graph.node("ReduceMean", prototypes, axes=[0], keepdims=1)
     if scale != 1:
-        mean = graph.node("Mul", mean, graph.constant(np.float32(scale)))
+        mean = graph.node("Mul", mean, scale)
     if kind.prior is not None:
         frozen = _frozen(graph, stages, kind.prior)
         means = [_class_mean(graph, frozen, masks, label, kind.support_mask) for label in (1, 0)]
@@ -75,16 +75,13 @@ def query_segmenter(tensors: Tensors, size: int | None, kind: Kind, metadata: Ma
     height, width = SIDES if size is None else (size, size)
     images = graph.input("images", ("N", 3, height, width))
     prototype = graph.input("prototype", (1, _length(tensors, kind)))
-    stages, width = _backbone(graph, images), _width(tensors)
-    own = prototype
+    stages, own = _backbone(graph, images), prototype
     if kind.prior is not None:
-        own = graph.node("Slice", prototype, graph.integers(0), graph.integers(width), graph.integers(1))
+        own = graph.node("Slice", prototype, [0], [_width(tensors)], [1])
     logits = _decode(graph, _features(graph, stages, kind), own, images)
     if kind.prior is not None:
         logits = graph.node("Add", logits, _prior(graph, stages, kind.prior, prototype, images))
-    background, foreground = (
-        graph.node("Gather", logits, graph.constant(np.int64(channel)), axis=1) for channel in (0, 1)
-    )
+    background, foreground = (graph.node("Gather", logits, np.int64(channel), axis=1) for channel in (0, 1))
     probability = graph.node("Sigmoid", graph.node("Sub", foreground, background))
     graph.output(logits, "logits", ("N", 2, height, width))
     graph.output(probability, "probability", ("N", height, width))
@@ -129,7 +126,7 @@ def _features(graph: Graph, stages: Stages, kind: Kind) -> str:
         features = graph.node("Sub", features, graph.node("GlobalAveragePool", features))
     axes = [1] if feature_norm == "position" else [1, 2, 3]
     square = graph.node("ReduceMean", graph.node("Mul", features, features), axes=axes, keepdims=1)
-    root = graph.node("Sqrt", graph.node("Add", square, graph.constant(np.float32(EPSILON))))
+    root = graph.node("Sqrt", graph.node("Add", square, EPSILON))
     return graph.node("Div", features, root)
 
 
@@ -208,8 +205,8 @@ def _bottleneck(graph: Graph, x: str, name: str, stride: int, dilation: int) -> 
 
 def _where(graph: Graph, masks: str, label: int) -> str:
     """masks (K, H, W) → where they hold ``label``, (K, 1, H, W) of 0 and 1."""
-    found = graph.node("Cast", graph.node("Equal", masks, graph.constant(np.float32(label))), to=1)
-    return graph.node("Unsqueeze", found, graph.integers(1))
+    found = graph.node("Cast", graph.node("Equal", masks, label), to=1)
+    return graph.node("Unsqueeze", found, [1])
 
 
 def _shrink(graph: Graph, mask: str, like: str, how: str) -> str:
@@ -218,51 +215,41 @@ def _shrink(graph: Graph, mask: str, like: str, how: str) -> str:
         return graph.upsample(mask, like)
     small = graph.area(mask, like)
     fullest = graph.node("ReduceMax", small, axes=[1, 2, 3], keepdims=1)
-    return graph.node("Div", small, graph.node("Max", fullest, graph.constant(np.float32(1e-6))))
+    return graph.node("Div", small, graph.node("Max", fullest, 1e-6))
 
 
 def _class_mean(graph: Graph, frozen: str, masks: str, label: int, how: str) -> str:
     """:func:`cpanet.models.prototype_baseline.class_means` of one class: frozen (K, C, h, w) → (1, C)."""
     where = _where(graph, masks, label)
     weight = graph.upsample(where, frozen) if how == "point" else graph.area(where, frozen)
-    axes = graph.integers(0, 2, 3)
-    total = graph.node("ReduceSum", graph.node("Mul", frozen, weight), axes, keepdims=0)
-    area = graph.node(
-        "Max", graph.node("ReduceSum", weight, axes, keepdims=0), graph.constant(np.float32(1e-4))
-    )
-    return graph.node("Unsqueeze", graph.node("Div", total, area), graph.integers(0))
+    return graph.node("Unsqueeze", _mean_where(graph, frozen, weight, [0, 2, 3]), [0])
 
 
 def _prior(graph: Graph, stages: Stages, prior: str, prototype: str, images: str) -> str:
     """The term that :class:`cpanet.models.prior.ResidualPrior` adds to the logits, (N, 2, H, W)."""
     width = _width(graph.tensors)
-    rest = graph.node("Slice", prototype, graph.integers(width), graph.integers(2**31 - 1), graph.integers(1))
-    pair = _unit(graph, graph.node("Reshape", rest, graph.integers(2, -1)), 1)  # defect, background
-    kernel = graph.node("Unsqueeze", pair, graph.integers(2, 3))
+    rest = graph.node("Slice", prototype, [width], [2**31 - 1], [1])
+    pair = _unit(graph, graph.node("Reshape", rest, [2, -1]), 1)  # defect, background
+    kernel = graph.node("Unsqueeze", pair, [2, 3])
     cosines = graph.node("Conv", _unit(graph, _frozen(graph, stages, prior), 1), kernel, kernel_shape=[1, 1])
-    defect, background = (
-        graph.node("Slice", cosines, graph.integers(i), graph.integers(i + 1), graph.integers(1))
-        for i in (0, 1)
-    )
+    defect, background = (graph.node("Slice", cosines, [i], [i + 1], [1]) for i in (0, 1))
     difference = graph.upsample(graph.node("Sub", defect, background), images)
     added = graph.node(
         "Add", graph.node("Mul", difference, graph.weight("prior.scale")), graph.weight("prior.shift")
     )
-    return graph.node("Concat", graph.node("Mul", added, graph.constant(np.float32(0))), added, axis=1)
+    return graph.node("Concat", graph.node("Mul", added, 0), added, axis=1)
 
 
 def _unit(graph: Graph, x: str, axis: int) -> str:
-    square = graph.node("ReduceSum", graph.node("Mul", x, x), graph.integers(axis), keepdims=1)
-    return graph.node(
-        "Div", x, graph.node("Sqrt", graph.node("Max", square, graph.constant(np.float32(1e-12))))
-    )
+    square = graph.node("ReduceSum", graph.node("Mul", x, x), [axis], keepdims=1)
+    return graph.node("Div", x, graph.node("Sqrt", graph.node("Max", square, 1e-12)))
 
 
 def _cross_position_proxy(graph: Graph, masked: str) -> str:
     """CPP: masked (K, C, h, w) → (K, C)."""
 
     def flat(x: str) -> str:
-        return graph.node("Reshape", x, graph.integers(0, 0, -1))
+        return graph.node("Reshape", x, [0, 0, -1])
 
     theta = graph.conv(masked, "cpp.theta")
     queries = graph.node("Transpose", flat(theta), perm=[0, 2, 1])
@@ -275,17 +262,16 @@ def _cross_position_proxy(graph: Graph, masked: str) -> str:
     return _vector(graph, graph.node("GlobalMaxPool", graph.node("Add", block, masked)))
 
 
-def _masked_average(graph: Graph, feature: str, mask: str) -> str:
-    """Masked global average pooling: feature (K, C, h, w), mask (K, 1, h, w) → (K, C)."""
-    axes = graph.integers(2, 3)
-    total = graph.node("ReduceSum", graph.node("Mul", feature, mask), axes, keepdims=0)
-    area = graph.node("ReduceSum", mask, axes, keepdims=0)
-    return graph.node("Div", total, graph.node("Max", area, graph.constant(np.float32(1e-4))))
+def _mean_where(graph: Graph, feature: str, weight: str, axes: list[int]) -> str:
+    """Weighted mean over ``axes``: feature (K, C, h, w), weight (K, 1, h, w)."""
+    total = graph.node("ReduceSum", graph.node("Mul", feature, weight), axes, keepdims=0)
+    area = graph.node("ReduceSum", weight, axes, keepdims=0)
+    return graph.node("Div", total, graph.node("Max", area, 1e-4))
 
 
 def _vector(graph: Graph, x: str) -> str:
     """(N, C, 1, 1) → (N, C)."""
-    return graph.node("Squeeze", x, graph.integers(2, 3))
+    return graph.node("Squeeze", x, [2, 3])
 
 
 # ---------------------------------------------------------------------- comparison and decoder
@@ -298,7 +284,7 @@ def _decode(graph: Graph, features: str, prototype: str, images: str) -> str:
     kernel = graph.tensors["compare1.weight"][:, :width, 0, 0].astype(np.float32)
     constant = graph.node("MatMul", prototype, graph.constant(kernel.T, "compare1.prototype"))
     x = graph.conv(query, "compare1", columns=slice(width, 2 * width))
-    x = graph.relu(graph.node("Add", x, graph.node("Unsqueeze", constant, graph.integers(2, 3))))
+    x = graph.relu(graph.node("Add", x, graph.node("Unsqueeze", constant, [2, 3])))
     for name in ("compare2", "refine1", "refine2"):
         x = graph.relu(graph.conv(x, name, padding=1))
     if "ssa.classify.weight" in graph.tensors:
@@ -335,7 +321,7 @@ def _cbam(graph: Graph, t: str) -> str:
         for pooled in (graph.node("GlobalMaxPool", t), graph.node("GlobalAveragePool", t))
     ]
     weights = graph.node("Sigmoid", graph.node("Add", *scores))
-    attended = graph.node("Mul", t, graph.node("Unsqueeze", weights, graph.integers(2, 3)))
+    attended = graph.node("Mul", t, graph.node("Unsqueeze", weights, [2, 3]))
     maximum = graph.node("ReduceMax", attended, axes=[1], keepdims=1)
     mean = graph.node("ReduceMean", attended, axes=[1], keepdims=1)
     both = graph.node("Concat", maximum, mean, axis=1)

@@ -29,8 +29,9 @@ class Calibration(NamedTuple):
         return self.defect > self.background
 
     def probability(self, difference: np.ndarray) -> np.ndarray:
-        """Of differences of any shape, float32."""
-        return logistic(self.scale * (difference - np.float32(self.offset)))
+        """Of differences of any shape, float32; exact at the offset and without overflow."""
+        scaled = self.scale * (difference - np.float32(self.offset))
+        return (0.5 * (1.0 + np.tanh(0.5 * scaled))).astype(np.float32)
 
 
 def calibrate(differences: Sequence[np.ndarray], masks: Sequence[np.ndarray], supports: int) -> Calibration:
@@ -53,8 +54,3 @@ def calibrate(differences: Sequence[np.ndarray], masks: Sequence[np.ndarray], su
     return Calibration(
         background + part * (defect - background), float(min(steepness, STEEPEST)), defect, background
     )
-
-
-def logistic(difference: np.ndarray) -> np.ndarray:
-    """Probability of the foreground from the difference of the two logits, float32; exact at 0 and without overflow."""
-    return (0.5 * (1.0 + np.tanh(0.5 * difference))).astype(np.float32)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
+from tempfile import TemporaryFile
 from typing import Any, TextIO
 
 import cpanet
@@ -17,60 +18,48 @@ DEFECT = 1  # the one category
 
 
 class CocoWriter:
-    """Collects images and annotations in two files beside ``path`` and joins them at the end: memory stays flat.
+    """Writes images to the file, and annotations to one without a name that follows them at the end: memory stays flat.
 
-    Leaving the ``with`` block finishes the file, after an error too, with what was added until then.
+    Closing ``stack`` finishes the file, with what was added until then.
     """
 
-    def __init__(self, path: Path, category: str) -> None:
-        self.path, self.category = path, category
-        self._parts = [path.with_name(f".{path.name}.{part}") for part in ("images", "annotations")]
-        self._files: list[TextIO] = []
-        self._counts = [0, 0]
-
-    def __enter__(self) -> CocoWriter:
-        self._files = [part.open("w+", encoding="utf-8") for part in self._parts]
-        return self
-
-    def add(self, name: str, height: int, width: int, regions: Sequence[Region]) -> None:
-        """A picture by its file name, and an annotation for each of its regions."""
-        image = self._write(0, {"file_name": name, "height": height, "width": width})
-        for region in regions:
-            self._write(
-                1,
-                {
-                    "image_id": image,
-                    "category_id": DEFECT,
-                    "segmentation": [polygon(region)],
-                    "area": region.area,
-                    "bbox": list(region.box),
-                    "iscrowd": 0,
-                    "score": round(region.confidence, 4),
-                },
-            )
-
-    def _write(self, part: int, entry: dict[str, Any]) -> int:
-        self._counts[part] += 1
-        text = json.dumps({"id": self._counts[part], **entry}, ensure_ascii=False)
-        self._files[part].write((",\n" if self._counts[part] > 1 else "") + text)
-        return self._counts[part]
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __init__(self, path: Path, category: str, stack: ExitStack) -> None:
+        temporary = stack.enter_context(replacing(path))
+        self._images: TextIO = stack.enter_context(temporary.open("w", encoding="utf-8"))
+        unnamed = TemporaryFile("w+", encoding="utf-8", dir=path.parent)  # noqa: SIM115 (closed by the stack)
+        self._annotations: TextIO = stack.enter_context(unnamed)
+        self._pictures = self._regions = 0
         head = {
             "info": {"description": f"predicted by cpanet {cpanet.__version__}", "version": "1.0"},
             "licenses": [],
-            "categories": [{"id": DEFECT, "name": self.category, "supercategory": "defect"}],
+            "categories": [{"id": DEFECT, "name": category, "supercategory": "defect"}],
         }
-        with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8") as whole:
-            whole.write(json.dumps(head, ensure_ascii=False)[:-1])
-            for key, file in zip(("images", "annotations"), self._files):
-                file.seek(0)
-                whole.write(f',\n"{key}": [\n')
-                shutil.copyfileobj(file, whole)
-                whole.write("]")
-                file.close()
-            whole.write("}\n")
-        for part in self._parts:
-            part.unlink()
+        self._images.write(json.dumps(head, ensure_ascii=False)[:-1] + ',\n"images": [\n')
+        stack.callback(self._finish)
+
+    def add(self, name: str, height: int, width: int, regions: Sequence[Region]) -> None:
+        """A picture by its file name, and an annotation for each of its regions."""
+        self._pictures += 1
+        _write(self._images, self._pictures, {"file_name": name, "height": height, "width": width})
+        for region in regions:
+            self._regions += 1
+            annotation = {
+                "image_id": self._pictures,
+                "category_id": DEFECT,
+                "segmentation": [polygon(region)],
+                "area": region.area,
+                "bbox": list(region.box),
+                "iscrowd": 0,
+                "score": round(region.confidence, 4),
+            }
+            _write(self._annotations, self._regions, annotation)
+
+    def _finish(self) -> None:
+        self._images.write('],\n"annotations": [\n')
+        self._annotations.seek(0)
+        shutil.copyfileobj(self._annotations, self._images)
+        self._images.write("]}\n")
+
+
+def _write(file: TextIO, number: int, entry: dict[str, Any]) -> None:
+    file.write((",\n" if number > 1 else "") + json.dumps({"id": number, **entry}, ensure_ascii=False))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
-from cpanet.checkpoint.description import Description
-from cpanet.checkpoint.restore import restore
 from cpanet.runtime import jt
 
 
@@ -17,16 +15,12 @@ class Network:
     """A restored model at one size S of its square canvas.
 
     ``batch_size`` canvases go through it at a time; a last batch is filled up, so that all have one shape.
+    ``summed_shots``: see :class:`cpanet.checkpoint.description.Description`.
     """
 
-    def __init__(self, model: Any, size: int, batch_size: int, shots: int | None = None) -> None:
+    def __init__(self, model: Any, size: int, batch_size: int, summed_shots: int | None = None) -> None:
         self.model, self.size, self.batch_size = model, size, batch_size
-        self._shots = shots
-
-    @classmethod
-    def of(cls, description: Description, size: int, batch_size: int) -> Network:
-        """The network of a checkpoint."""
-        return cls(restore(description), size, batch_size, description.summed_shots)
+        self._summed_shots = summed_shots
 
     def features(self, canvases: Iterable[np.ndarray]) -> np.ndarray:
         """Of canvases float32 (3, S, S), normalised: float32 (N, C, h, w)."""
@@ -44,39 +38,39 @@ class Network:
             _, prototype = self.model.encode_supports(
                 jt.array(features[None]), jt.array(np.stack(masks)[None])
             )
-            if self._shots is not None:
-                prototype = prototype * (self._shots / len(features))
+            if self._summed_shots is not None:
+                prototype = prototype * (self._summed_shots / len(features))
             return prototype.numpy()
 
     def differences(self, canvases: Iterable[np.ndarray], prototype: np.ndarray) -> Iterator[np.ndarray]:
         """Foreground minus background logit (S, S) float32 of every canvas."""
-        for batch, count in self._batches(canvases):
-            with jt.no_grad():
-                found = self._decode(self.model.features(jt.array(batch)), prototype)
-            yield from found[:count]
+        return self._decoded(canvases, prototype, self.model.features)
 
     def compare(self, features: Iterable[np.ndarray], prototype: np.ndarray) -> Iterator[np.ndarray]:
         """The same of pictures by their features (C, h, w), which :meth:`features` gave."""
-        for batch, count in self._batches(features):
-            with jt.no_grad():
-                found = self._decode(jt.array(batch), prototype)
-            yield from found[:count]
+        return self._decoded(features, prototype, lambda given: given)
 
     def similarities(self, canvases: Iterable[np.ndarray], prototype: np.ndarray) -> Iterator[np.ndarray]:
         """Cosine of the prototype and the query's feature at every position of the feature grid, float32 (h, w)."""
         for batch, count in self._batches(canvases):
-            features = self._query_features(batch)
+            features = self._compared_features(batch)
             vector = prototype[:, 0] if prototype.ndim == 3 else prototype[:, : features.shape[1]]
             lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(vector)
             products = np.einsum("nchw,c->nhw", features, vector[0])
             yield from (products / np.maximum(lengths, 1e-12))[:count]
 
-    def _decode(self, features: Any, prototype: np.ndarray) -> np.ndarray:
-        repeated = jt.array(np.repeat(prototype, features.shape[0], axis=0))
-        logits = self.model.decode(features, repeated, (self.size, self.size))
-        return (logits[:, 1] - logits[:, 0]).numpy()
+    def _decoded(
+        self, arrays: Iterable[np.ndarray], prototype: np.ndarray, features_of: Callable[[Any], Any]
+    ) -> Iterator[np.ndarray]:
+        for batch, count in self._batches(arrays):
+            with jt.no_grad():
+                features = features_of(jt.array(batch))
+                repeated = jt.array(np.repeat(prototype, features.shape[0], axis=0))
+                logits = self.model.decode(features, repeated, (self.size, self.size))
+                differences = (logits[:, 1] - logits[:, 0]).numpy()
+            yield from differences[:count]
 
-    def _query_features(self, batch: np.ndarray) -> np.ndarray:
+    def _compared_features(self, batch: np.ndarray) -> np.ndarray:
         """Features that the prototype meets: the training-free baseline's stage, CPANet's reduced query feature."""
         features = self.model.features(jt.array(batch))
         if hasattr(self.model, "stage"):

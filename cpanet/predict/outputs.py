@@ -6,7 +6,6 @@ import contextlib
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
@@ -41,23 +40,18 @@ class Outputs:
     """Writers of one prediction, each picture's files whole before its row. Use as a context."""
 
     def __init__(self, directory: Path, category: str, overlays: bool, probabilities: bool) -> None:
-        self.directory = directory
+        self.directory, self._category = directory, category
         self._overlays, self._probabilities = overlays, probabilities
         self._stack = contextlib.ExitStack()
-        self._category = category
         self._skipped: Any = None
 
     def __enter__(self) -> Outputs:
-        self._coco = self._stack.enter_context(
-            CocoWriter(self.directory / "annotations.json", self._category)
-        )
+        self._coco = CocoWriter(self.directory / "annotations.json", self._category, self._stack)
         self._rows = self._table("predictions.csv", COLUMNS)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()  # whole after an error, too
 
     def _table(self, name: str, columns: Sequence[str]) -> Any:
         # a line at a time reaches the disk: after a stop the table holds every picture that was done
@@ -72,13 +66,13 @@ class Outputs:
         self,
         query: Query,
         image: np.ndarray,
+        is_support: bool,
         probability: np.ndarray,
         mask: np.ndarray,
         regions: Sequence[Region],
-        truth: np.ndarray | None = None,
-        iou: float | None = None,
-        is_support: bool = False,
-        score: float = float("nan"),
+        truth: np.ndarray | None,
+        iou: float | None,
+        score: float,
     ) -> None:
         """One picture's results: image uint8 RGB (H, W, 3), probability float (H, W), mask and truth bool (H, W)."""
         target = self._write("masks", query, mask.astype(np.uint8) * 255)

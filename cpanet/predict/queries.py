@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections import Counter
 from pathlib import Path
@@ -44,15 +45,16 @@ def find_queries(query: str | None, key: str = "query") -> list[Query]:
             beside.setdefault(os.path.dirname(file), set()).add(Path(file).stem)
         pictures = [f for f in pictures if not is_mask_name(f, beside[os.path.dirname(f)])]
     if not pictures:
-        what = "matches" if files else ("holds" if Path(query).is_dir() else "matches")
+        what = "holds" if os.path.isdir(query) and not files else "matches"
         raise UserError(
             f"{key}={printable(query)} {what} no pictures ({', '.join(IMAGE_SUFFIXES)}). Give a folder or a pattern."
         )
     names = sorted((os.path.relpath(f, root).replace(os.sep, "/") for f in pictures), key=natural_key)
-    stems = Counter(os.path.splitext(name)[0].casefold() for name in names)
+    stems = [os.path.splitext(name)[0] for name in names]
+    number = Counter(stem.casefold() for stem in stems)
     return [
-        Query(Path(root, name), name, stem if stems[stem.casefold()] == 1 else name)
-        for name, stem in ((name, os.path.splitext(name)[0]) for name in names)
+        Query(Path(root, name), name, stem if number[stem.casefold()] == 1 else name)
+        for name, stem in zip(names, stems)
     ]
 
 
@@ -64,15 +66,15 @@ def _files(query: str, key: str) -> tuple[str, list[str]]:
         return os.path.dirname(query) or ".", [query]
     if not glob.has_magic(query):
         raise UserError(f"{key}={printable(query)} does not exist. Give a folder, a picture or a pattern.")
-    fixed = []
-    for part in query.split("/")[:-1]:
-        if glob.has_magic(part):
-            break
-        fixed.append(part)
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), query.split("/")[:-1])
     root = "/".join(fixed) or ("/" if query.startswith("/") else ".")
-    found = [match for match in glob.glob(query, recursive=True) if os.path.isfile(match)]
-    folders = [match for match in glob.glob(query, recursive=True) if os.path.isdir(match)]
-    return root, list(dict.fromkeys(found + [f for folder in folders for f in _below(folder)]))
+    found: dict[str, None] = {}  # each once
+    for match in glob.glob(query, recursive=True):
+        if os.path.isdir(match):
+            found.update(dict.fromkeys(_below(match)))
+        elif os.path.isfile(match):
+            found[match] = None
+    return root, list(found)
 
 
 def _below(folder: str) -> list[str]:

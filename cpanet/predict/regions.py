@@ -103,29 +103,22 @@ def _leftmost(before: Point, here: Point, options: list[Point]) -> Point:
 def _joined(loops: list[list[Point]]) -> list[Point]:
     """The outline with every hole spliced in at the nearest point to the left of the hole's leftmost corner."""
     points = [point for loop in loops for point in loop]
-    after: list[int] = []
-    first = 0
-    firsts = []
-    for loop in loops:
-        firsts.append(first)
-        after += [*range(first + 1, first + len(loop)), first]
-        first += len(loop)
-    if len(loops) > 1:
-        rows = defaultdict[int, list[tuple[int, int]]](list)
-        for index, (x, y) in enumerate(points):
-            rows[y].append((x, index))
-        for row in rows.values():
-            row.sort()
-        for hole in firsts[1:]:
-            x, y = points[hole]
-            at = rows[y][bisect_left(rows[y], (x, -1)) - 1][1]  # of a loop further left, so joined already
-            last = hole
-            while after[last] != hole:
-                last = after[last]
-            points += [points[hole], points[at]]
-            back = len(points) - 1
-            after += [back, after[at]]
-            after[last], after[at] = back - 1, hole
+    after = list(range(1, len(points) + 1))  # of each point, which one follows
+    rows = defaultdict[int, list[tuple[int, int]]](list)
+    for index, (x, y) in enumerate(points):
+        rows[y].append((x, index))
+    for row in rows.values():
+        row.sort()
+    first = len(loops[0])
+    after[first - 1] = 0
+    for hole in loops[1:]:
+        x, y = hole[0]
+        at = rows[y][bisect_left(rows[y], (x, -1)) - 1][1]  # of a loop further left, so joined already
+        again = len(points)  # the hole's first corner, and then the outline's: the way back
+        points += [hole[0], points[at]]
+        after += [again + 1, after[at]]
+        after[at], after[first + len(hole) - 1] = first, again
+        first += len(hole)
     path, index = [], 0
     while True:
         path.append(points[index])

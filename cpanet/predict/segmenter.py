@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import cv2
@@ -40,6 +41,7 @@ class NotFittedError(ValueError, AttributeError):
     """A prediction was asked for before ``fit`` (both classes, as scikit-learn's error of the same name)."""
 
 
+@dataclass(eq=False, repr=False)
 class Segmenter:
     """Marks in any picture the defect that a few annotated pictures show.
 
@@ -68,73 +70,48 @@ class Segmenter:
     as the commands do.
     """
 
-    def __init__(
-        self,
-        checkpoint: PathLike | None = None,
-        *,
-        threshold: Threshold = "auto",
-        tiling: Tiling = "auto",
-        tile: int | None = None,
-        overlap: float = 0.25,
-        image_size: int | None = None,
-        batch_size: int = 4,
-        device: str = "auto",
-        backbone: str | Mapping[str, Any] = "vgg16_bn",
-        weights: str = "auto",
-        seed: int = 0,
-        stage: str = "f3",
-        support_mask: str = "area",
-    ) -> None:
-        self.checkpoint = checkpoint
-        self.threshold = threshold
-        self.tiling = tiling
-        self.tile = tile
-        self.overlap = overlap
-        self.image_size = image_size
-        self.batch_size = batch_size
-        self.device = device
-        self.backbone = backbone
-        self.weights = weights
-        self.seed = seed
-        self.stage = stage
-        self.support_mask = support_mask
-        self._network: Network | None = None
-        self._description: Description | None = None
+    checkpoint: PathLike | None = None
+    threshold: Threshold = "auto"
+    tiling: Tiling = "auto"
+    tile: int | None = None
+    overlap: float = 0.25
+    image_size: int | None = None
+    batch_size: int = 4
+    device: str = "auto"
+    backbone: str | Mapping[str, Any] = "vgg16_bn"
+    weights: str = "auto"
+    seed: int = 0
+    stage: str = "f3"
+    support_mask: str = "area"
 
     # ------------------------------------------------------------------ scikit-learn's manners
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name (``deep`` changes nothing: none of them is an estimator)."""
-        return {name: getattr(self, name) for name in self._parameters()}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def set_params(self, **params: Any) -> Segmenter:
         """Change arguments; what belongs to the network is loaded anew at the next ``fit``. Returns self."""
         for name, value in params.items():
-            if name not in self._parameters():
-                raise ValueError(f"there is no parameter {name!r}; there are {', '.join(self._parameters())}")
+            if name not in self.get_params():
+                raise ValueError(f"there is no parameter {name!r}; there are {', '.join(self.get_params())}")
             if name not in ("threshold", "tiling", "overlap") and getattr(self, name) != value:
-                self._network = self._description = None
-                self.__dict__.pop("prototype_", None)
+                for made in ("network", "description", "prototype_"):
+                    self.__dict__.pop(made, None)
             setattr(self, name, value)
         return self
 
-    @classmethod
-    def _parameters(cls) -> list[str]:
-        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
-
     def __repr__(self) -> str:
-        defaults = inspect.signature(type(self).__init__).parameters
-        typed = [f"{k}={v!r}" for k, v in self.get_params().items() if v != defaults[k].default]
+        values = ((field, getattr(self, field.name)) for field in fields(self))
+        typed = [f"{field.name}={value!r}" for field, value in values if value != field.default]
         return f"{type(self).__name__}({', '.join(typed)})"
 
     # ------------------------------------------------------------------ use
 
-    @property
+    @cached_property
     def description(self) -> Description | None:
         """Description of the checkpoint; None for the training-free comparison. Loads no weights."""
-        if self._description is None and self.checkpoint is not None:
-            self._description = describe(os.fspath(self.checkpoint))
-        return self._description
+        return None if self.checkpoint is None else describe(os.fspath(self.checkpoint))
 
     @property
     def size(self) -> int:
@@ -213,15 +190,14 @@ class Segmenter:
         """
         self._check_fitted()
         pictures = _pictures(images)
-        small = [i for i, picture in enumerate(pictures) if not self._is_tiled(picture)]
-        results: dict[int, np.ndarray] = {}
-        differences = self._differences(pictures[i] for i in small)
-        for i, difference in zip(small, differences):
-            results[i] = self._probability(_at_size(difference, *pictures[i].shape[:2]))
-        for i, picture in enumerate(pictures):
-            if i not in results:
-                results[i] = self._tiled(picture)
-        return [results[i] for i in range(len(pictures))]
+        parts = [self.tiles_of(*picture.shape[:2]) for picture in pictures]
+        whole = self._differences(picture for picture, own in zip(pictures, parts) if len(own) == 1)
+        return [
+            self._blended(picture, own)
+            if len(own) > 1
+            else self._probability(_at_size(next(whole), *picture.shape[:2]))
+            for picture, own in zip(pictures, parts)
+        ]
 
     def evaluated(
         self, support_images: Sequence[np.ndarray], support_masks: Sequence[np.ndarray], image: np.ndarray
@@ -235,15 +211,14 @@ class Segmenter:
             self.fit(support_images, support_masks)
         finally:
             self.tiling = tiling
-        (difference,) = self._differences(iter(_pictures([image])))
+        (difference,) = self._differences(_pictures([image]))
         return predicted(difference, *image.shape[:2])
 
     def similarity(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Cosine of the prototype and the feature at every pixel, float32 (H, W) in −1–1; pictures are never tiled."""
         self._check_fitted()
         pictures = _pictures(images)
-        canvases = (self._canvas(picture) for picture in pictures)
-        found = self.network.similarities(canvases, self.prototype_)
+        found = self.network.similarities(self._canvases(pictures), self.prototype_)
         size = (self.size, self.size)
         return [
             _at_size(cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR), *picture.shape[:2])
@@ -259,35 +234,38 @@ class Segmenter:
 
     # ------------------------------------------------------------------ parts
 
-    @property
+    @cached_property
     def network(self) -> Network:
         """The network, loaded at the first use. Raises UserError where it cannot be had."""
-        if self._network is None:
-            from cpanet import runtime
+        from cpanet import runtime
 
-            if self.size % 8 or self.size < 32:
-                raise UserError(f"image_size={self.size}: must be a multiple of 8, at least 32.")
-            description = self.description
-            runtime.prepare(self.device)
-            from cpanet.checkpoint.restore import training_free
-            from cpanet.predict.network import Network
+        if self.size % 8 or self.size < 32:
+            raise UserError(f"image_size={self.size}: must be a multiple of 8, at least 32.")
+        description = self.description or self._training_free
+        runtime.prepare(self.device)
+        from cpanet.checkpoint.restore import restore
+        from cpanet.predict.network import Network
 
-            if description is None:
-                chosen = (self.backbone, self.weights, self.seed, self.stage, self.support_mask)
-                self._network = Network(training_free(*chosen), self.size, self.batch_size)
-            else:
-                self._network = Network.of(description, self.size, self.batch_size)
-        return self._network
+        return Network(restore(description), self.size, self.batch_size, description.summed_shots)
 
     @property
-    def _is_trained(self) -> bool:
-        return self.description is not None and self.description.path is not None
+    def _training_free(self) -> Description:
+        named = {"name": self.backbone} if isinstance(self.backbone, str) else self.backbone
+        config = {
+            "method": "prototype",
+            "backbone": {**named, "weights": self.weights},
+            "seed": self.seed,
+            "baseline": {"stage": self.stage},
+            "protocol": {"support_mask": self.support_mask},
+        }
+        return Description(None, config)
 
     def _probability(self, difference: np.ndarray) -> np.ndarray:
         found = self.calibration_ if self.calibration_.is_found else Calibration()
         if isinstance(self.threshold, str):
             return found.probability(difference)
-        return Calibration(0.0, 1.0 if self._is_trained else found.scale).probability(difference)
+        trained = self.description is not None and self.description.path is not None
+        return Calibration(0.0, 1.0 if trained else found.scale).probability(difference)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "prototype_"):
@@ -301,18 +279,14 @@ class Segmenter:
             return support_windows(mask == 1, self.tile_)
         return [Tile(0, 0, mask.shape[0], mask.shape[1])]
 
-    def _is_tiled(self, picture: np.ndarray) -> bool:
-        return is_tiled(picture.shape[0], picture.shape[1], self.tile_, self.tiling)
+    def _canvases(self, pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        return (transforms.test(p, np.zeros(p.shape[:2], np.uint8), self.size)[0] for p in pictures)
 
-    def _canvas(self, picture: np.ndarray) -> np.ndarray:
-        return transforms.test(picture, np.zeros(picture.shape[:2], np.uint8), self.size)[0]
+    def _differences(self, pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        return self.network.differences(self._canvases(pictures), self.prototype_)
 
-    def _differences(self, pictures: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        return self.network.differences((self._canvas(picture) for picture in pictures), self.prototype_)
-
-    def _tiled(self, picture: np.ndarray) -> np.ndarray:
+    def _blended(self, picture: np.ndarray, parts: Sequence[Tile]) -> np.ndarray:
         height, width = picture.shape[:2]
-        parts = self.tiles_of(height, width)
         blend = Blend(height, width, self.overlap)
         for tile, difference in zip(parts, self._differences(picture[t.window] for t in parts)):
             blend.add(tile, self._probability(_at_size(difference, tile.height, tile.width)))
@@ -338,14 +312,12 @@ def _at_size(canvas: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _pictures(images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """uint8 RGB (H, W, 3) each."""
-    if isinstance(images, np.ndarray) and images.ndim < 3:
-        raise ValueError("give a list of pictures, even where it is one: [picture]")
-    if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] == 3:
+    if isinstance(images, np.ndarray) and (images.ndim < 3 or images.shape[2:] == (3,)):
         raise ValueError("give a list of pictures, even where it is one: [picture]")
     pictures = []
     for number, image in enumerate(images):
         image = np.asarray(image)
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        if image.dtype != np.uint8 or image.ndim < 2 or image.shape[2:] not in ((), (3,)):
             raise ValueError(
                 f"picture {number} is {image.dtype} {image.shape}; pictures are uint8, RGB (H, W, 3) or grey (H, W)"
             )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cpanet.data.check import MaskRule, Problem, binarise, meanings_of, printable, raise_problems, shorten
-from cpanet.data.folder import IMAGES, MASK_ENDS, MASKS, Contents, list_folder, list_pairs
+from cpanet.data.folder import IMAGES, MASK_ENDS, MASKS, Contents, Pair, list_folder, list_pairs
 from cpanet.data.images import (
     IMAGE_SUFFIXES,
     Refused,
@@ -21,13 +21,6 @@ from cpanet.data.images import (
 from cpanet.errors import UserError
 
 RULE = "Images/ and GT/ with the same names, or in one folder NAME.jpg with NAME.png or NAME_mask.png"
-
-
-class SupportFile(NamedTuple):
-    """An image and its mask."""
-
-    image: Path
-    mask: Path
 
 
 class Supports(NamedTuple):
@@ -44,7 +37,7 @@ class Supports(NamedTuple):
     value_range: ValueRange = None
 
 
-def find_supports(support: str | None) -> tuple[list[SupportFile], str | None]:
+def find_supports(support: str | None) -> tuple[list[Pair], str | None]:
     """The pairs below ``support``, in natural order, and the class's name. No image is read.
 
     In the layout of a data set: ``Images/`` and ``GT/``, in the folder itself or in that of the one class it holds.
@@ -70,7 +63,7 @@ def find_supports(support: str | None) -> tuple[list[SupportFile], str | None]:
     return _in_one_folder(root), None
 
 
-def _in_layout(root: Path, name: str) -> list[SupportFile]:
+def _in_layout(root: Path, name: str) -> list[Pair]:
     contents = Contents()
     pairs = list_pairs(root, 0, name, name, contents)
     raise_problems("support", root / name, contents.problems)
@@ -78,47 +71,42 @@ def _in_layout(root: Path, name: str) -> list[SupportFile]:
         raise UserError(
             f"support={printable(str(root / name))}: {IMAGES}/ holds no pictures with masks in {MASKS}/."
         )
-    return [SupportFile(pair.image, pair.mask) for pair in pairs]
+    return pairs
 
 
-def _in_one_folder(root: Path) -> list[SupportFile]:
+def _in_one_folder(root: Path) -> list[Pair]:
     files = [name for name in list_folder(root) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     masks = _masks_by_stem(files)
     used = set(masks.values())
     images = [name for name in files if name not in used]
-    problems = [
-        Problem(
-            printable(name),
-            "missing mask",
-            f"there is no {Path(name).stem}.png or {Path(name).stem}_mask.png",
-        )
-        for name in images
-        if Path(name).stem not in masks
-    ]
     stems = [Path(name).stem for name in images]
+    problems = [
+        Problem(printable(name), "missing mask", f"there is no {stem}.png or {stem}_mask.png")
+        for name, stem in zip(images, stems)
+        if stem not in masks
+    ]
     problems += [
         Problem(printable(name), "duplicated name", "another picture would have the same mask")
-        for name in images
-        if stems.count(Path(name).stem) > 1
+        for name, stem in zip(images, stems)
+        if stems.count(stem) > 1
     ]
     raise_problems("support", root, problems)
     if not images:
         raise UserError(f"support={printable(str(root))} holds no annotated pictures. Needed: {RULE}.")
-    return [SupportFile(root / name, root / masks[Path(name).stem]) for name in images]
+    return [Pair(0, name, root / name, root / masks[stem]) for name, stem in zip(images, stems)]
 
 
 def _masks_by_stem(files: list[str]) -> dict[str, str]:
     """The mask of every picture's stem. A name that says it is a mask wins over a PNG of the picture's own name."""
+    stems = {name: Path(name).stem for name in files}
     pngs = [name for name in files if name.lower().endswith(".png")]
-    others = {Path(name).stem for name in files if name not in pngs}
-    named: dict[str, str] = {}
+    others = {stems[name] for name in files if name not in pngs}
+    masks = {stems[name]: name for name in pngs if stems[name] in others}
     for name in pngs:
-        stem = Path(name).stem
-        end = next((e for e in MASK_ENDS if stem.endswith(e) and len(stem) > len(e)), None)
-        if end is not None and any(Path(f).stem == stem[: -len(end)] for f in files):
-            named[stem[: -len(end)]] = name
-    same = {Path(n).stem: n for n in pngs if Path(n).stem in others and Path(n).stem not in named}
-    return {**same, **named}
+        for end in MASK_ENDS:
+            if stems[name].endswith(end) and stems[name][: -len(end)] in stems.values():
+                masks[stems[name][: -len(end)]] = name
+    return masks
 
 
 def read_supports(
@@ -133,38 +121,25 @@ def read_supports(
     found = Supports([], [], [], category, value_range_of(file.image for file in files))
     problems: list[Problem] = []
     for file in files:
+        path = file.image
         try:
-            image, mask = read_pair(file, rule, found.value_range)
-        except _At as at:
-            problems.append(Problem(printable(at.path.name), at.refused.rule, at.refused.detail))
+            header = read_header(path)
+            image = decode_image(path.read_bytes(), found.value_range)
+            path = file.mask
+            if read_header(path).size != header.size:
+                raise Refused(
+                    "size mismatch", f"is not of its picture's size, {header.width}×{header.height}"
+                )
+            mask, _ = binarise(decode_mask(path.read_bytes()), rule)
+        except Refused as refused:
+            problems.append(Problem(printable(path.name), refused.rule, refused.detail))
+            continue
+        except OSError as error:
+            detail = f"cannot be read ({error.strerror})"
+            problems.append(Problem(printable(path.name), "unreadable file", detail))
             continue
         found.names.append(file.image.name)
         found.images.append(image)
         found.masks.append(mask)
     raise_problems("support", support or "", problems)
     return found
-
-
-class _At(Exception):
-    def __init__(self, path: Path, refused: Refused) -> None:
-        super().__init__(str(refused))
-        self.path, self.refused = path, refused
-
-
-def read_pair(
-    file: SupportFile, rule: MaskRule, value_range: ValueRange = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 RGB (H, W, 3) and mask uint8 (H, W) {0, 1, 255}; raises for the one of both that cannot be used."""
-    path = file.image
-    try:
-        header = read_header(path)
-        image = decode_image(path.read_bytes(), value_range)
-        path = file.mask
-        if read_header(path).size != header.size:
-            raise Refused("size mismatch", f"is not of its picture's size, {header.width}×{header.height}")
-        mask, _ = binarise(decode_mask(path.read_bytes()), rule)
-    except Refused as refused:
-        raise _At(path, refused) from None
-    except OSError as error:
-        raise _At(path, Refused("unreadable file", f"cannot be read ({error.strerror})")) from None
-    return image, mask

@@ -75,7 +75,7 @@ class RunLogger:
         better: bool,
         figures: Sequence[pictures.EpisodeFigure],
     ) -> None:
-        """The last scores of a :class:`cpanet.training.TrainingState`, which are the best so far where ``better``."""
+        """The last scores of a training's ``TrainingState``, which are the best so far where ``better``."""
         scores = state.last
         self._board.evaluation(state.iteration, scores, state.best)
         if state.floor is not None:

@@ -12,13 +12,6 @@ from typing import Any
 
 from cpanet.config.schema import Common
 
-MODULES = {
-    "train": "cpanet.tasks.train",
-    "predict": "cpanet.tasks.predict",
-    "evaluate": "cpanet.tasks.evaluate",
-    "export": "cpanet.tasks.export",
-    "explore": "cpanet.tasks.explore",
-}
 USE_EPISODES = ("train", "evaluate")  # of a data set; the others work on pictures that are named
 
 
@@ -27,21 +20,15 @@ def preflight(config: Common) -> None:
     _module(config).preflight(config)
 
 
-def run(
-    config: Common, directory: Path, resume: bool = False, shared: bool = False, threads: int | None = None
-) -> float:
+def run(config: Common, directory: Path, resume: bool = False, **of_jobs: Any) -> float:
     """Do ``config.task`` into ``directory``; returns the mIoU that came out, not-a-number where none does.
 
-    ``shared``: other jobs of this process may need what this one computes. ``threads``: CPU threads that a job may use.
-    Only tasks that run as jobs of a sweep make use of them.
+    ``of_jobs``, for tasks that run as jobs of a sweep: ``shared``: other jobs of this process may need what this one
+    computes; ``threads``: CPU threads that it may use.
     """
-    options: dict[str, Any] = {}
-    if config.task in USE_EPISODES:
-        options["threads"] = threads
-    if config.task == "train":
-        options["shared"] = shared
+    options = of_jobs if config.task in USE_EPISODES else {}
     return float(_module(config).run(config, directory, resume, **options))
 
 
 def _module(config: Common) -> Any:
-    return importlib.import_module(MODULES[config.task])
+    return importlib.import_module(f"cpanet.tasks.{config.task}")

@@ -6,7 +6,7 @@ Importing this module starts no Jittor: the check comes first.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,13 @@ def preflight(config: EvaluateConfig) -> None:
     read_images(config)
 
 
-def run(config: EvaluateConfig, directory: Path, resume: bool = False, threads: int | None = None) -> float:
+def run(
+    config: EvaluateConfig,
+    directory: Path,
+    resume: bool = False,
+    shared: bool = False,
+    threads: int | None = None,
+) -> float:
     """Evaluate into ``directory``: ``episodes.csv``, ``result.json``; returns the mean mIoU over the draws.
 
     The training-free baseline of the same features meets the same episodes. Raises UserError for a checkpoint, a fold or
@@ -53,11 +59,10 @@ def run(config: EvaluateConfig, directory: Path, resume: bool = False, threads: 
     dataset = dataset_of(section, config.shot)
     description = None if config.checkpoint is None else describe(config.checkpoint)
     model = _model(config, description)
-    seeds = list(dict.fromkeys(config.evaluate.episode_seeds))
     log(
         f"{config.backbone.name}, {dataset.name}, fold {config.fold}, {config.shot}-shot, "
-        f"{len(seeds)} draws of supports, seen at {section.image_size}×{section.image_size} pixels; "
-        f"{device.gpu or device.device}"
+        f"{len(set(config.evaluate.episode_seeds))} draws of supports, "
+        f"seen at {section.image_size}×{section.image_size} pixels; {device.gpu or device.device}"
     )
     warnings = warnings_of(description, dataset, config.fold)
     for warning in warnings:
@@ -66,13 +71,13 @@ def run(config: EvaluateConfig, directory: Path, resume: bool = False, threads: 
     for note in dataset.lost_masks(indices, section.image_size):
         log(f"note: {note}", "yellow")
     features = ImageFeatures(model, dataset, indices, section.image_size)
-    draws = evaluate_draws(model, dataset, features, config, seeds)
+    draws = evaluate_draws(model, dataset, features, config)
     baseline_draws = None
     if not isinstance(model, PrototypeBaseline):
         baseline = baseline_of(config, model.backbone)
         if baseline.unpooled != model.unpooled:
             features = ImageFeatures(baseline, dataset, indices, section.image_size)
-        baseline_draws = evaluate_draws(baseline, dataset, features, config, seeds)
+        baseline_draws = evaluate_draws(baseline, dataset, features, config)
     result = {
         "task": "evaluate",
         "status": "completed",
@@ -123,22 +128,15 @@ def evaluate_draws(
     dataset: data.DefectDataset,
     features: ImageFeatures,
     config: EvaluateConfig,
-    seeds: Sequence[int],
 ) -> dict[int, engine.Evaluation]:
     """Every test image once as query for each seed, which draws its supports."""
     from cpanet import engine
 
-    options = config.evaluate
-    return {
-        seed: engine.evaluate(
-            model,
-            dataset,
-            data.test_episodes(dataset, config.fold, config.shot, seed, options.episodes),
-            features,
-            options.batch_size,
-        )
-        for seed in seeds
-    }
+    options, draws = config.evaluate, {}
+    for seed in dict.fromkeys(options.episode_seeds):
+        episodes = data.test_episodes(dataset, config.fold, config.shot, seed, options.episodes)
+        draws[seed] = engine.evaluate(model, dataset, episodes, features, options.batch_size)
+    return draws
 
 
 def warnings_of(description: Description | None, dataset: data.DefectDataset, fold: int) -> list[str]:
@@ -163,11 +161,8 @@ def warnings_of(description: Description | None, dataset: data.DefectDataset, fo
 def _scores(dataset: data.DefectDataset, draws: Draws, baseline_draws: Draws | None) -> dict[str, Any]:
     """Means, intervals and every draw; ``best`` and ``last`` are the mean, under the names that reports read."""
     miou, fb_iou = estimate([_block(draws)])
-    names = [dataset.classes[c] for c in next(iter(draws.values())).scores.class_iou]
-    class_iou = {
-        name: float(np.mean([draw.scores.class_iou[dataset.classes.index(name)] for draw in draws.values()]))
-        for name in names
-    }
+    by_class = [draw.scores.class_iou for draw in draws.values()]
+    class_iou = {dataset.classes[c]: float(np.mean([iou[c] for iou in by_class])) for c in by_class[0]}
     mean = {"epoch": 0, "miou": miou.difference, "fb_iou": fb_iou.difference, "class_iou": class_iou}
     scores: dict[str, Any] = {
         "best": mean,

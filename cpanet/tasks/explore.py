@@ -5,18 +5,15 @@ from __future__ import annotations
 import socket
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cpanet import runtime
 from cpanet.config.schema import ExploreConfig
 from cpanet.console import log
-from cpanet.data import DefectDataset
 from cpanet.data.memory import dataset_of
 from cpanet.errors import UserError
-from cpanet.explore.episodes import episodes_file, read_episodes
-from cpanet.explore.session import QueryPicture, Session, Support
+from cpanet.explore.session import QueryPicture, Session, Support, episodes_file, read_episodes
 from cpanet.runtime.gradio_import import import_gradio
 from cpanet.tasks.input_checks import check_checkpoint, segmenter_of
 
@@ -29,9 +26,18 @@ def preflight(config: ExploreConfig) -> None:
 
 
 def run(config: ExploreConfig, directory: Path, resume: bool = False) -> float:
-    """Serve the page; everything that it writes is below ``directory``, which is a temporary one."""
+    """Serve the page; everything that it writes is below ``directory``, which is a temporary one.
+
+    Raises UserError where Gradio or the port is missing.
+    """
     runtime.prepare(config.device, config.log.verbose, precision=config.precision)
-    app, address = start(config, directory)
+    import_gradio(directory / "uploads")
+    from cpanet.explore.page import build_page, launch
+
+    section = config.explore
+    port = free_port(section.host, section.port)
+    app = build_page(open_session(config), directory / "masks", title(config))
+    address = launch(app, section.host, port, section.max_upload_mb, section.browser)
     log(f"the page is at {address}, until Ctrl-C")
     try:
         while not threading.Event().wait(3600):
@@ -43,19 +49,11 @@ def run(config: ExploreConfig, directory: Path, resume: bool = False) -> float:
     return float("nan")
 
 
-def start(config: ExploreConfig, directory: Path) -> tuple[Any, str]:
-    """The page's server, in threads of its own, and its address. Raises UserError where Gradio or the port is missing."""
-    import_gradio(directory / "uploads")
-    from cpanet.explore.page import build_page, launch
-
-    section = config.explore
-    port = free_port(section.host, section.port)
-    app = build_page(open_session(config), directory / "masks", title(config))
-    return app, launch(app, section.host, port, section.max_upload_mb, section.browser)
-
-
 def open_session(config: ExploreConfig) -> Session:
-    """Network, data set and episodes; the page does without the last two where they are not there."""
+    """Network, data set and episodes; the page does without the last two where they are not there.
+
+    What a prediction needs is compiled, once in a lifetime, before somebody waits for it.
+    """
     # one picture at a time is one shape, whatever the number of queries: nothing is compiled while somebody waits
     segmenter = segmenter_of(config, batch_size=1).load()
     file = episodes_file(config.checkpoint)
@@ -63,24 +61,15 @@ def open_session(config: ExploreConfig) -> Session:
     episodes.pop("floor", None)  # another network's
     description = segmenter.description
     epoch = description.path.stem if description is not None and description.path is not None else ""
-    session = Session(segmenter, find_dataset(config), config.fold, episodes, epoch)
-    warm_up(session)
-    return session
-
-
-def warm_up(session: Session) -> None:
-    """Compile what a prediction needs, once in a lifetime, before somebody waits for it."""
-    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    session.segment([Support(picture, picture[..., 0] > 127)], [QueryPicture("first", picture)])
-
-
-def find_dataset(config: ExploreConfig) -> DefectDataset | None:
-    """The data set of the run, or None, with the reason said."""
     try:
-        return dataset_of(config.data, 1)
+        dataset = dataset_of(config.data, 1)
     except UserError as error:
         log(f"without the data set: {error}", "yellow")
-        return None
+        dataset = None
+    session = Session(segmenter, dataset, config.fold, episodes, epoch)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    session.segment([Support(picture, picture[..., 0] > 127)], [QueryPicture("first", picture)])
+    return session
 
 
 def title(config: ExploreConfig) -> str:
@@ -88,11 +77,9 @@ def title(config: ExploreConfig) -> str:
     if config.checkpoint is None:
         return f"Prototype comparison without training, {config.backbone.name}"
     path = Path(config.checkpoint)
-    name = (
-        path.name
-        if path.is_dir() or path.parent.name != "checkpoints"
-        else f"{path.parent.parent.name} ({path.stem})"
-    )
+    name = path.name
+    if path.parent.name == "checkpoints" and not path.is_dir():
+        name = f"{path.parent.parent.name} ({path.stem})"
     return f"{name}: {config.backbone.name}, {config.ablation.name}"
 
 

@@ -173,13 +173,11 @@ def run_onnx(
 def _run_jittor(description: Description, pictures: np.ndarray, masks: np.ndarray, size: int) -> Any:
     """Logits of the last picture, the others being its supports."""
     from cpanet.checkpoint.restore import restore
+    from cpanet.predict.network import Network
     from cpanet.runtime import jt
 
-    model = restore(description)
-    shots = len(masks)
+    network = Network(restore(description), size, len(pictures), description.summed_shots)
+    features = network.features(map(normalise, pictures))
+    prototype = network.encode(features[:-1], list(masks))
     with jt.no_grad():
-        features = model.features(jt.array(np.stack([normalise(picture) for picture in pictures])))
-        _, prototype = model.encode_supports(features[:shots].unsqueeze(0), jt.array(masks[None]))
-        if description.summed_shots is not None:
-            prototype = prototype * (description.summed_shots / shots)
-        return model.decode(features[shots:], prototype, (size, size)).numpy()
+        return network.model.decode(jt.array(features[-1:]), jt.array(prototype), (size, size)).numpy()

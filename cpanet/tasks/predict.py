@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,25 +110,18 @@ def run(config: PredictConfig, directory: Path, resume: bool = False) -> float:
     supports = read_supports(config.support, config.data.mask_threshold, config.data.mask_values)
     queries = find_queries(config.query)
     options = config.predict
-    segmenter = segmenter_of(
-        config,
-        threshold=options.threshold,
-        tiling=options.tiling,
-        tile=options.tile,
-        overlap=options.overlap,
-        batch_size=options.batch_size,
-    )
+    settings = options.model_dump(include={"threshold", "tiling", "tile", "overlap", "batch_size"})
+    segmenter = segmenter_of(config, **settings)
     description = segmenter.description
     for note in [] if description is None else description.notes:
         log(f"note: {note}")
     warning = None if description is None else below_baseline(description.path)
     if warning is not None:
-        log(f"warning: {warning}.", style="bold yellow")
+        warn(f"{warning}.")
     segmenter.fit(supports.images, supports.masks)
     for number in segmenter.lost():
-        log(
-            f"warning: {supports.names[number]} has no defect pixel left at {segmenter.size} pixels; it shows nothing",
-            "bold yellow",
+        warn(
+            f"{supports.names[number]} has no defect pixel left at {segmenter.size} pixels; it shows nothing"
         )
     log(
         f"{len(supports.names)} supports, {len(queries)} pictures; {device.gpu or device.device}; seen at "
@@ -159,6 +151,10 @@ def run(config: PredictConfig, directory: Path, resume: bool = False) -> float:
         )
     log_end(tally, directory)
     return tally.iou
+
+
+def warn(text: str) -> None:
+    log(f"warning: {text}", "bold yellow")
 
 
 def below_baseline(checkpoint: Path | None) -> str | None:
@@ -208,16 +204,13 @@ def log_agreement(fitted: Fitted) -> None:
     listed = ", ".join(f"{n} {iou:.3f}" for n, iou in zip(fitted.supports.names, fitted.agreement))
     log(f"IoU of each support, marked from the others: {listed}")
     if max(fitted.agreement) < UNSEEN:
-        log(
-            "warning: no support can be marked from the others: their defects look different here, or too small. "
-            "Expect little.",
-            style="bold yellow",
+        warn(
+            "no support can be marked from the others: their defects look different here, or too small. Expect little."
         )
     for name in fitted.doubtful:
-        log(
-            f"warning: {name} disagrees with the other supports, which do not mark its defect. "
-            "Look at its mask, and whether it is the same kind of defect.",
-            style="bold yellow",
+        warn(
+            f"{name} disagrees with the other supports, which do not mark its defect. "
+            "Look at its mask, and whether it is the same kind of defect."
         )
 
 
@@ -231,7 +224,7 @@ def limit_on_clean(config: PredictConfig, segmenter: Segmenter, supports: Suppor
     queries, scores, tally = find_queries(config.clean, "clean"), [], Tally()
 
     def skip(query: Query, reason: str) -> None:
-        log(f"warning: clean picture {printable(query.name)} {reason}: left out", style="bold yellow")
+        warn(f"clean picture {printable(query.name)} {reason}: left out")
 
     with progress(len(queries), "clean pictures") as report_done:
         for batch in read(queries, set(), segmenter, skip, tally, supports.value_range):
@@ -269,7 +262,8 @@ def read(
     for query in queries:
         try:
             header = read_header(query.path)
-            if len(segmenter.tiles_of(header.height, header.width)) > 1 and batch:
+            is_large = len(segmenter.tiles_of(header.height, header.width)) > 1
+            if is_large and batch:
                 yield batch
                 batch = []
             content = query.path.read_bytes()
@@ -281,7 +275,7 @@ def read(
             tally.first_reason = tally.first_reason or f"{printable(query.name)} {reason}"
             continue
         batch.append(Picture(query, image, hashlib.sha256(content).digest() in supports))
-        if len(batch) == segmenter.batch_size or len(segmenter.tiles_of(*image.shape[:2])) > 1:
+        if is_large or len(batch) == segmenter.batch_size:
             yield batch
             batch = []
     if batch:
@@ -308,9 +302,7 @@ def mark(batch: list[Picture], fitted: Fitted, outputs: Outputs, tally: Tally, c
             tally.intersection += counts.inter_fg
             tally.union += counts.union_fg
         shown = None if truth is None else truth == 1
-        outputs.add(
-            picture.query, picture.image, probability, mask, regions, shown, iou, picture.is_support, score
-        )
+        outputs.add(*picture, probability, mask, regions, shown, iou, score)
         tally.predicted += 1
         tally.marked += bool(regions)
 
@@ -331,10 +323,8 @@ def read_truth(query: Query, shape: tuple[int, ...], data: DataSection) -> np.nd
 @contextmanager
 def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
     """A bar with the time left, without a terminal a line now and then; the function says how many pictures are done."""
-    if current_process().name != "MainProcess":
-        yield lambda done: None
-    elif not console.is_terminal:
-        yield Lines(total, what).report
+    if not console.is_terminal:
+        yield lines(total, what)
     else:
         with Progress(
             TextColumn(what),
@@ -350,25 +340,20 @@ def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
             yield lambda done: bar.update(task, completed=done)
 
 
-class Lines:
+def lines(total: int, what: str, clock: Callable[[], float] = time.monotonic) -> Callable[[int], None]:
     """Progress as lines, every LOG_EVERY seconds at most; ``clock`` gives seconds."""
+    began = logged = clock()
 
-    def __init__(self, total: int, what: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.total, self.what, self._clock = total, what, clock
-        self._began = self._logged = clock()
+    def report(done: int) -> None:
+        nonlocal logged
+        now = clock()
+        if now - logged >= LOG_EVERY and 0 < done < total:
+            logged = now
+            left = (now - began) * (total - done) / done
+            duration = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+            log(f"{done} of {total} {what}, about {duration} left")
 
-    def report(self, done: int) -> None:
-        """``done`` pictures are done."""
-        now = self._clock()
-        if now - self._logged < LOG_EVERY or not 0 < done < self.total:
-            return
-        self._logged = now
-        left = (now - self._began) * (self.total - done) / done
-        log(
-            f"{done} of {self.total} {self.what}, about {left / 60:.0f} min left"
-            if left >= 90
-            else f"{done} of {self.total} {self.what}, about {left:.0f} s left"
-        )
+    return report
 
 
 def summary(

@@ -29,8 +29,8 @@ def run(
     ``shared``: other runs of this process may be alike; what the backbone makes of training images is kept for them.
     ``threads``: CPU threads that the run may use, None for the machine's.
     Raises :class:`UserError` for what the user can put right, :class:`cpanet.engine.Diverged` for a loss that is not
-    finite, :class:`cpanet.training.Interrupted` after Ctrl-C or SIGTERM; ``result.json`` then says so in ``status`` and
-    ``reason``.
+    finite, :class:`cpanet.training.trainer.Interrupted` after Ctrl-C or SIGTERM; ``result.json`` then says so in
+    ``status`` and ``reason``.
     """
     try:
         device = runtime.prepare(config.device, config.log.verbose, threads, config.precision)

@@ -10,14 +10,14 @@ from typing import Any
 
 from cpanet.config import Config
 from cpanet.data import Batch, DefectDataset, EpisodeLoader
-from cpanet.feature_cache import FeatureBatch, SharedFeatures, backbone_key
+from cpanet.feature_cache import FeatureBatch, SharedFeatures
 
 
 class TrainingBatches:
     """Episodes of the training classes, a batch an iteration; the same for every number of workers and every start.
 
-    A context manager: workers run inside. ``weights`` identifies the backbone's weights; ``shared`` keeps what the
-    backbone makes of the images (None: nothing is kept, and batches are images).
+    ``loader``: its workers run inside its ``with`` block. ``key`` identifies backbone and data set for ``shared``, which
+    keeps what the backbone makes of the images (None: nothing is kept, and batches are images).
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class TrainingBatches:
         config: Config,
         dataset: DefectDataset,
         model: Any,
-        weights: Hashable,
+        key: Hashable,
         epochs: int,
         shared: SharedFeatures | None,
     ) -> None:
@@ -34,23 +34,17 @@ class TrainingBatches:
         self.per_epoch = min(available, config.train.iterations_per_epoch or available)
         transform = config.recipe.episodes
         self._origin = (  # key of batches behind the backbone, besides epoch and position
+            key,
             config.seed,
-            backbone_key(config.backbone.model_dump()),
-            weights,
-            dataset.fingerprint,
-            config.fold,
             config.shot,
             config.train.batch_size,
-            config.data.image_size,
             config.recipe.sampling,
-            config.data.leave_out,
             json.dumps(transform.model_dump(exclude={"name"}), sort_keys=True),
             model.unpooled,
-            config.model.fused,
         )
         # where all are kept there is nothing left for workers to do
         kept = shared is not None and shared.begin(self._origin, epochs, self.per_epoch)
-        self._loader = EpisodeLoader(
+        self.loader = EpisodeLoader(
             dataset,
             config.fold,
             config.shot,
@@ -62,20 +56,13 @@ class TrainingBatches:
             transform=transform,
         )
 
-    def __enter__(self) -> TrainingBatches:
-        self._loader.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._loader.__exit__(*error)
-
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch | FeatureBatch]:
         """The batches of an epoch, from the ``start``-th on."""
         if self._shared is None:
-            return islice(self._loader.epoch(epoch, start), self.per_epoch - start)
-        images = partial(self._loader.epoch, epoch)
+            return islice(self.loader.epoch(epoch, start), self.per_epoch - start)
+        images = partial(self.loader.epoch, epoch)
         return self._shared.training_batches(self._model, self._origin, epoch, start, self.per_epoch, images)
 
     def images(self, iteration: int) -> Batch:
         """The batch of one iteration, made again as images."""
-        return next(self._loader.epoch(*divmod(iteration, self.per_epoch)))
+        return next(self.loader.epoch(*divmod(iteration, self.per_epoch)))

@@ -4,28 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cpanet.checkpoint.files import read_checkpoint, write_checkpoint
-from cpanet.checkpoint.weights import MODEL_PREFIX, assign, model_tensors
+from cpanet.checkpoint.names import below
+from cpanet.checkpoint.weights import AVERAGE_PREFIX, MODEL_PREFIX, assign, model_tensors
 from cpanet.config.resume import differences
 from cpanet.console import log
 from cpanet.errors import UserError
 from cpanet.recipe import WeightAverage, optimizer_tensors, restore_optimizer
+from cpanet.records.result_file import ScoresOfEpoch
 from cpanet.records.run_directory import RunDirectory
-from cpanet.training.state import TrainingState
 
 
-class Damaged(UserError):
-    """A checkpoint that cannot be read."""
+@dataclass
+class TrainingState:
+    """Saved as JSON with every checkpoint, and restored from it. Scores are as ``result.json`` holds them."""
 
+    epoch: int = 0  # epochs completed
+    batch: int = 0  # batches of the next epoch already trained on
+    iteration: int = 0
+    seconds: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of metrics.csv
+    steps: list[list[Any]] = field(default_factory=list)  # iteration, main loss, auxiliary loss
+    warnings: dict[str, str] = field(default_factory=dict)
+    untrained: ScoresOfEpoch | None = None
+    floor: ScoresOfEpoch | None = None  # the training-free baseline on the same episodes
+    best: ScoresOfEpoch | None = None
+    last: ScoresOfEpoch | None = None
+    floor_episodes: list[dict[str, Any]] = field(default_factory=list)  # rows of episodes.csv
+    best_episodes: list[dict[str, Any]] = field(default_factory=list)
+    last_episodes: list[dict[str, Any]] = field(default_factory=list)
 
-class OtherRun(UserError):
-    """A checkpoint of another configuration or of other data."""
+    @property
+    def losses(self) -> list[float]:
+        """The main loss of every iteration, in order."""
+        return [main for _, main, _ in self.steps]
 
 
 class Learner(NamedTuple):
@@ -62,7 +80,7 @@ class Checkpoints:
         tensors = {MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
         tensors.update({f"optimizer.{n}": t for n, t in optimizer_tensors(optimizer).items()})
         if average is not None:
-            tensors.update({f"average.{n}": t for n, t in average.tensors().items()})
+            tensors.update({AVERAGE_PREFIX + n: t for n, t in average.tensors().items()})
             tensors.update({f"start.{n}": t for n, t in average.start_tensors().items()})
         if self._records.last.exists():
             self._records.last.replace(self._records.previous)
@@ -82,10 +100,14 @@ class Checkpoints:
         found = [path for path in (self._records.last, self._records.previous) if path.exists()]
         for path in found:
             try:
-                state = self._restore(path)
-            except Damaged as error:
-                log(str(error), "yellow")
+                tensors, saved = read_checkpoint(path)
+                state = TrainingState(**saved["progression"])
+                origin = saved["config"], saved["dataset"]
+            except (UserError, KeyError, TypeError) as error:  # the latter: a header with other content
+                log(str(error) if isinstance(error, UserError) else f"{path}: damaged header.", "yellow")
                 continue
+            self._check_origin(path, *origin)
+            self._put_back(tensors, path)
             log(f"going on from {path.name}: epoch {state.epoch + 1}, iteration {state.iteration}")
             return state
         if found:
@@ -95,37 +117,22 @@ class Checkpoints:
             )
         return None
 
-    def _restore(self, path: Path) -> TrainingState:
-        try:
-            tensors, saved = read_checkpoint(path)
-            state = TrainingState(**saved["progression"])
-            self._check_origin(path, saved["config"], saved["dataset"])
-        except OtherRun:
-            raise
-        except (UserError, KeyError, TypeError) as error:  # the latter: a header with other content
-            raise Damaged(
-                str(error) if isinstance(error, UserError) else f"{path}: damaged header."
-            ) from error
-
-        def part(prefix: str) -> dict[str, np.ndarray]:
-            return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-
+    def _put_back(self, tensors: Mapping[str, np.ndarray], path: Path) -> None:
         model, optimizer, average = self._learner
-        assign(model, part(MODEL_PREFIX), str(path))
-        restore_optimizer(optimizer, part("optimizer."))
+        assign(model, below(MODEL_PREFIX, tensors), str(path))
+        restore_optimizer(optimizer, below("optimizer.", tensors))
         if average is not None:
-            average.restore(part("average."), part("start."))
-        return state
+            average.restore(below(AVERAGE_PREFIX, tensors), below("start.", tensors))
 
     def _check_origin(self, path: Path, config: dict[str, Any], dataset: str) -> None:
         conflicts = differences(config, self._description["config"])
         if conflicts:
-            raise OtherRun(
+            raise UserError(
                 f"{path} belongs to another configuration: {'; '.join(conflicts)}. "
                 "Start it again in a directory of its own."
             )
         if dataset != self._description["dataset"]:
             where = self._description["config"]["data"]["root"] or "the data set"
-            raise OtherRun(
+            raise UserError(
                 f"{path} was trained on other images: {where} has changed since. Restore them, or start anew."
             )

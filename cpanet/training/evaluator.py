@@ -12,6 +12,7 @@ from cpanet import engine
 from cpanet.config import Config
 from cpanet.data import DefectDataset, test_episodes
 from cpanet.feature_cache import ImageFeatures, SharedFeatures
+from cpanet.metrics import predicted
 from cpanet.records.pictures import EpisodeFigure
 
 
@@ -31,7 +32,7 @@ class Evaluator:
         indices, size = self.dataset.split(self._config.fold).test_indices, self._config.data.image_size
         if (
             self._config.protocol.backbone_mode == "train"
-        ):  # its BatchNorm statistics drift: nothing can be kept
+        ):  # BatchNorm's statistics drift: nothing can be kept
             return ImageFeatures(model, self.dataset, indices, size)
         return self._shared.images((self._key, model.unpooled), model, self.dataset, indices, size)
 
@@ -59,7 +60,7 @@ class Evaluator:
                     dataset.masks[support] == 1,
                     dataset.images[query],
                     dataset.masks[query] == 1,
-                    engine.prediction(dataset, episode, difference),
+                    predicted(difference, *dataset.masks[query].shape),
                     f"{dataset.classes[episode.class_index]}: {Path(dataset.names[query]).name}",
                     dataset.names[query],
                     dataset.names[support],

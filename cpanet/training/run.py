@@ -28,9 +28,8 @@ from cpanet.runtime import Runtime, jt
 from cpanet.runtime.processor import current_threads
 from cpanet.signals import stop_signals
 from cpanet.training.batches import TrainingBatches
-from cpanet.training.checkpoints import Checkpoints, Learner
+from cpanet.training.checkpoints import Checkpoints, Learner, TrainingState
 from cpanet.training.evaluator import Evaluator
-from cpanet.training.state import TrainingState
 from cpanet.training.trainer import Interrupted, Trainer
 
 SHARED = SharedFeatures()  # by the runs of a process
@@ -44,7 +43,16 @@ def run(config: Config, directory: Path, device: Runtime, resume: bool, shared: 
     model, file = build_model(config)
     # random weights depend on the seed
     weights = ("random", config.seed) if file is None else (str(file), file.stat().st_mtime_ns)
-    key = _features_key(config, dataset, weights, device)
+    key = (  # everything that decides the features of the fold's images
+        backbone_key(config.backbone.model_dump()),
+        weights,
+        dataset.fingerprint,
+        config.fold,
+        config.data.leave_out,
+        config.data.image_size,
+        config.model.fused,
+        device.device,
+    )
     init = config.recipe.init
     if config.method == "cpanet" and (init.head, init.projection) == ("prototype", "principal"):
         _start_from_training_images(config, dataset, model, key)
@@ -55,9 +63,9 @@ def run(config: Config, directory: Path, device: Runtime, resume: bool, shared: 
     epochs = 0 if learner.optimizer is None else config.train.epochs
     # a GPU makes features faster than they are copied; a backbone in training mode makes new ones every time
     shareable = shared and device.device == "cpu" and config.protocol.backbone_mode == "eval"
-    batches = TrainingBatches(config, dataset, model, weights, epochs, SHARED if shareable else None)
+    batches = TrainingBatches(config, dataset, model, key, epochs, SHARED if shareable else None)
     evaluator = Evaluator(config, dataset, key, SHARED)
-    with batches, stop_signals(log) as stopped:
+    with batches.loader, stop_signals(log) as stopped:
         records.create()
         logger = RunLogger(records, hyperparameters(config), going_on_from=state.iteration or None)
         baseline = baseline_of(config, model.backbone)
@@ -98,20 +106,6 @@ def run(config: Config, directory: Path, device: Runtime, resume: bool, shared: 
             raise Interrupted("The run is complete.")
     assert state.best is not None
     return float(state.best["miou"])
-
-
-def _features_key(config: Config, dataset: DefectDataset, weights: tuple, device: Runtime) -> tuple:
-    """Key of everything that decides the features of the fold's images."""
-    return (
-        backbone_key(config.backbone.model_dump()),
-        weights,
-        dataset.fingerprint,
-        config.fold,
-        config.data.leave_out,
-        config.data.image_size,
-        config.model.fused,
-        device.device,
-    )
 
 
 def _start_from_training_images(config: Config, dataset: DefectDataset, model: Any, key: tuple) -> None:
@@ -198,16 +192,14 @@ def _result(trainer: Trainer, device: Runtime, status: str, reason: str | None, 
 
 def _conclusion(state: TrainingState) -> str:
     """The scores beside what they have to beat; nothing where nothing was trained."""
-    if None in (state.best, state.last, state.untrained, state.floor):
+    best, last, untrained, baseline = state.best, state.last, state.untrained, state.floor
+    if best is None or last is None or untrained is None or baseline is None:
         return ""
-    best, last, untrained, baseline = (
-        scores["miou"] for scores in (state.best, state.last, state.untrained, state.floor) if scores
-    )
-    assert state.best is not None
-    below = " [yellow](this run ends below it)[/]" if last < baseline else ""
+    below = " [yellow](this run ends below it)[/]" if last["miou"] < baseline["miou"] else ""
     return (
-        f"best mIoU {best:.4f} (epoch {state.best['epoch']}), last {last:.4f}; untrained {untrained:.4f}, "
-        f"training-free baseline {baseline:.4f}{below}. {state.iteration} iterations in {state.seconds:.0f} s → "
+        f"best mIoU {best['miou']:.4f} (epoch {best['epoch']}), last {last['miou']:.4f}; "
+        f"untrained {untrained['miou']:.4f}, training-free baseline {baseline['miou']:.4f}{below}. "
+        f"{state.iteration} iterations in {state.seconds:.0f} s → "
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,36 +16,32 @@ from cpanet.records.result_file import ScoresOfEpoch
 from cpanet.records.run_directory import episode_rows
 from cpanet.records.run_logger import RunLogger
 from cpanet.training.batches import TrainingBatches
-from cpanet.training.checkpoints import Checkpoints, Learner
+from cpanet.training.checkpoints import Checkpoints, Learner, TrainingState
 from cpanet.training.evaluator import Evaluator
-from cpanet.training.state import TrainingState
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM, after everything has been saved."""
 
 
+@dataclass
 class Trainer:
     """Trains a model epoch by epoch and evaluates it on the way. Values go to ``logger``, weights to ``checkpoints``.
 
     ``baseline``: a model without training, to be beaten on the same episodes. ``state`` says how far the run has come.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        learner: Learner,
-        baseline: Any,
-        batches: TrainingBatches,
-        evaluator: Evaluator,
-        checkpoints: Checkpoints,
-        logger: RunLogger,
-        state: TrainingState,
-    ) -> None:
-        self.config, self.learner, self.baseline = config, learner, baseline
-        self.batches, self.evaluator = batches, evaluator
-        self.checkpoints, self.logger, self.state = checkpoints, logger, state
-        self.epochs = 0 if learner.optimizer is None else config.train.epochs
+    config: Config
+    learner: Learner
+    baseline: Any
+    batches: TrainingBatches
+    evaluator: Evaluator
+    checkpoints: Checkpoints
+    logger: RunLogger
+    state: TrainingState
+
+    def __post_init__(self) -> None:
+        self.epochs = 0 if self.learner.optimizer is None else self.config.train.epochs
         self._stopped: Callable[[], bool] = lambda: False
         self._clock = time.perf_counter()
 
@@ -69,24 +67,16 @@ class Trainer:
     def train(self, epoch: int) -> None:
         """The rest of an epoch, with a checkpoint in between where one is due."""
         config, state, per_epoch = self.config, self.state, self.batches.per_epoch
-        recipe, often = config.recipe, config.checkpoint
-        objective = engine.Objective(config.loss.k, recipe.loss, recipe.clip_grad_norm)
+        objective = engine.Objective(config.loss.k, config.recipe.loss, config.recipe.clip_grad_norm)
         model, optimizer, average = self.learner
         batches = self.batches.epoch(epoch, state.batch)
         with self.logger.epoch(epoch, self.epochs, state.batch, per_epoch):
             while state.batch < per_epoch:
-                pause = StopCondition(self._stopped, 60 * often.every_minutes, often.every_iterations)
-                for step in engine.train_epoch(
-                    model,
-                    optimizer,
-                    batches,
-                    objective,
-                    self.learning_rate,
-                    state.iteration,
-                    config.seed,
-                    average,
-                    pause=pause,
-                ):
+                start = (self.learning_rate, state.iteration, config.seed)
+                steps = engine.train_epoch(
+                    model, optimizer, batches, objective, *start, average, pause=self._pause_condition()
+                )
+                for step in steps:
                     state.iteration, state.batch = step.iteration + 1, state.batch + 1
                     state.steps.append([step.iteration, step.main, step.auxiliary])
                     self.logger.step(step)
@@ -98,7 +88,8 @@ class Trainer:
         """The untrained network and the training-free baseline; where nothing is trained, the one evaluation there is."""
         state = self.state
         if not self.epochs:
-            return self.evaluate(0)
+            self.evaluate(0)
+            return
         if state.untrained is None:
             with self.learner.scored_weights() as model:
                 state.untrained = self._scores(0, self.evaluator.evaluate(model, self.stop_if_asked))
@@ -106,12 +97,9 @@ class Trainer:
             self.logger.untrained(state.untrained)
         if state.floor is None:
             evaluation = self.evaluator.evaluate(self.baseline, self.stop_if_asked)
-            state.floor, state.floor_episodes = (
-                self._scores(0, evaluation),
-                self._episodes("floor", 0, evaluation),
-            )
+            state.floor_episodes = self._episodes("floor", 0, evaluation)
+            state.floor = self._scores(0, evaluation)
             self.logger.baseline(state.floor)
-        return None
 
     def evaluate(self, epoch: int) -> None:
         """Scores and pictures after ``epoch`` epochs, with the weights that are scored."""
@@ -157,6 +145,18 @@ class Trainer:
         total = self.batches.per_epoch * self.epochs
         return recipe.optimizer.lr * recipe.schedule.factor(iteration, total)
 
+    def _pause_condition(self) -> Callable[[], bool]:
+        """Asked before each step: a stop was asked for or, once a step has been taken, a checkpoint is due."""
+        often, steps_taken = self.config.checkpoint, itertools.count()
+        due = time.monotonic() + 60 * often.every_minutes
+
+        def pause() -> bool:
+            steps = next(steps_taken)
+            enough = time.monotonic() > due or steps == often.every_iterations
+            return self._stopped() or (steps > 0 and enough)
+
+        return pause
+
     def _warn(self, kind: str, warning: str | None) -> None:
         """Once in a run for each kind; ``result.json`` keeps it, with the iteration."""
         if warning is not None and kind not in self.state.warnings:
@@ -187,20 +187,3 @@ class Trainer:
             "fb_iou": scores["fb_iou"],
             **{f"iou_{name}": iou for name, iou in scores["class_iou"].items()},
         }
-
-
-class StopCondition:
-    """Condition of a pause in training: a stop was asked for, or ``seconds`` or ``steps`` have passed since the start.
-
-    Not before a step has been taken, unless asked to stop.
-    """
-
-    def __init__(self, stopped: Callable[[], bool], seconds: float, steps: int | None = None) -> None:
-        self._stopped, self._most = stopped, steps
-        self._due = time.monotonic() + seconds
-        self._steps = -1
-
-    def __call__(self) -> bool:
-        self._steps += 1
-        enough = time.monotonic() > self._due or self._steps == self._most
-        return self._stopped() or (self._steps > 0 and enough)

@@ -42,7 +42,6 @@ def arguments() -> argparse.Namespace:
     options = argparse.ArgumentParser(prog="benchmarks.compiling", description=__doc__.splitlines()[0])
     options.add_argument("--processes", type=int, default=150, help="of either kind")
     options.add_argument("--out", help="JSON file (default: benchmarks/results/)")
-    options.set_defaults(overrides=[])  # for report.run: it describes no workload
     return options.parse_args()
 
 
@@ -70,7 +69,7 @@ def measured(_: None, options: argparse.Namespace, console: Console) -> dict[str
 def shown(record: dict[str, Any], console: Console) -> None:
     """How many died of either kind."""
     for kind, errors in record["died"].items():
-        console.print(f"{kind}: {len(errors)} of {record['processes']} processes died", highlight=False)
+        console.print(f"{kind}: {len(errors)} of {record['processes']} processes died")
 
 
 if __name__ == "__main__":

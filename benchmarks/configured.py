@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -29,3 +30,11 @@ def episodes_and_network(
     dataset = dataset_of(settings.data, settings.shot)
     drawn = data.test_episodes(dataset, settings.fold, settings.shot, settings.evaluate.episode_seed)
     return data.test_batch(dataset, choose(drawn), settings.data.image_size), build_model(settings)[0]
+
+
+def recorded(settings: config.Config) -> dict[str, Any]:
+    """The configuration for a record, without this machine's folders."""
+    found = settings.model_dump()
+    found["backbone"]["weights"] = Path(settings.backbone.weights).name
+    found["data"]["root"] = None
+    return found

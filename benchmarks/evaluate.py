@@ -1,4 +1,4 @@
-"""Evaluation of test episodes: this project against the textbook network in PyTorch, in turns.
+"""Time an evaluation of test episodes: this project against the textbook network in PyTorch, in turns.
 
     python -m benchmarks.evaluate --backbone resnet50 --threads 2
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,7 @@ PIXELS_THAT_MAY_DIFFER = 1e-3
 
 
 def arguments() -> argparse.Namespace:
-    options = parser(
-        "Time an evaluation by the project and by the PyTorch reference.",
-        "benchmarks.evaluate",
-        precisions=True,
-    )
+    options = parser("evaluate", __doc__, precisions=True)
     options.set_defaults(batch=BATCH)
     options.add_argument("--episodes", type=int, default=100, help="test episodes (100 is all of fold 0)")
     options.add_argument("--rounds", type=int, default=2, help="processes of either side")
@@ -41,22 +38,21 @@ def arguments() -> argparse.Namespace:
 
 def measured(asked: Workload, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The whole record: passes in turns, then whether both sides counted the same."""
-    record = {**measure.header("evaluate", asked.device), "workload": asked.asdict()}
-    workloads = measure.sides_of(asked)
-    sides = {name: measure.Side() for name in workloads}
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
-    with console.status("") as status:
-        limits = [measure.run("reference", "limits", asked)]
-        for number in range(options.rounds):
-            for name, side in sides.items():
-                status.update(f"round {number + 1} of {options.rounds}: {name}")
-                passes = options.repeats if name == "project" else 0  # PyTorch's passes are all alike
-                result = measure.run(
-                    name, "evaluation", workloads[name], episodes=options.episodes, passes=passes
-                )
-                side.add(result)
-                results[name].append(result)
-        limits.append(measure.run("reference", "limits", asked))
+    record = measure.header("evaluate", asked.device, asked)
+    jobs = {
+        name: partial(
+            measure.run,
+            name,
+            "evaluation",
+            workload,
+            episodes=options.episodes,
+            passes=options.repeats if name == "project" else 0,  # PyTorch's passes are all alike
+        )
+        for name, workload in measure.sides_of(asked).items()
+    }
+    limits = [measure.run("reference", "limits", asked)]
+    results = measure.in_turns(jobs, options.rounds, console)
+    limits.append(measure.run("reference", "limits", asked))
     record["episodes"] = len(results["project"][0]["counts"])
     record["scores"] = {name: found[0]["scores"] for name, found in results.items()}  # mIoU, FB-IoU
     record["differing_pixels"] = differing(*(results[name][0]["counts"] for name in measure.SIDES))
@@ -71,8 +67,9 @@ def measured(asked: Workload, options: argparse.Namespace, console: Console) -> 
     record["textbook_flop"] = limits[0]["flop"]["evaluation"] * record["episodes"] / asked.batch
     record["machine_peak_flops"] = max(limit["peak_flops"] for limit in limits)
     images = record["episodes"] * (1 + asked.shot)
+    sides = {name: measure.side(found) for name, found in results.items()}
     record["images_per_second"] = {name: measure.throughput(side, images) for name, side in sides.items()}
-    return measure.compared(record, sides)
+    return {**record, **measure.compared(sides)}
 
 
 def differing(project: list[list[int]], reference: list[list[int]]) -> float:
@@ -86,9 +83,5 @@ def shown(record: dict[str, Any], console: Console) -> None:
     report.show(record, f"evaluation of {record['episodes']} episodes", console)
 
 
-def main() -> int:
-    return report.run("evaluate", arguments(), measured, shown)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run("evaluate", arguments(), measured, shown))

@@ -1,4 +1,4 @@
-"""Requests of a training step to a GPU, counted without one: kernels launched, library calls, copies, waits.
+"""Count what a training step asks of a GPU, without one: kernels launched, library calls, copies, waits.
 
     python -m benchmarks.launches --backbone vgg16
 
@@ -39,7 +39,7 @@ ROWS = {
 
 
 def arguments() -> argparse.Namespace:
-    options = parser("Count what a training step asks of a GPU, without one.", "benchmarks.launches")
+    options = parser("launches", __doc__)
     options.add_argument("--steps", type=int, default=8, help="counted steps, in a row")
     options.add_argument("--warmup", type=int, default=3, help="steps before them")
     options.set_defaults(device="cuda")
@@ -53,20 +53,12 @@ def measured(asked: Workload, options: argparse.Namespace, console: Console) -> 
         raise UserError("This needs CUDA 13's compiler and headers. Install them with: pip install '.[cuda]'")
     folder = user_cache() / "gpuless"
     environ = {**gpuless.build(toolkit, folder), "PYTHONPATH": str(measure.ROOT)}
+    steps = {"counter": str(gpuless.counter(folder)), "steps": options.steps, "warmup": options.warmup}
     with console.status("compiling (some minutes the first time), then counting"):
-        result = measure.run(
-            "project",
-            "calls",
-            asked,
-            environ=environ,
-            counter=str(gpuless.counter(folder)),
-            steps=options.steps,
-            warmup=options.warmup,
-        )
+        result = measure.run("project", "calls", asked, environ=environ, **steps)
     calls = {name: count / options.steps for name, count in result["calls"].items()}
     return {
-        **measure.header("launches", "cpu"),
-        "workload": asked.asdict(),
+        **measure.header("launches", "cpu", asked),
         "versions": result["versions"],
         "steps": options.steps,
         "per_step": {row: sum(calls.get(name, 0) for name in names) for row, names in ROWS.items()},
@@ -75,17 +67,12 @@ def measured(asked: Workload, options: argparse.Namespace, console: Console) -> 
 
 
 def shown(record: dict[str, Any], console: Console) -> None:
-    table = Table(
-        "in a training step", "count", title=f"{record['workload']['backbone']}, counted without a GPU"
-    )
+    title = f"{record['workload']['backbone']}, counted without a GPU"
+    table = Table("in a training step", "count", title=title)
     for name, count in record["per_step"].items():
         table.add_row(name, f"{count:g}")
     console.print(table)
 
 
-def main() -> int:
-    return report.run("launches", arguments(), measured, shown)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run("launches", arguments(), measured, shown))

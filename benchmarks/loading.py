@@ -1,4 +1,4 @@
-"""Loading: training steps on freshly augmented episodes against the same steps on one batch for ever.
+"""Time training steps on freshly augmented episodes against the same steps on one batch for ever.
 
     python -m benchmarks.loading --workers 2 --threads 2
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -20,7 +21,7 @@ from benchmarks.workload import Workload, parser
 
 
 def arguments() -> argparse.Namespace:
-    options = parser("Time training steps with and without loading.", "benchmarks.loading")
+    options = parser("loading", __doc__)
     options.add_argument("--workers", type=int, default=2, help="processes that prepare batches")
     options.add_argument("--rounds", type=int, default=3, help="processes of either kind")
     options.add_argument("--repeats", type=int, default=10, help="timed steps in a process")
@@ -30,22 +31,17 @@ def arguments() -> argparse.Namespace:
 
 def measured(asked: Workload, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The whole record: timings of both kinds in turns."""
-    record = {
-        **measure.header("loading", asked.device),
-        "workload": asked.asdict(),
-        "workers": options.workers,
-    }
+    record = {**measure.header("loading", asked.device, asked), "workers": options.workers}
     kinds: dict[str, int | None] = {"one batch": None, "loaded": options.workers}
-    sides = {name: measure.Side() for name in kinds}
-    with console.status("") as status:
-        for number in range(options.rounds):
-            for name, workers in kinds.items():
-                status.update(f"round {number + 1} of {options.rounds}: {name}")
-                steps = {"warmup": options.warmup, "repeats": options.repeats, "workers": workers}
-                sides[name].add(measure.run("project", "steps", asked, **steps))
-    record["sides"] = {name: side.asdict() for name, side in sides.items()}
-    record["ratio"] = sides["loaded"].summary.median / sides["one batch"].summary.median
-    return record
+    steps = {"warmup": options.warmup, "repeats": options.repeats}
+    jobs = {
+        name: partial(measure.run, "project", "steps", asked, workers=workers, **steps)
+        for name, workers in kinds.items()
+    }
+    results = measure.in_turns(jobs, options.rounds, console)
+    record["sides"] = sides = {name: measure.side(found) for name, found in results.items()}
+    loaded, same = (sides[name]["summary_seconds"]["median"] for name in ("loaded", "one batch"))
+    return {**record, "ratio": loaded / same}
 
 
 def shown(record: dict[str, Any], console: Console) -> None:
@@ -58,9 +54,5 @@ def shown(record: dict[str, Any], console: Console) -> None:
     console.print(made)
 
 
-def main() -> int:
-    return report.run("loading", arguments(), measured, shown)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run("loading", arguments(), measured, shown))

@@ -13,18 +13,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
+
+from rich.console import Console
 
 from benchmarks import memory
-from benchmarks.memory import GpuWatch
 from benchmarks.workload import Workload
 from cpanet import runtime
 from cpanet.doctor.machine import cuda_facts
 from cpanet.errors import UserError
 from cpanet.files import write_atomically
 from cpanet.runtime.precision import offered
+from cpanet.runtime.processor import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -50,55 +52,34 @@ class TookTooLong(UserError):
     """A measurement was stopped at its limit."""
 
 
-@dataclass(frozen=True)
-class Summary:
+def summary(seconds: Sequence[float]) -> dict[str, float]:
     """Repeated timings in seconds: median, minimum and spread (the middle half's width)."""
-
-    median: float
-    minimum: float
-    spread: float
-    count: int
-
-    @classmethod
-    def of(cls, seconds: Sequence[float]) -> Summary:
-        low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else (0.0, 0.0, 0.0)
-        return cls(statistics.median(seconds), min(seconds), high - low, len(seconds))
+    low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else (0.0, 0.0, 0.0)
+    return {
+        "median": statistics.median(seconds),
+        "minimum": min(seconds),
+        "spread": high - low,
+        "count": len(seconds),
+    }
 
 
-@dataclass
-class Side:
-    """Measurements of one side's rounds.
+def side(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What one side's processes measured, as it stands in a record.
 
-    ``seconds``: of repetitions that were waited for one by one; ``row_seconds``: means over several in a row, waited for
-    once at their end.
+    ``seconds``: of repetitions that were waited for one by one; ``row_seconds``: means over several in a row, as training
+    takes them, waited for once at their end; summed up where they were measured.
     """
-
-    seconds: list[float] = field(default_factory=list)
-    row_seconds: list[float] = field(default_factory=list)
-    peak_bytes: list[int] = field(default_factory=list)
-    gpu_bytes: list[int] = field(default_factory=list)
-    versions: dict[str, str] = field(default_factory=dict)
-
-    def add(self, result: dict[str, Any]) -> None:
-        self.seconds += result["seconds"]
-        self.row_seconds += result.get("row_seconds", [])
-        self.peak_bytes.append(result["peak_bytes"])
-        if result.get("gpu_bytes"):
-            self.gpu_bytes.append(result["gpu_bytes"])
-        self.versions = result["versions"]
-
-    @property
-    def summary(self) -> Summary:
-        return Summary.of(self.seconds)
-
-    @property
-    def row(self) -> Summary | None:
-        """Steps in a row, as training takes them; None where they were not measured."""
-        return Summary.of(self.row_seconds) if self.row_seconds else None
-
-    def asdict(self) -> dict[str, Any]:
-        row = {} if self.row is None else {"summary_row_seconds": vars(self.row)}
-        return {**vars(self), "summary_seconds": vars(self.summary), **row}
+    seconds = [time for result in results for time in result["seconds"]]
+    in_a_row = [time for result in results for time in result.get("row_seconds", ())]
+    return {
+        "seconds": seconds,
+        "row_seconds": in_a_row,
+        "peak_bytes": [result["peak_bytes"] for result in results],
+        "gpu_bytes": [result["gpu_bytes"] for result in results if result.get("gpu_bytes")],
+        "versions": results[-1]["versions"],
+        "summary_seconds": summary(seconds),
+        **({"summary_row_seconds": summary(in_a_row)} if in_a_row else {}),
+    }
 
 
 def sides_of(asked: Workload) -> dict[str, Workload]:
@@ -114,24 +95,40 @@ def sides_of(asked: Workload) -> dict[str, Workload]:
     return found
 
 
-def compared(record: dict[str, Any], sides: dict[str, Side]) -> dict[str, Any]:
-    """``record`` with every side's numbers; time as reference ÷ project, memory as project ÷ reference."""
+def compared(sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Every side's numbers; time as reference ÷ project, memory as project ÷ reference."""
     project, reference = sides["project"], sides["reference"]
-    record["sides"] = {name: side.asdict() for name, side in sides.items()}
-    record["speed_ratio"] = reference.summary.median / project.summary.median
-    if project.row and reference.row:
-        record["row_speed_ratio"] = reference.row.median / project.row.median
+
+    def times_as_fast(other: dict[str, Any], key: str = "summary_seconds") -> float:
+        return float(other[key]["median"] / project[key]["median"])
+
+    found = {"sides": sides, "speed_ratio": times_as_fast(reference)}
+    if project["row_seconds"] and reference["row_seconds"]:
+        found["row_speed_ratio"] = times_as_fast(reference, "summary_row_seconds")
     if AUTOCAST in sides:
-        record["autocast_speed_ratio"] = sides[AUTOCAST].summary.median / project.summary.median
-    record["memory_ratio"] = max(project.peak_bytes) / max(reference.peak_bytes)
-    if project.gpu_bytes and reference.gpu_bytes:
-        record["gpu_memory_ratio"] = max(project.gpu_bytes) / max(reference.gpu_bytes)
-    return record
+        found["autocast_speed_ratio"] = times_as_fast(sides[AUTOCAST])
+    found["memory_ratio"] = max(project["peak_bytes"]) / max(reference["peak_bytes"])
+    if project["gpu_bytes"] and reference["gpu_bytes"]:
+        found["gpu_memory_ratio"] = max(project["gpu_bytes"]) / max(reference["gpu_bytes"])
+    return found
 
 
-def throughput(side: Side, images: int) -> float:
+def throughput(side: dict[str, Any], images: int) -> float:
     """Images per second, queries and supports alike, of repetitions with so many: in a row where that was measured."""
-    return images / (side.row or side.summary).median
+    return float(images / side.get("summary_row_seconds", side["summary_seconds"])["median"])
+
+
+def in_turns(
+    jobs: Mapping[str, Callable[[], dict[str, Any]]], rounds: int, console: Console
+) -> dict[str, list[dict[str, Any]]]:
+    """The results of each of ``jobs``, which take turns."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+    with console.status("") as status:
+        for number in range(rounds):
+            for name, job in jobs.items():
+                status.update(f"round {number + 1} of {rounds}: {name}")
+                found[name].append(job())
+    return found
 
 
 def run(
@@ -149,20 +146,13 @@ def run(
     """
     with tempfile.TemporaryDirectory(prefix="cpanet-benchmark-") as folder:
         request, result = Path(folder, "request.json"), Path(folder, "result.json")
-        request.write_text(
-            json.dumps({"side": side, "job": job, "workload": workload.asdict(), "options": options})
-        )
+        asked = {"side": side, "job": job, "workload": vars(workload), "options": options}
+        request.write_text(json.dumps(asked))
         command = [sys.executable, "-m", "benchmarks.worker", str(request), str(result)]
-        with GpuWatch(watch=workload.device == "cuda") as gpu:
+        with memory.watched_gpu(workload.device == "cuda") as gpu:
             try:
                 done = subprocess.run(
-                    command,
-                    cwd=ROOT,
-                    env=environ,
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                    timeout=timeout,
+                    command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=timeout
                 )
             except subprocess.TimeoutExpired:
                 raise TookTooLong(f"The {side} was stopped after {timeout:.0f} s ({job}).") from None
@@ -185,55 +175,60 @@ def lacked_memory(status: int, message: str) -> bool:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """The hardware that the numbers belong to."""
-    cpuinfo = _read("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    memory = re.search(r"^MemTotal:\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
+    """The hardware that the numbers belong to; of the GPU None where there is none, or it does not say."""
+    model = re.search(r"^model name\s*:\s*(.+)$", processor(), re.MULTILINE)
+    found = cuda_facts(runtime.probe_cuda()) if device == "cuda" else {}
     return {
         "cpu": model.group(1) if model else platform.processor() or "unknown",
         "cpus": len(os.sched_getaffinity(0)),
-        "memory_gib": round(int(memory.group(1)) / 2**20, 1) if memory else None,
-        **gpu_facts(device),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        **{name: found.get(name) for name in ("gpu", "driver", "toolkit", "cudnn")},
         "system": f"{platform.system()} {platform.release()}",
         "load_before": os.getloadavg()[0],  # more than about 0.5 means that others were at work
     }
 
 
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
+def header(name: str, device: str, workload: Workload | None = None) -> dict[str, Any]:
+    """The head of every record: the measurement, the command, the date, the machine, and the workload where there is one.
+
+    Of the command without its ``--out`` and without the folders of data and weights: those are this machine's.
+    """
+    words = [without_path(word) for word in sys.argv[1:]]
+    if "--out" in words:
+        at = words.index("--out")
+        del words[at : at + 2]
+    return {
+        "benchmark": name,
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *words]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(device),
+        **({} if workload is None else {"workload": dict(vars(workload))}),
+    }
 
 
-def gpu_facts(device: str) -> dict[str, str | None]:
-    """GPU, driver, toolkit and cuDNN that the project works with; None where there is none, or it does not say."""
-    found = cuda_facts(runtime.probe_cuda()) if device == "cuda" else {}
-    return {name: found.get(name) for name in ("gpu", "driver", "toolkit", "cudnn")}
+def without_path(override: str) -> str:
+    """Folders and files belong to one machine; their names may stay."""
+    key, _, value = override.partition("=")
+    local = "/" in value and key.split(".")[-1] in ("root", "weights")
+    return f"{key}={Path(value).name}" if local else override
 
 
 def write(name: str, record: dict[str, Any], out: str | None) -> Path:
     """Write ``record`` as JSON to ``out``, by default below benchmarks/results, and return the path."""
     path = Path(out) if out else RESULTS / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+    write_json(path, record)
     return path
 
 
-def header(name: str, device: str) -> dict[str, Any]:
-    """The head of every record: the measurement, the command, the date, the machine."""
-    return {
-        "benchmark": name,
-        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *_without_out(sys.argv[1:])]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(device),
-    }
+def write_json(path: Path, content: Any) -> None:
+    """``content``, whole; the folder is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _without_out(words: Sequence[str]) -> list[str]:
-    """A command's words but where its record goes, a folder of this machine."""
-    kept = list(words)
-    if "--out" in kept:
-        at = kept.index("--out")
-        del kept[at : at + 2]
-    return kept
+def scalars(run: Path, tag: str) -> list[Any]:
+    """The points (wall_time, step, value) of a curve in a run's TensorBoard events, none where there is no such curve."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    return list(events.Scalars(tag)) if tag in events.Tags()["scalars"] else []

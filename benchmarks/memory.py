@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import re
 import resource
-import shutil
 import subprocess
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-
-def _status(field: str) -> int | None:
-    """A field of /proc/self/status in bytes."""
-    with suppress(OSError):
-        match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-        return int(match.group(1)) * 1024 if match else None
-    return None
-
-
-def resident() -> int | None:
-    """Bytes of RAM that this process holds now."""
-    return _status("VmRSS")
+INTERVAL = 0.1  # s between two questions to the driver
+NO_ANSWER = (OSError, ValueError, subprocess.SubprocessError)
 
 
 def peak() -> int:
     """The most bytes of RAM that this process has held since :func:`reset_peak`, or since its start."""
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with suppress(OSError):
+        match = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        if match:
+            return int(match.group(1)) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def reset_peak() -> None:
@@ -36,50 +31,54 @@ def reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-class GpuWatch:
-    """Context that watches the GPU, whoever uses it, by asking its driver ten times a second.
+@dataclass
+class GpuUse:
+    """What was seen of a GPU.
 
-    ``bytes`` is the highest rise of its memory seen, ``samples`` are (seconds since 1970, share of the time before in
-    which a kernel ran); None and empty where no ``nvidia-smi`` answers. Asked of the driver and not of
-    either framework, so that both are measured alike. The GPU must be idle before.
+    ``bytes`` is the highest rise of its memory, ``samples`` are (seconds since 1970, share of the time before in which a
+    kernel ran); None and empty where no ``nvidia-smi`` answers.
     """
 
-    INTERVAL = 0.1  # s
+    bytes: int | None = None
+    samples: list[tuple[float, float]] = field(default_factory=list)
 
-    def __init__(self, watch: bool) -> None:
-        self._tool = shutil.which("nvidia-smi") if watch else None
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.bytes: int | None = None
-        self.samples: list[tuple[float, float]] = []
 
-    def _read(self) -> tuple[int, float | None]:
-        """Bytes of memory in use and, where the driver tells, the share of time in which a kernel ran."""
-        query = "--query-gpu=memory.used,utilization.gpu"
-        command = [str(self._tool), query, "--format=csv,noheader,nounits", "--id=0"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-        memory, utilisation = (field.strip() for field in done.stdout.strip().split(","))
-        return int(memory) * 1024**2, float(utilisation) / 100 if utilisation.isdecimal() else None
+@contextmanager
+def watched_gpu(watch: bool) -> Iterator[GpuUse]:
+    """Watch the GPU, whoever uses it, by asking its driver ten times a second.
 
-    def _watch(self, before: int) -> None:
-        while not self._stop.wait(self.INTERVAL):
-            with suppress(OSError, ValueError, subprocess.SubprocessError):
-                used, utilisation = self._read()
-                self.bytes = max(self.bytes or 0, used - before)
-                if utilisation is not None:
-                    self.samples.append((time.time(), utilisation))
+    Asked of the driver and not of either framework, so that both are measured alike. The GPU must be idle before.
+    """
+    use, stop = GpuUse(), threading.Event()
 
-    def __enter__(self) -> GpuWatch:
-        if self._tool is not None:
-            with suppress(OSError, ValueError, subprocess.SubprocessError):
-                self._thread = threading.Thread(target=self._watch, args=(self._read()[0],), daemon=True)
-                self._thread.start()
-        return self
+    def look(before: int) -> None:
+        while not stop.wait(INTERVAL):
+            with suppress(*NO_ANSWER):
+                used, share = _ask()
+                use.bytes = max(use.bytes or 0, used - before)
+                if share is not None:
+                    use.samples.append((time.time(), share))
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+    thread = None
+    if watch:
+        with suppress(*NO_ANSWER):
+            thread = threading.Thread(target=look, args=(_ask()[0],), daemon=True)
+            thread.start()
+    try:
+        yield use
+    finally:
+        stop.set()
+        if thread is not None:
+            thread.join()
+
+
+def _ask() -> tuple[int, float | None]:
+    """Bytes of memory in use and, where the driver tells, the share of time in which a kernel ran."""
+    query = "--query-gpu=memory.used,utilization.gpu"
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits", "--id=0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    used, share = (cell.strip() for cell in done.stdout.strip().split(","))
+    return int(used) * 1024**2, float(share) / 100 if share.isdecimal() else None
 
 
 def utilisation(samples: list[tuple[float, float]], begin: float, end: float) -> float | None:

@@ -14,7 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
-
+FIXTURES = {  # evaluations with stored logits, and their backbones
+    "vgg16bn_1shot": "vgg16_bn",
+    "vgg16bn_5shot": "vgg16_bn",
+    "resnet50deep_1shot": "resnet50_deep",
+}
 PADDED_ROWS = 8
 IGNORED = 255
 

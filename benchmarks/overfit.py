@@ -11,31 +11,37 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import measure
-from benchmarks.configured import composed, episodes_and_network
+from benchmarks import measure, report
+from benchmarks.configured import composed, episodes_and_network, recorded
+from benchmarks.workload import run_parser
 from cpanet import config, data, runtime
-from cpanet.errors import UserError
 
 PLAIN = ("recipe.dropout=false", "recipe.init.head=kaiming_normal")
 
 
 def arguments() -> argparse.Namespace:
-    options = argparse.ArgumentParser(prog="benchmarks.overfit", description=__doc__.splitlines()[0])
+    options = run_parser("overfit", __doc__)
     options.add_argument("--episodes", type=int, default=1, help="how many to learn at once")
     options.add_argument("--iterations", type=int, default=100, help="at most")
     options.add_argument("--target", type=float, default=0.9, help="foreground IoU to stop at")
     options.add_argument("--every", type=int, default=10, help="iterations between evaluations")
     options.add_argument("--lr", type=float, default=3e-4, help="of AdamW")
-    options.add_argument("--out", help="JSON file (default: benchmarks/results/)")
-    options.add_argument("overrides", nargs="*", help="as for run.py")
     return options.parse_args()
+
+
+def measured(_: None, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The whole record."""
+    settings = composed([*PLAIN, *options.overrides])
+    runtime.prepare(settings.device)
+    record = {**measure.header("overfit", settings.device), "config": recorded(settings)}
+    return {**record, "rows": learn(settings, options, console)}
 
 
 def learn(settings: config.Config, options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
@@ -43,10 +49,10 @@ def learn(settings: config.Config, options: argparse.Namespace, console: Console
     from cpanet import engine
     from cpanet.runtime import jt
 
-    batch, model = episodes_and_network(
-        settings,
-        lambda drawn: [drawn[i] for i in np.linspace(0, len(drawn) - 1, options.episodes).astype(int)],
-    )
+    def spread(drawn: list[data.Episode]) -> list[data.Episode]:
+        return [drawn[i] for i in np.linspace(0, len(drawn) - 1, options.episodes).astype(int)]
+
+    batch, model = episodes_and_network(settings, spread)
     optimizer = jt.optim.AdamW(model.parameter_groups(options.lr, 1.0), options.lr)
     objective = engine.Objective(k=settings.loss.k)
     rows: list[dict[str, Any]] = []
@@ -55,9 +61,8 @@ def learn(settings: config.Config, options: argparse.Namespace, console: Console
     for iteration in range(options.iterations + 1):
         if iteration % options.every == 0:
             iou = foreground_iou(model, batch)
-            rows.append(
-                {"iteration": iteration, "loss": loss, "iou": iou, "seconds": time.perf_counter() - started}
-            )
+            seconds = time.perf_counter() - started
+            rows.append({"iteration": iteration, "loss": loss, "iou": iou, "seconds": seconds})
             shown = "" if loss is None else f", loss {loss:.4f}"
             console.print(f"iteration {iteration:4d}: IoU {iou:.3f}{shown}")
             if iou >= options.target:
@@ -80,27 +85,16 @@ def foreground_iou(model: Any, batch: data.Batch) -> float:
     return sum(c.inter_fg for c in counts) / max(sum(c.union_fg for c in counts), 1)
 
 
-def main() -> int:
-    options = arguments()
-    console = Console(highlight=False)
-    try:
-        settings = composed([*PLAIN, *options.overrides])
-        runtime.prepare(settings.device)
-        rows = learn(settings, options, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def shown(options: argparse.Namespace, record: dict[str, Any], console: Console) -> bool:
+    """A row an evaluation; whether the target was reached."""
     table = Table("iteration", "loss", "IoU", "seconds", title=f"{options.episodes} episode(s) by heart")
-    for row in rows:
+    for row in record["rows"]:
         loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
         table.add_row(str(row["iteration"]), loss, f"{row['iou']:.3f}", f"{row['seconds']:.0f}")
     console.print(table)
-    record = {**measure.header("overfit", settings.device), "config": settings.model_dump(), "rows": rows}
-    record["config"]["backbone"]["weights"] = Path(settings.backbone.weights).name
-    record["config"]["data"]["root"] = None
-    console.print(f"written to {measure.write('overfit', record, options.out)}")
-    return 0 if rows[-1]["iou"] >= options.target else 1
+    return bool(record["rows"][-1]["iou"] >= options.target)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    asked = arguments()
+    sys.exit(report.run("overfit", asked, measured, partial(shown, asked)))

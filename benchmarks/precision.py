@@ -1,4 +1,4 @@
-"""Precision: loss curves at every precision that the device offers, against fp32.
+"""Compare loss curves at every precision that the device offers with fp32.
 
     python -m benchmarks.precision --steps 100
 
@@ -24,7 +24,7 @@ WINDOW = 10  # steps that a curve is averaged over: single steps scatter with th
 
 
 def arguments() -> argparse.Namespace:
-    options = parser("Compare loss curves at every precision with fp32.", "benchmarks.precision")
+    options = parser("precision", __doc__)
     options.set_defaults(size=96, width=64)
     options.add_argument("--steps", type=int, default=100)
     return options.parse_args()
@@ -38,19 +38,15 @@ def smoothed(losses: list[float]) -> np.ndarray:
 
 def measured(asked: Workload, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The whole record: a curve a precision, and its distance from the one in fp32."""
-    record = {**measure.header("precision", asked.device), "workload": asked.asdict(), "steps": options.steps}
+    record = {**measure.header("precision", asked.device, asked), "steps": options.steps}
     curves: dict[str, list[float]] = {}
-    with console.status("") as status:
-        for name in (*offered(asked.device), "fp32 again"):
-            status.update(name)
+    for name in (*offered(asked.device), "fp32 again"):
+        with console.status(name):
             job = measure.run("project", "losses", asked, steps=options.steps, precision=name.split()[0])
-            curves[name] = job["losses"]
+        curves[name] = job["losses"]
     reference = smoothed(curves["fp32"])
-    record["losses"] = curves
-    record["largest_distance"] = {
-        name: float(np.abs(smoothed(losses) - reference).max()) for name, losses in curves.items()
-    }
-    return record
+    distance = {name: float(np.abs(smoothed(losses) - reference).max()) for name, losses in curves.items()}
+    return {**record, "losses": curves, "largest_distance": distance}
 
 
 def shown(record: dict[str, Any], console: Console) -> None:
@@ -63,9 +59,5 @@ def shown(record: dict[str, Any], console: Console) -> None:
     console.print(made)
 
 
-def main() -> int:
-    return report.run("precision", arguments(), measured, shown)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run("precision", arguments(), measured, shown))

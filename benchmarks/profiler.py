@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Callable
 
 TRACE, OPERATORS = "trace", "operators"
-TOOLS = (TRACE, OPERATORS)
 TOP = 20  # kernels that are listed
 WATCHED_SECONDS = 2.0  # of steps during which the driver is asked how busy the GPU is
 LIBRARIES = ("mkl_", "cudnn_", "cublas_")  # Jittor's operators that are a library's
@@ -33,16 +32,14 @@ def profile(take: Callable[[int], Any], device: str, warmup: int, steps: int, to
     begin = time.perf_counter()
     take(steps)
     wall = (time.perf_counter() - begin) / steps
-    window = _busy(take, wall) if device == "cuda" else None
+    window = None
+    if device == "cuda":
+        begun = time.time()
+        take(max(1, round(WATCHED_SECONDS / wall)))
+        window = [begun, time.time()]
     found = (traced if tool == TRACE else operators)(take, steps)
     result = {"tool": tool, "steps": steps, "wall_seconds": wall, **found}
     return result if window is None else {**result, "window": window}
-
-
-def _busy(take: Callable[[int], Any], wall: float) -> list[float]:
-    begin = time.time()
-    take(max(1, round(WATCHED_SECONDS / wall)))
-    return [begin, time.time()]
 
 
 # ------------------------------------------------------------------------------------- PyTorch's profiler
@@ -71,26 +68,32 @@ def of_trace(events: Iterable[Mapping[str, Any]], steps: int, on_gpu: bool) -> d
         if event.get("ph") == "X":
             by_kind[str(event.get("cat"))].append(event)
     calls = [*by_kind["cuda_runtime"], *by_kind["cuda_driver"]]
+    copies = by_kind["gpu_memcpy"]
     kernels = by_kind["kernel"] if on_gpu else _own_times(by_kind["cpu_op"])
+    busy = [*kernels, *copies, *by_kind["gpu_memset"]] if on_gpu else by_kind["cpu_op"]
     return {
-        "kernel_seconds": _seconds(kernels) / steps,
-        "busy_seconds": _covered(
-            [*by_kind["kernel"], *by_kind["gpu_memcpy"], *by_kind["gpu_memset"]]
-            if on_gpu
-            else by_kind["cpu_op"]
-        )
-        / steps,
+        "kernel_seconds": _total(kernels, steps)["seconds"],
+        "busy_seconds": _covered(busy) / steps,
         "kernels": len(kernels) / steps if on_gpu else None,
         "operators": None if on_gpu else len(kernels) / steps,
-        "copies": _copies(by_kind["gpu_memcpy"], steps) if on_gpu else None,
-        "synchronisations": _calls(calls, _waits, steps) if on_gpu else None,
-        "launches": _calls(calls, lambda name: "Launch" in name, steps) if on_gpu else None,
+        "copies": {name: _copied(copies, mark, steps) for mark, name in COPIES.items()} if on_gpu else None,
+        "synchronisations": _total([c for c in calls if _waits(c["name"])], steps) if on_gpu else None,
+        "launches": _total([c for c in calls if "Launch" in c["name"]], steps) if on_gpu else None,
         "top": _top([(str(e["name"]), 1, float(e["dur"]) * 1e-6) for e in kernels], steps),
     }
 
 
-def _seconds(events: Sequence[Mapping[str, Any]]) -> float:
-    return sum(float(event["dur"]) for event in events) * 1e-6
+def _total(events: Sequence[Mapping[str, Any]], steps: int) -> dict[str, float]:
+    """Count and seconds of events, a step."""
+    seconds = sum(float(event["dur"]) for event in events) * 1e-6
+    return {"count": len(events) / steps, "seconds": seconds / steps}
+
+
+def _copied(copies: Sequence[Mapping[str, Any]], mark: str, steps: int) -> dict[str, float]:
+    """Count, seconds and bytes of the copies in one direction, a step."""
+    those = [copy for copy in copies if mark in copy["name"]]
+    size = sum(int(copy.get("args", {}).get("bytes", 0)) for copy in those)
+    return {**_total(those, steps), "bytes": size / steps}
 
 
 def _covered(events: Sequence[Mapping[str, Any]]) -> float:
@@ -105,26 +108,6 @@ def _covered(events: Sequence[Mapping[str, Any]]) -> float:
 def _waits(name: str) -> bool:
     """Whether the host waits for the device in that call; a copy that is not asynchronous waits as well."""
     return "Synchronize" in name or name == "cudaMemcpy"
-
-
-def _calls(calls: Sequence[Mapping[str, Any]], chosen: Callable[[str], bool], steps: int) -> dict[str, float]:
-    """Count and seconds of the host's calls into CUDA of the names that are ``chosen``."""
-    found = [call for call in calls if chosen(str(call["name"]))]
-    return {"count": len(found) / steps, "seconds": _seconds(found) / steps}
-
-
-def _copies(copies: Sequence[Mapping[str, Any]], steps: int) -> dict[str, dict[str, float]]:
-    """Count, seconds and bytes of copies by direction."""
-    found = {}
-    for mark, direction in COPIES.items():
-        those = [copy for copy in copies if mark in str(copy["name"])]
-        size = sum(int(copy.get("args", {}).get("bytes", 0)) for copy in those)
-        found[direction] = {
-            "count": len(those) / steps,
-            "seconds": _seconds(those) / steps,
-            "bytes": size / steps,
-        }
-    return found
 
 
 def _own_times(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
+from benchmarks.report import markdown
+from benchmarks.workload import run_parser
 from cpanet.errors import UserError
 from cpanet.records.result_file import read_result, read_rows
 from cpanet.report.statistics import t_quantile
@@ -140,13 +142,9 @@ def summarise(runs: Sequence[Run], recipes: Sequence[str]) -> dict[str, dict[str
 
 def read_run(directory: Path, recipe: str) -> Run:
     """A run's directory, as run.py left it."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     result = read_result(directory) or {}
     rows = read_rows(directory, "metrics.csv") or []
-    events = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
-    trained = "train/step_seconds" in events.Tags()["scalars"]
-    steps = [event.value for event in events.Scalars("train/step_seconds")] if trained else []
+    steps = [point.value for point in measure.scalars(directory, "train/step_seconds")]
     baseline = result.get("floor")
     return Run(
         recipe,
@@ -180,9 +178,8 @@ def train(
     for path in records:
         result = read_result(path.parent) or {}
         if result["status"] != "completed":
-            print(
-                f"{recipe}, {path.parent.name}: {result['status']}. {result.get('reason')}", file=sys.stderr
-            )
+            why = f"{result['status']}. {result.get('reason')}"
+            print(f"{recipe}, {path.parent.name}: {why}", file=sys.stderr)
     return [read_run(path.parent, recipe) for path in records]
 
 
@@ -205,18 +202,20 @@ def table(record: dict[str, Any]) -> str:
     """Markdown: a row a recipe."""
     rows = []
     for name, found in record["recipes"].items():
-        cells: dict[str, Any] = {
-            "recipe": name,
-            **{k: found[k] for k in ("runs", "diverged", "failed")},
-        }
+        scores = ["", "", "", "", ""]
         if "last" in found:
-            left, on = found["left_plateau"], found["still_on_plateau"]
-            late = f"not within the budget ({on} of {found['runs']})"
-            last = [late if left is None else f"{left:.0f}", shown(found["last"]), shown(found["over_floor"])]
+            late = f"not within the budget ({found['still_on_plateau']} of {found['runs']})"
+            left = late if found["left_plateau"] is None else f"{found['left_plateau']:.0f}"
             reached = found["reaches_first_recipe"] or "never"
-            cells.update(zip(COLUMNS[2:7], [*last, reached, f"{found['seconds']:.0f}"]))
-        rows.append([str(cells.get(column, "")) for column in COLUMNS])
-    return "\n".join(f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)) + "\n"
+            scores = [
+                left,
+                shown(found["last"]),
+                shown(found["over_floor"]),
+                reached,
+                f"{found['seconds']:.0f}",
+            ]
+        rows.append([name, found["runs"], *scores, found["diverged"], found["failed"]])
+    return markdown(COLUMNS, rows)
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
@@ -236,9 +235,8 @@ def draw(record: dict[str, Any], path: Path) -> None:
                 low, high = zip(*((p["value"] - p["half"], p["value"] + p["half"]) for p in points))
                 axis.fill_between(at, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
         if record["floor"] is not None:
-            axis.axhline(
-                record["floor"], color="0.4", linestyle="--", linewidth=1, label="training-free baseline"
-            )
+            line = {"color": "0.4", "linestyle": "--", "linewidth": 1}
+            axis.axhline(record["floor"], label="training-free baseline", **line)
         axis.set_xlabel(label)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("mIoU on unseen classes")
@@ -256,7 +254,7 @@ def assemble(
     baselines = [run.floor for run in runs if run.floor is not None]
     return {
         **measure.header("quality", "cpu"),
-        "overrides": [without_path(o) for o in overrides],
+        "overrides": [measure.without_path(override) for override in overrides],
         "recipe_overrides": recipes,
         "iterations": max((run.iterations[-1] for run in runs if run.iterations), default=iterations),
         "floor": statistics.fmean(baselines) if baselines else None,
@@ -265,38 +263,19 @@ def assemble(
     }
 
 
-def without_path(override: str) -> str:
-    """Folders and files belong to one machine; their names may stay."""
-    key, _, value = override.partition("=")
-    return (
-        f"{key}={Path(value).name}"
-        if "/" in value and key.split(".")[-1] in ("root", "weights")
-        else override
-    )
-
-
 def arguments() -> argparse.Namespace:
-    lines = (__doc__ or "").splitlines()
-    options = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=lines[0])
-    options.add_argument("overrides", nargs="*", help=f"for run.py, after {' '.join(EMBEDDED)}")
-    options.add_argument(
-        "--recipe", action="append", metavar="NAME[=OVERRIDES]", help="repeatable; default: paper, fast"
-    )
-    options.add_argument(
-        "--iterations",
-        type=int,
-        default=240,
-        help="of every run; fewer where an epoch has not as many batches as lie between two evaluations",
-    )
-    options.add_argument("--evaluations", type=int, default=6, help="of every run, evenly spread")
-    options.add_argument("--seeds", default="0,1,2")
-    options.add_argument("--folds", default="0")
-    options.add_argument("--threads", help="of a run (OMP_NUM_THREADS)")
-    options.add_argument("--name", default="embedded", help="of the files: quality-NAME.json, .md, .svg")
-    options.add_argument(
-        "--out", metavar="DIR", help="for all files; default: benchmarks/results, docs/figures"
-    )
-    options.add_argument("--join", nargs="+", metavar="FILE", help="put these records together; run nothing")
+    options = run_parser("quality", __doc__, f"for run.py, after {' '.join(EMBEDDED)}")
+    add = options.add_argument
+    add("--recipe", action="append", metavar="NAME[=OVERRIDES]", help="repeatable; default: paper, fast")
+    budget = "of every run; fewer where an epoch has not as many batches as lie between two evaluations"
+    add("--iterations", type=int, default=240, help=budget)
+    add("--evaluations", type=int, default=6, help="of every run, evenly spread")
+    add("--seeds", default="0,1,2")
+    add("--folds", default="0")
+    add("--threads", help="of a run (OMP_NUM_THREADS)")
+    add("--name", default="embedded", help="of the files: quality-NAME.json, .md, .svg")
+    add("--out", metavar="DIR", help="for all files; default: benchmarks/results, docs/figures")
+    add("--join", nargs="+", metavar="FILE", help="put these records together; run nothing")
     return options.parse_args()
 
 
@@ -345,9 +324,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="cpanet-benchmark-") as folder:
             overrides = [*EMBEDDED, *options.overrides, *budget, *chosen]
             runs += train(name, overrides, options.folds, options.seeds, Path(folder), options.threads)
-    record = assemble(runs, recipes, [*EMBEDDED, *options.overrides, *budget], options.iterations)
-    record["command"] = " ".join(without_path(word) for word in record["command"].split(" "))
-    return record
+    return assemble(runs, recipes, [*EMBEDDED, *options.overrides, *budget], options.iterations)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ import sys
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
-from benchmarks import measure
+from benchmarks import measure, report
 from benchmarks.configured import composed, episodes_and_network
-from benchmarks.quality import without_path
-from cpanet import config, runtime
-from cpanet.errors import UserError
+from benchmarks.workload import run_parser
+from cpanet import config, data, runtime
 
 BASE = ("profile=quick", "data=embedded", "backbone.weights=random")
 STARTS = {
@@ -37,18 +37,8 @@ STARTS = {
         "recipe/loss=weighted",
     ],
 }
-LAYERS = (
-    "down_query",
-    "down_supp",
-    "compare1",
-    "compare2",
-    "refine1",
-    "refine2",
-    "ssa.fuse",
-    "ssa.mix",
-    "ssa.residual",
-    "ssa.classify",
-)
+LAYERS = ["down_query", "down_supp", "compare1", "compare2", "refine1", "refine2"]
+LAYERS += ["ssa.fuse", "ssa.mix", "ssa.residual", "ssa.classify"]
 
 
 def rms(x: Any) -> float:
@@ -60,9 +50,10 @@ def look(settings: config.Config, episodes: int) -> dict[str, Any]:
     from cpanet.models.feature_norm import normalise_features
     from cpanet.runtime import jt
 
-    batch, model = episodes_and_network(
-        settings, lambda drawn: [drawn[i * len(drawn) // episodes] for i in range(min(episodes, len(drawn)))]
-    )
+    def spread_over(drawn: list[data.Episode]) -> list[data.Episode]:
+        return [drawn[i * len(drawn) // episodes] for i in range(min(episodes, len(drawn)))]
+
+    batch, model = episodes_and_network(settings, spread_over)
     model.train()
     size = (settings.data.image_size, settings.data.image_size)
     query, support = model.episode_features(jt.array(batch.query), jt.array(batch.support))
@@ -73,16 +64,15 @@ def look(settings: config.Config, episodes: int) -> dict[str, Any]:
     loss = settings.recipe.loss(logits, jt.array(batch.query_mask))
     parameters = {name: p for name, p in model.named_parameters() if not p.is_stop_grad()}
     gradients = dict(zip(parameters, jt.grad(loss, list(parameters.values()))))
-    ratios = {}
-    for layer in LAYERS:
-        weight = f"{layer}.weight"
-        if weight in parameters:
-            ratios[layer] = rms(gradients[weight]) / max(rms(parameters[weight]), 1e-30)
+    ratios = {
+        layer: rms(gradients[weight]) / max(rms(parameters[weight]), 1e-30)
+        for layer in LAYERS
+        if (weight := f"{layer}.weight") in parameters
+    }
     model.eval()
     difference = _difference(model, query, prototype, size)
-    order = np.roll(
-        np.arange(len(batch.query)), len(batch.query) // 2
-    )  # half a round on: another class where there are two
+    half = len(batch.query) // 2  # half a round on: another class where there are two
+    order = np.roll(np.arange(len(batch.query)), half)
     swapped = _difference(model, query, prototype[jt.array(order)], size)
     spread = float(difference.std(axis=(1, 2)).mean())
     return {
@@ -107,50 +97,45 @@ def _difference(model: Any, query: Any, prototype: Any, size: tuple[int, int]) -
 
 def table(starts: dict[str, dict[str, Any]]) -> str:
     """Markdown: a row a start; of the gradients the first and the last layer's and the smallest."""
-    lines = [
-        "| start | features → head | prototype | logit, mean ± spread | share of another prototype | gradient ÷ weight: "
-        "down_query | compare1 | refine2 | classifier |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, found in starts.items():
-        ratios = found["gradient_over_weight"]
-        cells = [
+    headings = ("start", "features → head", "prototype", "logit, mean ± spread", "share of another prototype")
+    ratios = ("gradient ÷ weight: down_query", "compare1", "refine2", "classifier")
+    rows = [
+        [
             name,
             f"{found['features']:.2f} → {found['behind_the_door']:.2f}",
             f"{found['prototype']:.2g}",
             f"{found['logit_mean']:.2g} ± {found['logit_spread']:.1g}",
             f"{found['prototype_share']:.2g}",
-            *(f"{ratios[layer]:.1e}" for layer in ("down_query", "compare1", "refine2", "ssa.classify")),
+            *(
+                f"{found['gradient_over_weight'][layer]:.1e}"
+                for layer in ("down_query", "compare1", "refine2", "ssa.classify")
+            ),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        for name, found in starts.items()
+    ]
+    return report.markdown((*headings, *ratios), rows)
 
 
-def main() -> int:
-    options = argparse.ArgumentParser(
-        prog="python -m benchmarks.signal", description=(__doc__ or "").splitlines()[0]
-    )
-    options.add_argument("overrides", nargs="*", help=f"for run.py, after {' '.join(BASE)}")
+def arguments() -> argparse.Namespace:
+    options = run_parser("signal", __doc__, f"for run.py, after {' '.join(BASE)}")
     options.add_argument("--episodes", type=int, default=8)
     options.add_argument("--name", default="embedded", help="of the file: signal-NAME.json")
-    options.add_argument("--out", metavar="FILE", help="where the JSON goes")
-    chosen = options.parse_args()
-    found: dict[str, dict[str, Any]] = {}
-    try:
-        for name, overrides in STARTS.items():
-            settings = composed([*BASE, *chosen.overrides, *overrides])
-            runtime.prepare(settings.device)
-            found[name] = look(settings, chosen.episodes)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    record = {**measure.header("signal", "cpu"), "overrides": [without_path(o) for o in chosen.overrides]}
-    record["command"] = " ".join(without_path(word) for word in record["command"].split(" "))
-    record["starts"] = found
-    print(table(found))
-    print(f"written to {measure.write(f'signal-{chosen.name}', record, chosen.out)}")
-    return 0
+    return options.parse_args()
+
+
+def measured(_: None, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The whole record."""
+    starts: dict[str, dict[str, Any]] = {}
+    for name, overrides in STARTS.items():
+        settings = composed([*BASE, *options.overrides, *overrides])
+        runtime.prepare(settings.device)
+        starts[name] = look(settings, options.episodes)
+    overrides = [measure.without_path(override) for override in options.overrides]
+    return {**measure.header("signal", "cpu"), "overrides": overrides, "starts": starts}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    asked = arguments()
+    sys.exit(
+        report.run(f"signal-{asked.name}", asked, measured, lambda record, _: print(table(record["starts"])))
+    )

@@ -1,4 +1,4 @@
-"""Start: from typing a training command to its first iteration, and what that time is spent on.
+"""Time a run's start: from typing a training command to its first iteration, and what that time is spent on.
 
     python -m benchmarks.startup                  with the caches as they are
     python -m benchmarks.startup --cold           also the first start ever, in an empty cache (minutes)
@@ -23,18 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import measure, report
+from benchmarks.workload import run_parser
 from cpanet import runtime
 from cpanet.errors import UserError
 
-ONE_ITERATION = (
-    "train.epochs=1",
-    "train.iterations_per_epoch=1",
-    "evaluate.episodes=4",
-    "log.overlays=0",
-)
+ONE_ITERATION = ("train.epochs=1", "train.iterations_per_epoch=1", "evaluate.episodes=4", "log.overlays=0")
 DEFAULT = ("profile=quick", "data=embedded", "device=cpu")
 IMPORTS = {
     "bare Python": "pass",
@@ -48,22 +43,16 @@ IMPORTS = {
 
 
 def arguments() -> argparse.Namespace:
-    options = argparse.ArgumentParser(
-        prog="python -m benchmarks.startup", description="Time a run's start.", epilog="See the module."
-    )
-    options.add_argument("overrides", nargs="*", help=f"for run.py; default: {' '.join(DEFAULT)}")
+    options = run_parser("startup", __doc__, f"for run.py; default: {' '.join(DEFAULT)}")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--cold", action="store_true", help="also in an empty cache: compiles everything")
-    options.add_argument("--out", metavar="FILE", help="where the JSON goes")
     return options.parse_args()
 
 
 def timed(command: list[str], environment: Mapping[str, str] | None = None) -> float:
     """Seconds that a process takes; UserError where it fails."""
     begin = time.time()
-    done = subprocess.run(
-        command, cwd=measure.ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=measure.ROOT, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         raise UserError(f"{' '.join(command)} failed:\n{done.stderr[-3000:].strip()}")
     return time.time() - begin
@@ -75,18 +64,10 @@ def to_first_iteration(overrides: list[str], environment: Mapping[str, str] | No
         command = [sys.executable, "run.py", *overrides, *ONE_ITERATION, f"hydra.run.dir={folder}/run"]
         begin = time.time()
         timed(command, environment)
-        return first_event(Path(folder)) - begin
-
-
-def first_event(folder: Path) -> float:
-    """Time, in seconds since 1970, of the first training loss in the TensorBoard events below ``folder``."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    for file in sorted(folder.rglob("events.out.tfevents.*")):
-        events = EventAccumulator(str(file)).Reload()
-        if "train/loss" in events.Tags()["scalars"]:
-            return float(events.Scalars("train/loss")[0].wall_time)
-    raise UserError("The run wrote no training loss: it did not come to its first iteration.")
+        losses = measure.scalars(Path(folder, "run"), "train/loss")
+    if not losses:
+        raise UserError("The run wrote no training loss: it did not come to its first iteration.")
+    return float(losses[0].wall_time) - begin
 
 
 def imports(rounds: int) -> dict[str, float]:
@@ -116,7 +97,7 @@ def measured(_: None, options: argparse.Namespace, console: Console) -> dict[str
         status.update("to the first iteration")
         to_first_iteration(overrides)  # caches warm: the data set drawn, the operators compiled
         warm = [to_first_iteration(overrides) for _ in range(options.rounds)]
-        found["to_first_iteration_seconds"] = {**vars(measure.Summary.of(warm)), "all": warm}
+        found["to_first_iteration_seconds"] = {**measure.summary(warm), "all": warm}
         if options.cold:
             status.update("in an empty cache")
             found["cold_seconds"] = cold(overrides)
@@ -130,24 +111,19 @@ def measured(_: None, options: argparse.Namespace, console: Console) -> dict[str
 
 
 def shown(record: dict[str, Any], console: Console) -> None:
-    console.print(" ".join(["run.py", *record["overrides"]]), highlight=False)
-    console.print(table(record))
+    """A row a part."""
+    table = report.numbers("part", "seconds")
+    for name, seconds in record["imports_seconds"].items():
+        table.add_row(f"import: {name}", f"{seconds:.2f}")
+    for which in ("median", "minimum"):
+        seconds = record["to_first_iteration_seconds"][which]
+        table.add_row(f"command → first iteration, {which}", f"{seconds:.2f}")
+    for name, seconds in record.get("cold_seconds", {}).items():
+        table.add_row(f"empty cache: {name}", f"{seconds:.1f}")
+    console.print(" ".join(["run.py", *record["overrides"]]))
+    console.print(table)
     if record["torch_installed"]:
         console.print("PyTorch is installed here: tensorboardX imports it, which costs runs here alone.")
-
-
-def table(record: dict[str, Any]) -> Table:
-    """One line a part."""
-    made = Table("part", "seconds")
-    made.columns[1].justify = "right"
-    for name, seconds in record["imports_seconds"].items():
-        made.add_row(f"import: {name}", f"{seconds:.2f}")
-    warm = record["to_first_iteration_seconds"]
-    made.add_row("command → first iteration, median", f"{warm['median']:.2f}")
-    made.add_row("command → first iteration, minimum", f"{warm['minimum']:.2f}")
-    for name, seconds in record.get("cold_seconds", {}).items():
-        made.add_row(f"empty cache: {name}", f"{seconds:.1f}")
-    return made
 
 
 if __name__ == "__main__":

@@ -16,13 +16,16 @@ class among the supports in every other draw.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from benchmarks.report import markdown
 from cpanet import runtime
 from cpanet.data import load_dataset, synthetic
 from cpanet.predict.calibration import Calibration
@@ -68,6 +71,7 @@ def samples_of(data: str, pictures: int) -> Classes:
     }
 
 
+@functools.cache
 def clean_steel(seed: int, pictures: int) -> list[Sample]:
     """Drawn steel without a defect."""
     found = []
@@ -79,7 +83,7 @@ def clean_steel(seed: int, pictures: int) -> list[Sample]:
     return found
 
 
-def halves(samples: Sequence[Sample]) -> list[Sample]:
+def halves(samples: Samples) -> list[Sample]:
     """Both halves of every picture along its longer side, those left out whose defect is a few pixels."""
     found = []
     for sample in samples:
@@ -126,18 +130,18 @@ def segmenter_of(options: argparse.Namespace) -> tuple[Segmenter, Remembered]:
     return segmenter, model.features
 
 
-def fit(segmenter: Segmenter, supports: Sequence[Sample]) -> Segmenter:
+def fit(segmenter: Segmenter, supports: Samples) -> Segmenter:
     return segmenter.fit([s.image for s in supports], [s.mask for s in supports])
 
 
-def iou(masks: Sequence[np.ndarray], samples: Sequence[Sample]) -> float:
+def iou(masks: Sequence[np.ndarray], samples: Samples) -> float:
     """Summed intersection over summed union."""
     inter = sum(np.count_nonzero(m & (s.mask == 1)) for m, s in zip(masks, samples))
     union = sum(np.count_nonzero((m | (s.mask == 1)) & (s.mask != 255)) for m, s in zip(masks, samples))
     return inter / max(union, 1)
 
 
-def best(maps: Sequence[np.ndarray], samples: Sequence[Sample]) -> tuple[float, float]:
+def best(maps: Sequence[np.ndarray], samples: Samples) -> tuple[float, float]:
     """The level of maps 0–1 above which they fit the masks best, and the IoU there."""
     defect, marked = np.zeros(LEVELS), np.zeros(LEVELS)
     for map_, sample in zip(maps, samples):
@@ -151,186 +155,158 @@ def best(maps: Sequence[np.ndarray], samples: Sequence[Sample]) -> tuple[float, 
 
 
 # --- the three questions -----------------------------------------------------------------------------------
+#
+# Each is asked of one class after the other, of its pictures and of another one's, and yields a row of numbers a draw. The
+# table comes of the rows of all classes.
+
+Samples = Sequence[Sample]
+Rows = Iterator[dict[str, Any]]
 
 
-class Question:
-    """Asked of one class after the other; ``rows`` are those of its table."""
-
-    head: str
-
-    def __init__(self, options: argparse.Namespace, segmenter: Segmenter) -> None:
-        self.options, self.segmenter = options, segmenter
-        self.rows: list[str] = []
-
-    def add(self, name: str, samples: Sequence[Sample], other: Sequence[Sample]) -> None:
-        """Ask of a class; ``other``: pictures of another one."""
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """Rows of all classes together."""
-
-    def draws(self, samples: Sequence[Sample]) -> Iterator[tuple[int, int, list[Sample], list[Sample]]]:
-        """Shots, number of the draw, supports, and the queries, which are no part of a support's picture."""
-        for shots in self.options.shots:
-            for draw in range(self.options.draws):
-                chosen: dict[int, Sample] = {}
-                for i in np.random.default_rng([shots, draw]).permutation(len(samples)):
-                    if samples[i].marked:
-                        chosen.setdefault(samples[i].source, samples[i])
-                supports = list(chosen.values())[:shots]
-                sources = {support.source for support in supports}
-                yield shots, draw, supports, [s for s in samples if s.source not in sources]
+def draws(samples: Samples, options: argparse.Namespace) -> Iterator[tuple[int, int, list[Sample], Samples]]:
+    """Shots, number of the draw, supports, and the queries, which are no part of a support's picture."""
+    for shots in options.shots:
+        for draw in range(options.draws):
+            chosen: dict[int, Sample] = {}
+            for i in np.random.default_rng([shots, draw]).permutation(len(samples)):
+                if samples[i].marked:
+                    chosen.setdefault(samples[i].source, samples[i])
+            supports = list(chosen.values())[:shots]
+            sources = {support.source for support in supports}
+            yield shots, draw, supports, [s for s in samples if s.source not in sources]
 
 
-class Threshold(Question):
-    """IoU by the threshold, the mean over draws."""
-
-    head = (
-        "| class | K | own 0.5 | auto | "
-        + " | ".join(f"{part:g} of the way" for part in PARTS)
-        + " | best on the supports | on each by the others | best in hindsight |\n"
-        + "|---" * (7 + len(PARTS))
-        + "|"
-    )
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.means: dict[int, list[np.ndarray]] = {}
-
-    def add(self, name: str, samples: Sequence[Sample], other: Sequence[Sample]) -> None:
-        found: dict[int, list[list[float]]] = {}
-        for shots, _, supports, queries in self.draws(samples):
-            by_others = self.best_by_others(supports) if shots > 1 else None
-            values = self.ious(fit(self.segmenter, supports), supports, queries, by_others)
-            found.setdefault(shots, []).append(values)
-        for shots, drawn in found.items():
-            self.means.setdefault(shots, []).append(np.mean(drawn, axis=0))
-            self._row(name, shots, self.means[shots][-1])
-
-    def end(self) -> None:
-        for shots, means in self.means.items():
-            self._row("mean", shots, np.mean(means, axis=0))
-
-    def ious(
-        self,
-        segmenter: Segmenter,
-        supports: Sequence[Sample],
-        queries: Sequence[Sample],
-        by_others: float | None,
-    ) -> list[float]:
-        """At the network's own 0.5, at the calibrated threshold, at PARTS of the way, at what would have been best on the
-        supports, at ``by_others``, and at the best there is.
-        """
-        own_maps = segmenter.predict_proba([s.image for s in supports])
-        on_supports, _ = best(own_maps, supports)
-        maps = segmenter.predict_proba([q.image for q in queries])
-        _, in_hindsight = best(maps, queries)
-        found = segmenter.calibration_
-        way = [found.background + part * (found.defect - found.background) for part in PARTS]
-        own, *parts = (
-            found.probability(np.array([0.0, *way])) if found.is_found else np.full(1 + len(PARTS), 0.5)
-        )
-        left_out = on_supports if by_others is None else float(found.probability(np.array(by_others)))
-        cuts = [own, segmenter.threshold_, *parts, on_supports, left_out]
-        values = [iou([m > cut for m in maps], queries) for cut in cuts]
-        return [*values, max(in_hindsight, *values)]
-
-    def best_by_others(self, supports: Sequence[Sample]) -> float:
-        """The difference of logits that marks each support best by the prototype of the others."""
-        differences = []
-        for i, support in enumerate(supports):
-            segmenter = fit(self.segmenter, [*supports[:i], *supports[i + 1 :]])
-            (map_,) = segmenter.predict_proba([support.image])
-            odds = np.clip(map_.astype(np.float64), 1e-6, 1 - 1e-6)
-            found = segmenter.calibration_ if segmenter.calibration_.is_found else Calibration()
-            differences.append(found.offset + np.log(odds / (1 - odds)) / found.scale)
-        low, high = min(d.min() for d in differences), max(d.max() for d in differences)
-        level, _ = best([(d - low) / max(high - low, 1e-9) for d in differences], supports)
-        return float(low + level * (high - low))
-
-    def _row(self, name: str, shots: int, values: np.ndarray) -> None:
-        self.rows.append(f"| {name} | {shots} | " + " | ".join(f"{v:.3f}" for v in values) + " |")
+def threshold(samples: Samples, other: Samples, segmenter: Segmenter, options: argparse.Namespace) -> Rows:
+    """IoU by the threshold."""
+    for shots, _, supports, queries in draws(samples, options):
+        by_others = best_by_others(segmenter, supports) if shots > 1 else None
+        values = ious(fit(segmenter, supports), supports, queries, by_others)
+        yield {"K": shots, **{str(column): value for column, value in enumerate(values)}}
 
 
-class Clean(Question):
-    """Answers on clean pictures and on pictures with a defect, summed over draws."""
-
-    head = "| class | K | false alarms without `clean=` | with | defects missed without | with |\n|---|---|---|---|---|---|"
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.counts: dict[tuple[str, int], np.ndarray] = {}
-        self.steel: list[Sample] = []
-        if self.options.data.isdigit():
-            self.steel = clean_steel(int(self.options.data), self.options.pictures)
-
-    def add(self, name: str, samples: Sequence[Sample], other: Sequence[Sample]) -> None:
-        samples = [*samples, *self.steel] if self.steel else halves(samples)
-        for shots, _, supports, queries in self.draws(samples):
-            found = self.count(fit(self.segmenter, supports), queries)
-            for key in ((name, shots), ("all", shots)):
-                self.counts[key] = self.counts.get(key, 0) + found
-
-    def end(self) -> None:
-        for (name, shots), counts in sorted(self.counts.items(), key=lambda item: item[0][0] == "all"):
-            *alarms, clean, without, with_, defect = (int(n) for n in counts)
-            rates = [*((n, clean) for n in alarms), (without, defect), (with_, defect)]
-            cells = [f"{n} of {of} ({n / of:.0%})" if of else "" for n, of in rates]
-            self.rows.append(f"| {name} | {shots} | {' | '.join(cells)} |")
-
-    @staticmethod
-    def count(segmenter: Segmenter, queries: Sequence[Sample]) -> np.ndarray:
-        """False alarms without and with clean pictures, of how many, misses without and with, of how many."""
-        sound = [q for q in queries if not q.marked]
-        given, asked, defect = sound[::2], sound[1::2], [q for q in queries if q.marked]
-        if not given:  # every picture of the class has its defect in both halves
-            return np.zeros(6, int)
-        scores = [image_score(p) for p in segmenter.predict_proba([g.image for g in given])]
-        limit = limit_of(scores, FALSE_ALARMS).score
-
-        def answered(samples: Sequence[Sample]) -> tuple[int, int]:
-            """How many are answered "defect" without and with clean pictures."""
-            maps = segmenter.predict_proba([s.image for s in samples]) if samples else []
-            marked = [bool((p > segmenter.threshold_).any()) for p in maps]
-            return sum(marked), sum(m and image_score(p) > limit for m, p in zip(marked, maps))
-
-        missed = [len(defect) - n for n in answered(defect)]
-        return np.array([*answered(asked), len(asked), *missed, len(defect)])
+def ious(segmenter: Segmenter, supports: Samples, queries: Samples, by_others: float | None) -> list[float]:
+    """At the network's own 0.5, at the calibrated threshold, at PARTS of the way, at what would have been best on the
+    supports, at ``by_others``, and at the best there is.
+    """
+    own_maps = segmenter.predict_proba([s.image for s in supports])
+    on_supports, _ = best(own_maps, supports)
+    maps = segmenter.predict_proba([q.image for q in queries])
+    _, in_hindsight = best(maps, queries)
+    found = segmenter.calibration_
+    way = [found.background + part * (found.defect - found.background) for part in PARTS]
+    own, *parts = found.probability(np.array([0.0, *way])) if found.is_found else [0.5] * (1 + len(PARTS))
+    left_out = on_supports if by_others is None else float(found.probability(np.array(by_others)))
+    cuts = [own, segmenter.threshold_, *parts, on_supports, left_out]
+    values = [iou([m > cut for m in maps], queries) for cut in cuts]
+    return [*values, max(in_hindsight, *values)]
 
 
-class Agreement(Question):
-    """How much the IoU of the queries changes when a support is left out, by whether it was named."""
-
-    head = "| support | | number | IoU without it, mean change | better without it |\n|---|---|---|---|---|"
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.changes: dict[tuple[str, str], list[float]] = {}
-
-    def add(self, name: str, samples: Sequence[Sample], other: Sequence[Sample]) -> None:
-        for shots, draw, supports, queries in self.draws(samples):
-            if shots == 1:
-                continue
-            wrong = draw % 2
-            if wrong:
-                supports[-1] = other[draw]
-            whole = self.quality(supports, queries)
-            named = disagreeing(self.segmenter.agreement())
-            for i in range(shots):
-                change = self.quality(supports[:i] + supports[i + 1 :], queries) - whole
-                kind = "of the next class" if wrong and i == shots - 1 else "of the class"
-                self.changes.setdefault((kind, "named" if i in named else "not named"), []).append(change)
-
-    def quality(self, supports: Sequence[Sample], queries: Sequence[Sample]) -> float:
-        return iou(fit(self.segmenter, supports).predict([q.image for q in queries]), queries)
-
-    def end(self) -> None:
-        for (kind, named), found in sorted(self.changes.items()):
-            better = sum(change > 0 for change in found) / len(found)
-            self.rows.append(f"| {kind} | {named} | {len(found)} | {np.mean(found):+.3f} | {better:.0%} |")
+def best_by_others(segmenter: Segmenter, supports: Samples) -> float:
+    """The difference of logits that marks each support best by the prototype of the others."""
+    differences = []
+    for i, support in enumerate(supports):
+        (map_,) = fit(segmenter, [*supports[:i], *supports[i + 1 :]]).predict_proba([support.image])
+        odds = np.clip(map_.astype(np.float64), 1e-6, 1 - 1e-6)
+        found = segmenter.calibration_ if segmenter.calibration_.is_found else Calibration()
+        differences.append(found.offset + np.log(odds / (1 - odds)) / found.scale)
+    low, high = min(d.min() for d in differences), max(d.max() for d in differences)
+    level, _ = best([(d - low) / max(high - low, 1e-9) for d in differences], supports)
+    return float(low + level * (high - low))
 
 
-QUESTIONS = {"threshold": Threshold, "clean": Clean, "agreement": Agreement}
+def threshold_rows(found: pd.DataFrame) -> list[list[Any]]:
+    """Means over draws, and those over classes."""
+    classes = found.groupby(["class", "K"], sort=False).mean()
+    means = classes.groupby("K", sort=False).mean()
+    means.index = pd.MultiIndex.from_product([["mean"], means.index])
+    return [[*key, *(f"{v:.3f}" for v in row)] for key, row in pd.concat([classes, means]).iterrows()]
+
+
+def clean(samples: Samples, other: Samples, segmenter: Segmenter, options: argparse.Namespace) -> Rows:
+    """Answers on clean pictures and on pictures with a defect."""
+    drawn = options.data.isdigit()
+    all_ = [*samples, *clean_steel(int(options.data), options.pictures)] if drawn else halves(samples)
+    for shots, _, supports, queries in draws(all_, options):
+        yield {"K": shots, **dict(zip(COUNTS, counts(fit(segmenter, supports), queries)))}
+
+
+# False alarms without and with clean pictures, of how many, misses without and with, of how many.
+COUNTS = ("alarms", "fewer alarms", "clean", "missed", "more missed", "defect")
+
+
+def counts(segmenter: Segmenter, queries: Samples) -> tuple[int, ...]:
+    sound, defect = [q for q in queries if not q.marked], [q for q in queries if q.marked]
+    given, asked = sound[::2], sound[1::2]
+    if not given:  # every picture of the class has its defect in both halves
+        return (0,) * len(COUNTS)
+    scores = [image_score(p) for p in segmenter.predict_proba([g.image for g in given])]
+    limit = limit_of(scores, FALSE_ALARMS).score
+    missed = [len(defect) - n for n in answered(segmenter, defect, limit)]
+    return (*answered(segmenter, asked, limit), len(asked), *missed, len(defect))
+
+
+def answered(segmenter: Segmenter, samples: Samples, limit: float) -> tuple[int, int]:
+    """How many are answered "defect" without and with clean pictures."""
+    maps = segmenter.predict_proba([s.image for s in samples]) if samples else []
+    marked = [bool((p > segmenter.threshold_).any()) for p in maps]
+    return sum(marked), sum(m and image_score(p) > limit for m, p in zip(marked, maps))
+
+
+def clean_rows(found: pd.DataFrame) -> list[list[Any]]:
+    """Sums over draws, and over classes too."""
+    sums = pd.concat([found, found.assign(**{"class": "all"})]).groupby(["class", "K"], sort=False).sum()
+    rates = {**dict.fromkeys(COUNTS[:2], "clean"), **dict.fromkeys(COUNTS[3:5], "defect")}
+
+    def cell(n: int, of: int) -> str:
+        return f"{n} of {of} ({n / of:.0%})" if of else ""
+
+    return [[*key, *(cell(row[n], row[of]) for n, of in rates.items())] for key, row in sums.iterrows()]
+
+
+def agreement(samples: Samples, other: Samples, segmenter: Segmenter, options: argparse.Namespace) -> Rows:
+    """How much the IoU of the queries changes when a support is left out, by whether it was named.
+
+    In every other draw the last support is a picture of another class.
+    """
+
+    def quality(supports: Samples, queries: Samples) -> float:
+        return iou(fit(segmenter, supports).predict([q.image for q in queries]), queries)
+
+    for shots, draw, supports, queries in draws(samples, options):
+        if shots == 1:
+            continue
+        wrong = draw % 2
+        if wrong:
+            supports[-1] = other[draw]
+        whole = quality(supports, queries)
+        named = disagreeing(segmenter.agreement())
+        for i in range(shots):
+            yield {
+                "kind": "of the next class" if wrong and i == shots - 1 else "of the class",
+                "named": "named" if i in named else "not named",
+                "change": quality(supports[:i] + supports[i + 1 :], queries) - whole,
+            }
+
+
+def agreement_rows(found: pd.DataFrame) -> list[list[Any]]:
+    return [
+        [*key, len(change), f"{change.mean():+.3f}", f"{(change > 0).mean():.0%}"]
+        for key, change in found.groupby(["kind", "named"])["change"]
+    ]
+
+
+OF_WAY = [f"{part:g} of the way" for part in PARTS]
+BEST = ("best on the supports", "on each by the others", "best in hindsight")
+FALSE = ("false alarms without `clean=`", "with", "defects missed without", "with")
+QUESTIONS: dict[str, tuple[Any, Any, Sequence[str]]] = {
+    "threshold": (threshold, threshold_rows, ("class", "K", "own 0.5", "auto", *OF_WAY, *BEST)),
+    "clean": (clean, clean_rows, ("class", "K", *FALSE)),
+    "agreement": (
+        agreement,
+        agreement_rows,
+        ("support", "", "number", "IoU without it, mean change", "better without it"),
+    ),
+}
 
 
 def main() -> None:
@@ -349,18 +325,19 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=6)
     options = parser.parse_args()
     segmenter, memory = segmenter_of(options)
-    questions = [QUESTIONS[name](options, segmenter) for name in options.questions]
+    found: dict[str, list[dict[str, Any]]] = {question: [] for question in options.questions}
     classes = samples_of(options.data, options.pictures)
     for name, following in zip(classes, [*list(classes)[1:], next(iter(classes))]):
         if options.classes and name not in options.classes:
             continue
         memory.forget()
-        for question in questions:
-            question.add(name, classes[name], classes[following])
+        for question, rows in found.items():
+            asked = QUESTIONS[question][0](classes[name], classes[following], segmenter, options)
+            rows += [{"class": name, **row} for row in asked]
         print(f"{name}: done", file=sys.stderr, flush=True)
-    for question in questions:
-        question.end()
-        print("\n".join(["", question.head, *question.rows]), flush=True)
+    for question, rows in found.items():
+        _, rows_of, headings = QUESTIONS[question]
+        print(f"\n{markdown(headings, rows_of(pd.DataFrame(rows)) if rows else [])}", end="", flush=True)
 
 
 if __name__ == "__main__":

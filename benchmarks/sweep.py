@@ -1,4 +1,4 @@
-"""A sweep: the rows of a table in one process against the same runs in a process each.
+"""Time a sweep: the rows of a table in one process against the same runs in a process each.
 
 python -m benchmarks.sweep                              the 8 combinations of the modules, quick runs
 python -m benchmarks.sweep --rows cpp,full profile=tiny fewer, smaller
@@ -13,23 +13,19 @@ import tempfile
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import measure, report
 from benchmarks.startup import DEFAULT, ONE_ITERATION, timed
+from benchmarks.workload import run_parser
 from cpanet import runtime
 
 MODULES = ("none", "cpp", "sa", "ssa", "cpp_sa", "sa_ssa", "cpp_ssa", "full")
 
 
 def arguments() -> argparse.Namespace:
-    options = argparse.ArgumentParser(
-        prog="python -m benchmarks.sweep", description="Time a sweep in one process and in several."
-    )
-    options.add_argument("overrides", nargs="*", help=f"for run.py; default: {' '.join(DEFAULT)}")
+    options = run_parser("sweep", __doc__, f"for run.py; default: {' '.join(DEFAULT)}")
     options.add_argument("--axis", default="ablation", help="what varies from run to run")
     options.add_argument("--rows", default=",".join(MODULES), metavar="A,B,…", help="the values it takes")
-    options.add_argument("--out", metavar="FILE", help="where the JSON goes")
     return options.parse_args()
 
 
@@ -74,10 +70,9 @@ def measured(_: None, options: argparse.Namespace, console: Console) -> dict[str
 
 def shown(record: dict[str, Any], console: Console) -> None:
     """Both ways, and one over the other."""
-    console.print(" ".join(["run.py", *record["overrides"]]), highlight=False)
+    console.print(" ".join(["run.py", *record["overrides"]]))
     each = record["separate_seconds"]
-    made = Table(f"{len(each)} runs", "seconds")
-    made.columns[1].justify = "right"
+    made = report.numbers(f"{len(each)} runs", "seconds")
     made.add_row("in one process", f"{record['one_process_seconds']:.1f}")
     made.add_row("in a process each", f"{sum(each):.1f}")
     made.add_row("one process ÷ separate", f"{record['ratio']:.2f}")

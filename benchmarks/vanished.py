@@ -12,6 +12,7 @@ from typing import get_args
 
 import numpy as np
 
+from benchmarks.report import markdown
 from cpanet import runtime
 from cpanet.data import load_dataset, transforms
 from cpanet.data.dataset import DefectDataset
@@ -46,12 +47,19 @@ def main() -> None:
     options = parser.parse_args()
     runtime.prepare("cpu")
     dataset = load_dataset(options.name, options.root)
-    print("| class | pictures | lost at points | largest of these, part of its picture | lost by area |")
-    print("|---|---|---|---|---|")
+    headings = (
+        "class",
+        "pictures",
+        "lost at points",
+        "largest of these, part of its picture",
+        "lost by area",
+    )
+    rows = []
     for name, kinds in vanished(dataset, options.size, options.grid).items():
         (points, largest), (area, _) = kinds["point"], kinds["area"]
         count = len(dataset.indices_of(dataset.classes.index(name)))
-        print(f"| {name} | {count} | {points} | {largest:.3f} | {area} |")
+        rows.append((name, count, points, f"{largest:.3f}", area))
+    print(markdown(headings, rows), end="")
 
 
 if __name__ == "__main__":

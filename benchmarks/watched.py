@@ -17,16 +17,15 @@ from unittest import mock
 from rich.console import Console
 
 from benchmarks import measure, report
-from benchmarks.configured import composed, episodes_and_network
+from benchmarks.configured import composed, episodes_and_network, recorded
 from benchmarks.overfit import PLAIN
+from benchmarks.workload import run_parser
 from cpanet import config, runtime
 
 
 def arguments() -> argparse.Namespace:
-    options = argparse.ArgumentParser(prog="benchmarks.watched", description=__doc__.splitlines()[0])
+    options = run_parser("watched", __doc__)
     options.add_argument("--steps", type=int, default=10, help="of either kind, after two of each")
-    options.add_argument("--out", help="JSON file (default: benchmarks/results/)")
-    options.add_argument("overrides", nargs="*", help="as for run.py")
     return options.parse_args()
 
 
@@ -66,9 +65,7 @@ def measured(_: None, options: argparse.Namespace, console: Console) -> dict[str
     runtime.prepare(settings.device)
     seconds = compared(settings, options.steps)
     header = measure.header("watched", settings.device)
-    record = {**header, "config": settings.model_dump(), "seconds": seconds}
-    record["config"]["data"]["root"] = None
-    return record
+    return {**header, "config": recorded(settings), "seconds": seconds}
 
 
 def shown(record: dict[str, Any], console: Console) -> None:
@@ -76,10 +73,10 @@ def shown(record: dict[str, Any], console: Console) -> None:
     seconds = record["seconds"]
     for name, values in seconds.items():
         median = f"{statistics.median(values):.4f} s"
-        console.print(f"{name}: {median} of the processor a step, median of {len(values)}", highlight=False)
+        console.print(f"{name}: {median} of the processor a step, median of {len(values)}")
     pairs = [1000 * (w - a) for w, a in zip(seconds["watched"], seconds["not watched"])]
     spread = f"pairs from {min(pairs):.0f} to {max(pairs):.0f} ms"
-    console.print(f"difference: {statistics.median(pairs):.1f} ms, {spread}", highlight=False)
+    console.print(f"difference: {statistics.median(pairs):.1f} ms, {spread}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,7 +49,6 @@ def steps(
     waited for at their end alone: their mean is one number. ``workers``: on episodes that this many processes augment
     meanwhile; None: on the same batch for ever.
     """
-    idle = memory.resident()
     take = side.training(workload) if workers is None else side.loaded_training(workload, workers)
     loss = take(max(warmup, 1))
     memory.reset_peak()
@@ -66,19 +64,13 @@ def steps(
         row.append((time.perf_counter() - begin) / in_a_row)
     if not math.isfinite(loss):
         raise UserError(f"The loss of {side.__name__} is {loss}: its timings would mean nothing.")
-    return {
-        "seconds": seconds,
-        "row_seconds": row,
-        "peak_bytes": memory.peak(),
-        "idle_bytes": idle,
-        "warmup": max(warmup, 1),
-    }
+    return {"seconds": seconds, "row_seconds": row, "peak_bytes": memory.peak()}
 
 
 def profile(
     side: ModuleType, workload: Workload, warmup: int, steps: int, tool: str, as_on_cuda: bool = False
 ) -> dict[str, Any]:
-    """Where the time of a training step goes, by one of the :data:`benchmarks.profiler.TOOLS`.
+    """Where the time of a training step goes, by one of the tools of :mod:`benchmarks.profiler`.
 
     ``as_on_cuda``: with the operators that the project uses on CUDA, also on a CPU.
     """
@@ -97,7 +89,6 @@ def evaluation(side: ModuleType, workload: Workload, episodes: int, passes: int)
     dataset = load_dataset("embedded")
     chosen = test_episodes(dataset, fold=0, shot=workload.shot, seed=workload.seed, limit=episodes)
     side.evaluation(workload, dataset, chosen[: 2 * workload.batch])()  # operators compiled, threads started
-    idle = memory.resident()
     one_pass = side.evaluation(workload, dataset, chosen)
     memory.reset_peak()
     seconds = []
@@ -109,7 +100,6 @@ def evaluation(side: ModuleType, workload: Workload, episodes: int, passes: int)
         "first_pass_seconds": seconds[0],
         "seconds": seconds[1:] or seconds,
         "peak_bytes": memory.peak(),
-        "idle_bytes": idle,
         "counts": counts,
         "scores": summarise(counts, [episode.class_index for episode in chosen])[:2],
     }
@@ -132,15 +122,7 @@ def calls(side: ModuleType, workload: Workload, counter: str, warmup: int, steps
         return {"calls": read_counts(Path(file.name))}
 
 
-JOBS: dict[str, Callable[..., dict[str, Any]]] = {
-    "check": check,
-    "steps": steps,
-    "profile": profile,
-    "losses": losses,
-    "calls": calls,
-    "evaluation": evaluation,
-    "limits": limits,
-}
+JOBS = {job.__name__: job for job in (check, steps, profile, losses, calls, evaluation, limits)}
 
 
 def main(request_file: str, result_file: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from benchmarks.oracle import Inputs, episode_inputs
@@ -62,58 +62,56 @@ class Workload:
         sizes = f"{self.size}-b{batch or self.batch}-s{self.shot}"
         return f"{benchmark}-{self.backbone}-{sizes}-{self.device}{precision}"
 
-    def asdict(self) -> dict[str, Any]:
-        return asdict(self)
 
+def parser(benchmark: str, about: str, precisions: bool = False) -> argparse.ArgumentParser:
+    """Command line shared by the benchmarks; with ``--precision`` for those that measure several.
 
-def parser(description: str, module: str, precisions: bool = False) -> argparse.ArgumentParser:
-    """Command line shared by the benchmarks; with ``--precision`` for those that measure several."""
+    ``about``: the module's docstring, whose first line describes it.
+    """
     made = argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=description,
+        prog=f"python -m benchmarks.{benchmark}",
+        description=about.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        conflict_handler="resolve",
     )
     made.add_argument("--backbone", choices=options.names("backbone"), default="vgg16")
     made.add_argument("--size", type=int, default=200, metavar="PIXELS", help="side of the images")
     made.add_argument("--batch", type=int, default=2, help="episodes in a step")
     made.add_argument("--shot", type=int, default=1, help="support images in an episode")
-    made.add_argument(
-        "--width", type=int, default=256, help="channels of the head; less only for a quick look"
-    )
+    made.add_argument("--width", type=int, default=256, help="channels of the head; less for a quick look")
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     made.add_argument("--threads", type=int, default=available_cpus(), help="CPU threads of either side")
-    where = "; a folder where several are measured" if precisions else ""
-    made.add_argument(
-        "--out", metavar="FILE", help=f"where the JSON goes{where}; default: in benchmarks/results/"
-    )
+    where = "where the JSON goes, a folder where several are measured; default: benchmarks/results/"
+    made.add_argument("--out", metavar="FILE", help=where)
     if precisions:
-        made.add_argument(
-            "--precision", nargs="+", choices=tuple(LEVELS), help="default: all that the device offers"
-        )
+        levels = tuple(LEVELS)
+        made.add_argument("--precision", nargs="+", choices=levels, help="default: all that there are")
     return made
 
 
-def batch_or_largest(text: str) -> int | str:
-    """The value of a ``--batch`` that may also be :data:`LARGEST`."""
-    if text == LARGEST:
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a number or {LARGEST!r}, not {text!r}") from None
-
-
-def workload(arguments: argparse.Namespace) -> Workload:
-    """The workload that a command line asks for, in fp32; of :data:`LARGEST` batches one episode."""
-    names = {field.name for field in fields(Workload)} - {"precision"}
-    given: dict[str, Any] = {k: v for k, v in vars(arguments).items() if k in names}
-    if given.get("batch") == LARGEST:
-        given["batch"] = 1
-    return Workload(**given)
+def run_parser(benchmark: str, about: str, overrides: str = "as for run.py") -> argparse.ArgumentParser:
+    """Command line of the benchmarks that take the overrides of ``run.py``."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{benchmark}",
+        description=about.splitlines()[0],
+        conflict_handler="resolve",
+    )
+    made.add_argument("overrides", nargs="*", help=overrides)
+    made.add_argument("--out", metavar="FILE", help="where the JSON goes; default: benchmarks/results/")
+    return made
 
 
 def workloads(arguments: argparse.Namespace) -> list[Workload]:
-    """:func:`workload` at every precision that is asked for, by default at all that the device offers."""
-    asked = workload(arguments)
-    chosen: Sequence[str] = getattr(arguments, "precision", None) or offered(asked.device)
+    """What a command line asks for, by default at every precision that the device offers; without ``--precision`` in fp32.
+
+    Of :data:`LARGEST` batches one episode.
+    """
+    names = {field.name for field in fields(Workload)} - {"precision"}
+    given: dict[str, Any] = {name: value for name, value in vars(arguments).items() if name in names}
+    if given["batch"] == LARGEST:
+        given["batch"] = 1
+    asked = Workload(**given)
+    if not hasattr(arguments, "precision"):
+        return [asked]
+    chosen: Sequence[str] = arguments.precision or offered(asked.device)
     return [replace(asked, precision=precision) for precision in dict.fromkeys(chosen)]

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import SIDES
+from benchmarks.measure import SIDES, write_json
 from cpanet.runtime.precision import offered
 from scripts import stages
 
@@ -75,37 +75,32 @@ def summary(folder: Path) -> list[dict[str, Any]]:
         record = stages.read_json(path)
         if not record or "images_per_second" not in record:
             continue
-        images, sides = record["images_per_second"], record["sides"]
+        images, sides, batch = record["images_per_second"], record["sides"], record["workload"]["batch"]
+        times = {n: side.get("summary_row_seconds", side["summary_seconds"]) for n, side in sides.items()}
+        if "largest" in record:
+            batch = {name: found["batch"] for name, found in record["largest"].items()}
         rows.append(
             {
                 "measurement": path.stem,
-                "batch": {n: f["batch"] for n, f in record["largest"].items()}
-                if "largest" in record
-                else record["workload"]["batch"],
+                "batch": batch,
                 "precision": record["workload"]["precision"],
-                "seconds": {
-                    n: s.get("summary_row_seconds", s["summary_seconds"])["median"] for n, s in sides.items()
-                },
+                "seconds": {name: summary["median"] for name, summary in times.items()},
                 "images_per_second": images,
                 "ratio": images["project"] / images["reference"],
-                "gpu_bytes": {n: max(s["gpu_bytes"], default=None) for n, s in sides.items()},
+                "gpu_bytes": {name: max(side["gpu_bytes"], default=None) for name, side in sides.items()},
                 "agrees": record.get("agrees"),
             }
         )
     return rows
 
 
-def profiles(folder: Path) -> dict[str, Any]:
-    """The bound of a step, from every profile."""
-    found = {path.stem: stages.read_json(path) for path in sorted(folder.glob("profile-*.json"))}
-    return {name: record["bound"] for name, record in found.items() if record}
-
-
 def conclude(options: argparse.Namespace, console: Console) -> bool:
     """``benchmarks.json`` and a table; False where there is nothing."""
     folder = options.out / FOLDER
     rows = summary(folder)
-    stages.write_json(options.out / "benchmarks.json", {"rows": rows, "bound": profiles(folder)})
+    profiles = {path.stem: stages.read_json(path) for path in sorted(folder.glob("profile-*.json"))}
+    bound = {name: record["bound"] for name, record in profiles.items() if record}
+    write_json(options.out / "benchmarks.json", {"rows": rows, "bound": bound})
     table = Table("measurement", "project", "reference", "images/s", "images/s", "ratio")
     for row in rows:
         seconds, images = row["seconds"], row["images_per_second"]

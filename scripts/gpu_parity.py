@@ -16,11 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.agreement import deviations
-from benchmarks.measure import machine
-from benchmarks.oracle import BEFORE_SOFTMAX, gradient_limit
+from benchmarks.measure import machine, write_json
+from benchmarks.oracle import BEFORE_SOFTMAX, FIXTURES, gradient_limit
 from cpanet import runtime
 from scripts import stages
-from scripts.parity_side import FIXTURES
 
 # Tolerances. Logits and the released training step: as in tests/test_fixtures.py. The CPU's own gradients (Winograd
 # kernels, float32) are up to 8e-4 from float64; later steps start from what the earlier ones differ in.
@@ -67,7 +66,7 @@ def tasks(options: argparse.Namespace) -> list[stages.Task]:
     for name, request, result in made:
         file = folder / f"{name}.request.json"
         if stages.read_json(file) != request:  # other work than a result that lies there would be of
-            stages.write_json(file, request)
+            write_json(file, request)
             (folder / result).unlink(missing_ok=True)
         command = stages.python("scripts.parity_side", file, folder / result)
         found.append(stages.Task(f"parity-{name}", command, makes=folder / result))
@@ -76,17 +75,16 @@ def tasks(options: argparse.Namespace) -> list[stages.Task]:
 
 def compare(cpu: dict[str, np.ndarray], device: dict[str, np.ndarray]) -> dict[str, Any]:
     """The device against the CPU: every difference relative, gradients and parameters as vectors."""
-    names = [key.partition("/")[2] for key in cpu if key.startswith("gradient/")]
-    apart = deviations(device, cpu, [f"gradient/{n}" for n in names])
+    keys = [key for key in cpu if key.startswith("gradient/")]
     gradients = {
-        n: {
-            "norm_cpu": float(np.linalg.norm(cpu[f"gradient/{n}"])),
-            "norm_device": float(np.linalg.norm(device[f"gradient/{n}"])),
-            "deviation": apart[f"gradient/{n}"],
+        key.partition("/")[2]: {
+            "norm_cpu": float(np.linalg.norm(cpu[key])),
+            "norm_device": float(np.linalg.norm(device[key])),
+            "deviation": deviation,
         }
-        for n in names
+        for key, deviation in deviations(device, cpu, keys).items()
     }
-    parameters = {n: _distance(device, cpu, f"parameter/{n}") / _size(cpu[f"parameter/{n}"]) for n in names}
+    parameters = {name: _moved(cpu[f"parameter/{name}"], device[f"parameter/{name}"]) for name in gradients}
     losses = np.abs(device["losses"] - cpu["losses"]) / np.maximum(np.abs(cpu["losses"]), 1e-12)
     losses[np.isnan(cpu["losses"]) & np.isnan(device["losses"])] = 0.0  # no auxiliary loss on either
     return {
@@ -103,13 +101,10 @@ def compare(cpu: dict[str, np.ndarray], device: dict[str, np.ndarray]) -> dict[s
     }
 
 
-def _distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray], key: str) -> float:
-    return float(np.linalg.norm(one[key].astype(np.float64) - other[key]))
-
-
-def _size(parameter: np.ndarray) -> float:
-    """Its norm, at least that of as many weights of 0.01: one that started at 0 holds a single step alone."""
-    return max(float(np.linalg.norm(parameter)), 0.01 * parameter.size**0.5)
+def _moved(cpu: np.ndarray, device: np.ndarray) -> float:
+    """Distance over the parameter's norm, or that of as many weights of 0.01: one that started at 0 holds a single step."""
+    size = max(float(np.linalg.norm(cpu)), 0.01 * cpu.size**0.5)
+    return float(np.linalg.norm(device.astype(np.float64) - cpu)) / size
 
 
 def within_bounds(worst: dict[str, float]) -> dict[str, bool]:
@@ -121,11 +116,8 @@ def conclude(options: argparse.Namespace, console: Console) -> bool:
     """``parity.json`` and a line; False where something is missing or beyond its limit."""
     folder = options.out / "parity"
     worst: dict[str, float] = {}
-    record: dict[str, Any] = {
-        "machine": machine(options.device),
-        "versions": runtime.versions(),
-        "limits": LIMITS,
-    }
+    record: dict[str, Any] = {"machine": machine(options.device), "versions": runtime.versions()}
+    record["limits"] = LIMITS
     fixtures = stages.read_json(folder / "fixtures.json")
     if fixtures:
         record["fixtures"] = fixtures
@@ -140,7 +132,7 @@ def conclude(options: argparse.Namespace, console: Console) -> bool:
     within = within_bounds(worst)
     record.update(worst=worst, within=within, complete=worst.keys() == LIMITS.keys())
     record["passed"] = record["complete"] and all(within.values())
-    stages.write_json(options.out / "parity.json", record)
+    write_json(options.out / "parity.json", record)
     if worst:
         console.print(_table(worst, within))
     console.print(_verdict(record, options.device))

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from benchmarks import measure
 from cpanet.errors import UserError
 from cpanet.records.result_file import read_result
 from scripts import stages
@@ -38,19 +39,16 @@ def add_options(made: argparse.ArgumentParser) -> None:
 
 def tasks(options: argparse.Namespace) -> list[stages.Task]:
     """A sweep a table and fold; UserError where pictures or weights are missing."""
-    made = []
+    made, setting = [], [*_setting(options), f"device={options.device}", f"precision={options.precision}"]
+    jobs = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={options.jobs}"] if options.jobs > 1 else []
     for fold in options.folds.split(","):
         for table in options.tables:
             folder = sweep_folder(options, table, fold)
-            command = stages.python("run", *_sweep(options, table, fold, folder))
-            made.append(
-                stages.Task(
-                    f"tables-{table}-fold{fold}",
-                    command,
-                    makes=folder / "table.md",
-                    needs=20 if options.quick else 120,
-                )
-            )
+            words = [*setting, f"fold={fold}", f"seed={options.seeds}", *jobs, *options.override]
+            command = stages.python("run", "-m", f"sweep={table}", *words, f"hydra.sweep.dir={folder}")
+            needs = 20 if options.quick else 120
+            name = f"tables-{table}-fold{fold}"
+            made.append(stages.Task(name, command, makes=folder / "table.md", needs=needs))
     return made
 
 
@@ -59,40 +57,21 @@ def sweep_folder(options: argparse.Namespace, table: str, fold: str) -> Path:
     return Path(options.out) / "sweeps" / f"{table}-fold{fold}"
 
 
-def _sweep(options: argparse.Namespace, table: str, fold: str, folder: Path) -> list[str]:
-    jobs = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={options.jobs}"] if options.jobs > 1 else []
-    return [
-        *("-m", f"sweep={table}", *_setting(options)),
-        *(f"device={options.device}", f"precision={options.precision}"),
-        *(f"fold={fold}", f"seed={options.seeds}", *jobs, *options.override),
-        f"hydra.sweep.dir={folder}",
-    ]
-
-
 def _setting(options: argparse.Namespace) -> list[str]:
     """Data, backbone and length of a run."""
     length = [f"train.epochs={options.epochs}", f"evaluate.every={options.evaluate_every}"]
     if options.quick:
         made = ["profile=tiny", "recipe=paper", "data=embedded", "backbone=vgg16", "backbone.weights=random"]
         return [*made, "data.workers=0", "log.overlays=0", *length]
-    missing = [
-        name for name in ("--data-root", "--weights") if not getattr(options, name[2:].replace("-", "_"))
-    ]
+    given = {"--data-root": options.data_root, "--weights": options.weights}
+    missing = [name for name, value in given.items() if not value]
     if missing:
         raise UserError(
             f"The tables need {' and '.join(missing)}: real pictures and real features. Or --quick."
         )
-    real = [f"data.root={Path(options.data_root).resolve()}"]
-    weights = [f"backbone.weights={Path(options.weights).resolve()}"]
-    return [
-        "profile=paper",
-        "data=metal8",
-        *real,
-        "backbone=vgg16",
-        *weights,
-        "evaluate.batch_size=8",
-        *length,
-    ]
+    real = ["data=metal8", f"data.root={Path(options.data_root).resolve()}"]
+    weights = ["backbone=vgg16", f"backbone.weights={Path(options.weights).resolve()}"]
+    return ["profile=paper", *real, *weights, "evaluate.batch_size=8", *length]
 
 
 # ----------------------------------------------------------------------------------------------- what is kept
@@ -100,28 +79,22 @@ def _setting(options: argparse.Namespace) -> list[str]:
 
 def conclude(options: argparse.Namespace, console: Console) -> bool:
     """Tables over all folds that there are, pages and curves; False where a table has no completed run."""
+    names = ("device", "epochs", "evaluate_every", "seeds", "jobs", "precision", "override", "quick")
+    made_with = {name: getattr(options, name) for name in names}
     good = True
     for table in options.tables:
         folders = [sweep_folder(options, table, fold) for fold in options.folds.split(",")]
         folders = [folder for folder in folders if any(folder.glob("*/result.json"))]
-        kept = (
-            options.out / "results" / f"{'embedded' if options.quick else 'metal8'}-{table.replace('_', '-')}"
-        )
-        completed = keep(folders, kept, facts(options)) if folders else 0
+        data = "embedded" if options.quick else "metal8"
+        kept = options.out / "results" / f"{data}-{table.replace('_', '-')}"
+        completed = keep(folders, kept, made_with) if folders else 0
         good = good and completed > 0
         console.print(f"{table}: {completed} completed runs in {len(folders)} folds → {kept}")
     return good
 
 
-def facts(options: argparse.Namespace) -> dict[str, Any]:
-    """Versions and machine that the tables were made with, for the record."""
-    names = ("device", "epochs", "evaluate_every", "seeds", "jobs", "precision", "override", "quick")
-    return {name: getattr(options, name) for name in names}
-
-
 def keep(sweeps: list[Path], kept: Path, made_with: dict[str, Any]) -> int:
     """Table and page of several sweeps as one, and their curves, in ``kept``; how many runs are completed."""
-    from benchmarks.measure import machine
     from cpanet import runtime
     from cpanet.report.write import write_report
 
@@ -133,13 +106,16 @@ def keep(sweeps: list[Path], kept: Path, made_with: dict[str, Any]) -> int:
     page = kept / "report.html"
     page.write_text(without_folders(page.read_text(encoding="utf-8")), encoding="utf-8")
     runs = [path.parent for sweep in sweeps for path in sorted(sweep.glob("*/result.json"))]
-    _write_csv(kept / "curves.csv", [curve for run in runs if (curve := evaluations(run)) is not None])
-    _write_csv(kept / "losses.csv", [curve for run in runs if (curve := losses(run)) is not None])
-    completed = [run for run in runs if (read_result(run) or {}).get("status") == "completed"]
-    record = {**made_with, "machine": machine(made_with["device"]), "versions": runtime.versions()}
+    for name, curve_of in (("curves.csv", evaluations), ("losses.csv", losses)):
+        curves = [found.assign(sweep=r.parent.name, run=r.name) for r in runs if len(found := curve_of(r))]
+        if curves:
+            pd.concat(curves).to_csv(kept / name, index=False, float_format="%.6g")
+    results = {f"{run.parent.name}/{run.name}": read_result(run) or {} for run in runs}
+    completed = {name: found for name, found in results.items() if found.get("status") == "completed"}
+    record = {**made_with, "machine": measure.machine(made_with["device"]), "versions": runtime.versions()}
     record.update(sweeps=[s.name for s in sweeps], completed=len(completed), runs=len(summary.runs))
-    record["seconds"] = {f"{r.parent.name}/{r.name}": _seconds(r) for r in completed}
-    stages.write_json(kept / "made.json", record)
+    record["seconds"] = {name: found.get("wall_seconds") for name, found in completed.items()}
+    measure.write_json(kept / "made.json", record)
     return len(completed)
 
 
@@ -148,31 +124,18 @@ def without_folders(text: str) -> str:
     return re.sub(r"\b(data\.root|backbone\.weights)=(?:/[^/\s'\"<>]+)*/([^/\s'\"<>]+)", r"\1=\2", text)
 
 
-def _seconds(run: Path) -> float | None:
-    return (read_result(run) or {}).get("wall_seconds")
-
-
-def evaluations(run: Path) -> pd.DataFrame | None:
-    """``metrics.csv`` of a run with its name; None where it has not come so far."""
+def evaluations(run: Path) -> pd.DataFrame:
+    """``metrics.csv`` of a run; empty where it has not come so far."""
     try:
-        return pd.read_csv(run / "metrics.csv").assign(sweep=run.parent.name, run=run.name)
+        return pd.read_csv(run / "metrics.csv")
     except (OSError, ValueError):
-        return None
+        return pd.DataFrame()
 
 
-def losses(run: Path) -> pd.DataFrame | None:
-    """The training loss from TensorBoard's events, thinned to means of equally many iterations; None without any."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    if not any(run.glob("events.out.tfevents.*")):
-        return None
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    if "train/loss" not in events.Tags()["scalars"]:
-        return None
-    points = pd.DataFrame(
-        [(e.step, e.value) for e in events.Scalars("train/loss")], columns=["iteration", "loss"]
-    )
-    return thinned(points).assign(sweep=run.parent.name, run=run.name)
+def losses(run: Path) -> pd.DataFrame:
+    """The training loss from TensorBoard's events, thinned to means of equally many iterations; empty without any."""
+    points = [(point.step, point.value) for point in measure.scalars(run, "train/loss")]
+    return thinned(pd.DataFrame(points, columns=["iteration", "loss"]))
 
 
 def thinned(points: pd.DataFrame, most: int = POINTS) -> pd.DataFrame:
@@ -180,11 +143,6 @@ def thinned(points: pd.DataFrame, most: int = POINTS) -> pd.DataFrame:
     width = -(-len(points) // most) or 1
     grouped = points.reset_index(drop=True).groupby(lambda row: row // width)
     return grouped.agg({"iteration": "last", "loss": "mean"})
-
-
-def _write_csv(path: Path, parts: list[pd.DataFrame]) -> None:
-    if parts:
-        pd.concat(parts).to_csv(path, index=False, float_format="%.6g")
 
 
 STAGE = stages.Stage("tables", __doc__ or "", add_options, tasks, conclude)

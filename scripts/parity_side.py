@@ -15,27 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.oracle import BEFORE_SOFTMAX, eval_fixture, train_fixture
+from benchmarks.measure import write_json
+from benchmarks.oracle import BEFORE_SOFTMAX, FIXTURES, eval_fixture, train_fixture
+from benchmarks.side_project import logits, training_step, with_weights
 from cpanet import runtime
 from cpanet.errors import UserError
-from scripts.stages import write_json
+from cpanet.files import replacing
 
-FIXTURES = {
-    "vgg16bn_1shot": "vgg16_bn",
-    "vgg16bn_5shot": "vgg16_bn",
-    "resnet50deep_1shot": "resnet50_deep",
-}
 # biases before a softmax or a BatchNorm have gradient 0: what is stored there is rounding
 NOISE = 1e-6
-
-
-def _with_recipe(model: Any, weights: dict[str, np.ndarray]) -> Any:
-    from cpanet.checkpoint import names
-    from cpanet.checkpoint.weights import assign
-
-    renamed = {names.from_released(name): tensor for name, tensor in weights.items()}
-    assign(model, {name: tensor for name, tensor in renamed.items() if name is not None}, "the recipe")
-    return model
 
 
 def fixtures(request: dict[str, Any]) -> dict[str, Any]:
@@ -52,41 +40,23 @@ def evaluated(fixture: str) -> float:
     from cpanet.models import published_network
 
     expected, inputs, weights = eval_fixture(fixture)
-    jt = runtime.jt
-    model = _with_recipe(published_network(FIXTURES[fixture]), weights)
-    model.eval()
-    with jt.no_grad():
-        logits = model(*(jt.array(a) for a in (inputs.query, inputs.support, inputs.support_label))).numpy()
-    return float(np.abs(logits - expected).max() / np.abs(expected).max())
+    found = logits(with_weights(published_network(FIXTURES[fixture]), weights), inputs)
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 def trained() -> tuple[dict[str, float], dict[str, float]]:
     """Largest relative differences of a training step: losses and BatchNorm's statistics; norms of gradients, by name."""
-    from cpanet.checkpoint import names
     from cpanet.models import Protocol, published_network
 
-    jt = runtime.jt
     stored, inputs, weights = train_fixture()
     model = published_network("vgg16_bn", dropout=False, protocol=Protocol(aux_padding="background"))
-    _with_recipe(model, weights)
-    model.train()
-    main, auxiliary = model.losses(
-        jt.array(inputs.query),
-        jt.array(inputs.query_label),
-        jt.array(inputs.support),
-        jt.array(inputs.support_label),
-        stored["k"],
-    )
-    parameters = {n: p for n, p in model.named_parameters() if not p.is_stop_grad()}
-    gradients = jt.grad(main + stored["k"] * auxiliary, list(parameters.values()))
+    main, auxiliary, gradients = training_step(with_weights(model, weights), inputs, stored["k"])
     expected, floor = stored["grad_l2"], NOISE * max(stored["grad_l2"].values())
-    norms = {names.to_released(n): float(np.linalg.norm(g.numpy())) for n, g in zip(parameters, gradients)}
+    norms = {name: float(np.linalg.norm(gradient)) for name, gradient in gradients.items()}
     running = {f"REF.W.1.{n}": getattr(model.cpp.norm, n).numpy() for n in ("running_mean", "running_var")}
     off = {n: max(abs(norms[n] - e) - floor, 0.0) / max(e, floor) for n, e in expected.items()}
     distances = {
-        "losses": max(
-            abs(main.item() / stored["main_loss"] - 1), abs(auxiliary.item() / stored["aux_loss"] - 1)
-        ),
+        "losses": max(abs(main / stored["main_loss"] - 1), abs(auxiliary / stored["aux_loss"] - 1)),
         "statistics": max(_away(value, stored["cpp_bn_running"][name]) for name, value in running.items()),
     }
     return distances, off
@@ -117,9 +87,8 @@ def steps(request: dict[str, Any]) -> dict[str, np.ndarray]:
         set_learning_rate(optimizer, settings.recipe.optimizer.lr)
         model.dropout_source.reseed(settings.seed, number)
         taken = engine.train_step(model, optimizer, batch, objective)
-        losses.append(
-            [float("nan") if v is None else v.item() for v in (taken.main, taken.auxiliary, taken.total)]
-        )
+        parts = (taken.main, taken.auxiliary, taken.total)
+        losses.append([float("nan") if part is None else part.item() for part in parts])
         if number == 0:
             found.update(_first_step(model, optimizer))
     return {"losses": np.array(losses), **found}
@@ -130,8 +99,8 @@ def _first_step(model: Any, optimizer: Any) -> dict[str, np.ndarray]:
     found = {}
     for group in optimizer.param_groups:
         for parameter, gradient in zip(group["params"], group["grads"]):
-            found[f"gradient/{names[id(parameter)]}"] = gradient.numpy()
-            found[f"parameter/{names[id(parameter)]}"] = parameter.numpy()
+            name = names[id(parameter)]
+            found.update({f"gradient/{name}": gradient.numpy(), f"parameter/{name}": parameter.numpy()})
     return found
 
 
@@ -140,16 +109,9 @@ def batches(settings: Any) -> Iterator[Any]:
     from cpanet.data import EpisodeLoader
     from cpanet.data.memory import dataset_of
 
-    loader = EpisodeLoader(
-        dataset_of(settings.data, settings.shot),
-        settings.fold,
-        settings.shot,
-        settings.seed,
-        settings.train.batch_size,
-        settings.data.image_size,
-        workers=0,
-        sampling=settings.recipe.sampling,
-    )
+    dataset = dataset_of(settings.data, settings.shot)
+    sizes = (settings.shot, settings.seed, settings.train.batch_size, settings.data.image_size)
+    loader = EpisodeLoader(dataset, settings.fold, *sizes, workers=0, sampling=settings.recipe.sampling)
     return (batch for epoch in count() for batch in loader.epoch(epoch))
 
 
@@ -160,10 +122,8 @@ def main(request_file: str, result_file: str) -> int:
         if request["job"] == "fixtures":
             write_json(Path(result_file), fixtures(request))
         else:
-            arrays = steps(request)
-            temporary = Path(result_file).with_suffix(".tmp.npz")
-            np.savez(temporary, **arrays)
-            temporary.replace(result_file)
+            with replacing(Path(result_file)) as temporary, temporary.open("wb") as file:
+                np.savez(file, **steps(request))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

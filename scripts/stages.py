@@ -23,10 +23,9 @@ from typing import Any, Callable
 
 from rich.console import Console
 
+from benchmarks.measure import ROOT, write_json
 from cpanet.errors import UserError
-from cpanet.files import write_atomically
 
-ROOT = Path(__file__).resolve().parent.parent
 LEDGER = "stages.json"
 DONE, FAILED, STOPPED = "done", "failed", "stopped"
 COMPLETE, INCOMPLETE, UNFINISHED = 0, 1, 3  # exit statuses: all done; something failed; out of time
@@ -52,9 +51,6 @@ class Ended:
 
     status: str
     returncode: int | None = None
-
-
-Runner = Callable[[Task, Path, float], Ended]  # task, its log, seconds that it may take
 
 
 def python(module: str, *arguments: object) -> tuple[str, ...]:
@@ -118,9 +114,7 @@ class Ledger:
     def write(self, task: Task, **facts: Any) -> None:
         """Record a task, and save."""
         self.tasks[task.name] = {"command": _shown(task.command), **facts}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"tasks": self.tasks}, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self.path, content.encode())
+        write_json(self.path, {"tasks": self.tasks})
 
 
 def _shown(command: Sequence[str]) -> str:
@@ -128,14 +122,7 @@ def _shown(command: Sequence[str]) -> str:
     return shlex.join(["python" if word == sys.executable else word for word in command])
 
 
-def work_through(
-    tasks: Iterable[Task],
-    out: Path,
-    end: float,
-    console: Console,
-    runner: Runner = in_child,
-    stop: bool = False,
-) -> int:
+def work_through(tasks: Iterable[Task], out: Path, end: float, console: Console, stop: bool = False) -> int:
     """Every task that is not done, in order, until ``end`` (of time.monotonic); COMPLETE, INCOMPLETE or UNFINISHED.
 
     A task that fails does not keep the others from running, unless ``stop``.
@@ -152,7 +139,7 @@ def work_through(
                 "Start the same command again to go on."
             )
             return UNFINISHED
-        ended = _run(task, out, left, ledger, console, runner)
+        ended = _run(task, out / "logs" / f"{task.name}.log", left, ledger, console)
         if ended.status == STOPPED:
             console.print(f"{task.name}: stopped, out of time. Start the same command again to go on.")
             return UNFINISHED
@@ -162,12 +149,11 @@ def work_through(
     return INCOMPLETE if failed else COMPLETE
 
 
-def _run(task: Task, out: Path, left: float, ledger: Ledger, console: Console, runner: Runner) -> Ended:
-    log = out / "logs" / f"{task.name}.log"
+def _run(task: Task, log: Path, left: float, ledger: Ledger, console: Console) -> Ended:
     started, begin = time.strftime("%Y-%m-%dT%H:%M:%S"), time.monotonic()
     console.print(f"▸ {task.name}")
     ledger.write(task, status="running", started=started)
-    ended = runner(task, log, left)
+    ended = in_child(task, log, left)
     seconds = round(time.monotonic() - begin, 1)
     ledger.write(task, status=ended.status, started=started, seconds=seconds, returncode=ended.returncode)
     mark = {DONE: "[green]✓[/]", FAILED: "[red]✗[/]", STOPPED: "…"}[ended.status]
@@ -194,12 +180,6 @@ def archive(out: Path, file: Path) -> Path:
                 packed.add(path, path.relative_to(out))
     temporary.replace(file)
     return file
-
-
-def write_json(path: Path, content: Any) -> None:
-    """``content``, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -231,12 +211,12 @@ def parser(module: str, description: str, stages: Sequence[Stage]) -> argparse.A
         conflict_handler="resolve",  # of stages that ask for the same
     )
     made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where everything is left")
-    made.add_argument(
-        "--minutes", type=float, metavar="N", help="start nothing that would end later; no limit"
-    )
+    ends = "start nothing that would end later; no limit"
+    made.add_argument("--minutes", type=float, metavar="N", help=ends)
     made.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to rehearse")
     made.add_argument("--quick", action="store_true", help="everything at tiny sizes: to rehearse")
     made.add_argument("--archive", type=Path, metavar="FILE", help="pack all small results into this .tar.gz")
+    made.add_argument("--anyway", action="store_true", help="go on after a stage that failed")
     for stage in stages:
         stage.options(made)
     return made
@@ -244,30 +224,21 @@ def parser(module: str, description: str, stages: Sequence[Stage]) -> argparse.A
 
 def data_options(made: argparse.ArgumentParser) -> None:
     """Where real pictures and real features are."""
-    made.add_argument(
-        "--data-root", default=os.environ.get("METAL8_ROOT"), metavar="DIR", help="folder of metal8"
-    )
+    root = os.environ.get("METAL8_ROOT")
+    made.add_argument("--data-root", default=root, metavar="DIR", help="folder of metal8")
     made.add_argument("--weights", metavar="FILE", help="ImageNet weights of VGG-16")
 
 
-def main(
-    module: str,
-    description: str,
-    stages: Sequence[Stage],
-    argv: Sequence[str] | None = None,
-    runner: Runner = in_child,
-) -> int:
+def main(module: str, description: str, stages: Sequence[Stage], argv: Sequence[str] | None = None) -> int:
     """Run stages one after the other; the exit status says whether all is done and as it should be."""
-    made = parser(module, description, stages)
-    made.add_argument("--anyway", action="store_true", help="go on after a stage that failed")
-    options = made.parse_args(argv)
+    options = parser(module, description, stages).parse_args(argv)
     options.out = options.out.resolve()
     console = Console(highlight=False, soft_wrap=True)
     end = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends what is under way
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        status = _stages(stages, options, end, console, runner)
+        status = _stages(stages, options, end, console)
         if options.archive is not None:
             options.archive.parent.mkdir(parents=True, exist_ok=True)
             console.print(f"packed into {archive(options.out, options.archive.resolve())}")
@@ -285,16 +256,13 @@ def main(
     return status
 
 
-def _stages(
-    stages: Sequence[Stage], options: argparse.Namespace, end: float, console: Console, runner: Runner
-) -> int:
+def _stages(stages: Sequence[Stage], options: argparse.Namespace, end: float, console: Console) -> int:
     worst = COMPLETE
     planned = [(stage, stage.tasks(options)) for stage in stages]  # tells of a wrong request at once
     for stage, tasks in planned:
         console.rule(stage.name)
-        status = work_through(tasks, options.out, end, console, runner, stop=stage.gate)
-        # show what is there, also where more is to come
-        good = stage.conclude(options, console)
+        status = work_through(tasks, options.out, end, console, stop=stage.gate)
+        good = stage.conclude(options, console)  # shows what is there, also where more is to come
         if status == UNFINISHED:
             return UNFINISHED
         if status == INCOMPLETE or not good:

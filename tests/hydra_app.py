@@ -27,8 +27,7 @@ CONF = REPO / "conf"
 
 def compose(*overrides: str) -> config.Config:
     """The checked configuration of ``python run.py <overrides>``."""
-    checked: config.Config = check(composed(*overrides))
-    return checked
+    return check(composed(*overrides))
 
 
 def composed(*overrides: str) -> Any:
@@ -40,7 +39,7 @@ def composed(*overrides: str) -> Any:
 
 def options(group: str) -> set[str]:
     """The options of a group."""
-    return {path.name[: -len(".yaml")] for path in (CONF / group).glob("*.yaml")}
+    return {path.stem for path in (CONF / group).glob("*.yaml")}
 
 
 def run_recorded(cwd: Path, *arguments: str, experiment: Any = None) -> tuple[int, list[tuple[Any, Path]]]:
@@ -80,7 +79,9 @@ def run_here(cwd: Path, *arguments: str) -> int:
     raise AssertionError("run.py returned without an exit status")
 
 
-def run_process(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_process(
+    cwd: Path, *arguments: str, timeout: float | None = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """``python run.py <arguments>`` as a user types it, in a process of its own."""
     return subprocess.run(
         [sys.executable, str(REPO / "run.py"), *arguments],
@@ -88,5 +89,5 @@ def run_process(cwd: Path, *arguments: str, **environment: str) -> subprocess.Co
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
     )

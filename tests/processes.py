@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from cpanet.runtime import prepare
@@ -23,24 +24,13 @@ def python(code: str, cwd: Path = REPO, **changes: str) -> subprocess.CompletedP
     return subprocess.run(command, cwd=cwd, env=settings, capture_output=True, text=True, timeout=900)
 
 
-def children(command: str) -> list[int]:
-    """Numbers of this process's children that run and have ``command`` in their command line."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
-                if (
-                    int(parent) == os.getpid()
-                    and state != "Z"
-                    and command in (folder / "cmdline").read_text()
-                ):
-                    found.append(int(folder.name))
-            except OSError:  # it has ended meanwhile
-                continue
-    return sorted(found)
-
-
 def data_workers() -> list[int]:
-    """Numbers of the processes that load data for this one."""
-    return children("data_worker")
+    """Numbers of this process's children that run and load data for it."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+            mine = int(parent) == os.getpid() and state != "Z"
+            if mine and "data_worker" in (folder / "cmdline").read_text():
+                found.append(int(folder.name))
+    return sorted(found)

@@ -17,7 +17,6 @@ from rich.console import Console
 from benchmarks import (
     agreement,
     evaluate,
-    largest,
     loading,
     measure,
     memory,
@@ -27,9 +26,8 @@ from benchmarks import (
     report,
     step,
     supports,
-    workload,
 )
-from benchmarks.workload import Workload
+from benchmarks.workload import Workload, workloads
 from cpanet.errors import UserError
 from cpanet.runtime.cuda.probe import GIB, CudaReport, Driver, Gpu
 from cpanet.runtime.cuda.toolkit import Toolkit
@@ -40,20 +38,17 @@ needs_torch = pytest.mark.skipif(
 
 
 def result(seconds: list[float], peak: int) -> dict:
-    return {
-        "seconds": seconds,
-        "peak_bytes": peak,
-        "gpu_bytes": None,
-        "versions": {"jittor": "1", "torch": "2"},
-    }
+    versions = {"jittor": "1", "torch": "2"}
+    return {"seconds": seconds, "peak_bytes": peak, "gpu_bytes": None, "versions": versions}
+
+
+def sides(**results: list[dict]) -> dict[str, dict]:
+    return {name: measure.side(found) for name, found in results.items()}
 
 
 def test_ratios_say_how_much_faster_and_smaller_the_project_is() -> None:
-    sides = {"project": measure.Side(), "reference": measure.Side()}
-    sides["project"].add(result([1.0, 2.0, 3.0], 50))
-    sides["reference"].add(result([4.0, 6.0, 8.0], 100))
-    sides["reference"].add(result([6.0, 6.0, 6.0], 90))
-    record = measure.compared({}, sides)
+    reference = [result([4.0, 6.0, 8.0], 100), result([6.0, 6.0, 6.0], 90)]
+    record = measure.compared(sides(project=[result([1.0, 2.0, 3.0], 50)], reference=reference))
     assert record["speed_ratio"] == 3.0
     assert record["memory_ratio"] == 0.5
     assert record["sides"]["project"]["summary_seconds"]["minimum"] == 1.0
@@ -122,7 +117,7 @@ def record_of(benchmark: Any, options: str, tmp_path: Path, monkeypatch: pytest.
     out = tmp_path / "record.json"
     command = f"{benchmark.__name__} --size 32 --width 16 {options} --out"
     monkeypatch.setattr("sys.argv", [*command.split(), str(out)])
-    assert benchmark.main() == 0
+    assert report.run("name", benchmark.arguments(), benchmark.measured, benchmark.shown) == 0
     return json.loads(out.read_text())
 
 
@@ -142,17 +137,13 @@ def test_step_compares_both_sides_and_writes_what_it_found(tmp_path: Path, capsy
     assert "peak memory" in capsys.readouterr().out
 
 
-def test_table_shows_medians_and_ratio() -> None:
-    sides = {"project": measure.Side(), "reference": measure.Side()}
-    sides["project"].add(result([1.0], 2**30))
-    sides["reference"].add(result([2.5], 2**31))
-    record = {"workload": Workload().asdict(), "machine": {"load_before": 0.0, "gpu": "a GPU"}}
-    console = Console(record=True, width=100, quiet=True)
-    with console.capture() as shown:
-        console.quiet = False
-        report.show(measure.compared(record, sides), "step", console)
-    assert "2.50 × as fast" in shown.get()
-    assert "0.50 of it" in shown.get()
+def test_table_shows_medians_and_ratio(capsys) -> None:
+    record = {"workload": vars(Workload()), "machine": {"load_before": 0.0, "gpu": "a GPU"}}
+    compared = measure.compared(sides(project=[result([1.0], 2**30)], reference=[result([2.5], 2**31)]))
+    report.show({**record, **compared}, "step", Console(width=100))
+    shown = capsys.readouterr().out
+    assert "2.50 × as fast" in shown
+    assert "0.50 of it" in shown
 
 
 @pytest.mark.slow
@@ -180,7 +171,7 @@ def test_a_curve_is_smoothed_over_ten_steps() -> None:
 def test_every_precision_of_the_device_is_measured_unless_one_is_chosen(tmp_path: Path, monkeypatch) -> None:
     def precisions(command: str) -> list[str]:
         monkeypatch.setattr("sys.argv", ["step", *command.split()])
-        return [asked.precision for asked in workload.workloads(step.arguments())]
+        return [asked.precision for asked in workloads(step.arguments())]
 
     assert precisions("") == ["fp32"]
     assert precisions("--device cuda") == ["fp32", "tf32", "bf16", "fp16"]
@@ -212,7 +203,7 @@ def test_the_largest_batch_is_found_to_an_eighth(memory_for: int) -> None:
         asked.append(batch)
         return batch <= memory_for
 
-    found = largest.search(fits, limit=100)
+    found = step.largest(fits, limit=100)
     assert min(memory_for, 100) * 7 / 8 - 1 < found <= min(memory_for, 100)
     assert len(asked) == len(set(asked)) < 14
 
@@ -224,12 +215,8 @@ def test_running_out_of_memory_is_an_answer(monkeypatch) -> None:
         return {}
 
     monkeypatch.setattr(measure, "run", run)
-    found = largest.find("project", Workload(), limit=8)
-    assert found == {
-        "batch": 3,
-        "limit": 8,
-        "tried": {"1": "fits", "2": "fits", "4": "out of memory", "3": "fits"},
-    }
+    tried = {"1": "fits", "2": "fits", "4": "out of memory", "3": "fits"}
+    assert step.find_largest("project", Workload(), 8) == {"batch": 3, "limit": 8, "tried": tried}
 
 
 def test_what_lacks_memory_is_told_from_what_fails() -> None:
@@ -240,8 +227,7 @@ def test_what_lacks_memory_is_told_from_what_fails() -> None:
 
 
 def test_images_per_second_come_from_steps_in_a_row() -> None:
-    side = measure.Side()
-    side.add({**result([2.0], 1), "row_seconds": [0.5]})
+    side = measure.side([{**result([2.0], 1), "row_seconds": [0.5]}])
     assert measure.throughput(side, images=4) == 8.0
 
 
@@ -282,12 +268,8 @@ def test_on_a_cpu_operators_count_without_those_that_they_call() -> None:
         event("cpu_op", "aten::relu", 100, 20),
     ]
     found = profiler.of_trace(events, steps=1, on_gpu=False)
-    assert [kernel["name"] for kernel in found["top"]] == [
-        "aten::mkldnn_convolution",
-        "aten::conv2d",
-        "aten::relu",
-        "aten::empty",
-    ]
+    names = [kernel["name"] for kernel in found["top"]]
+    assert names == ["aten::mkldnn_convolution", "aten::conv2d", "aten::relu", "aten::empty"]
     assert found["top"][0]["seconds"] == pytest.approx(70e-6)
     assert found["kernel_seconds"] == found["busy_seconds"] == pytest.approx(120e-6)
     assert found["operators"] == 4
@@ -301,18 +283,15 @@ def test_a_fused_kernel_is_named_by_what_was_fused() -> None:
     assert profile.brief("ampere_sgemm_128x64_nn") == "ampere_sgemm_128x64_nn"
 
 
-def test_what_bounds_a_step() -> None:
-    def profiled(kernels: float, busy: float, copies: float = 0.0) -> dict[str, Any]:
-        return {
-            "wall_seconds": 1.0,
-            "kernel_seconds": kernels,
-            "busy_seconds": busy,
-            "copies": {"host to device": {"seconds": copies}},
-        }
-
-    assert profile.bound(profiled(0.95, 0.95))["by"] == "kernels"
-    assert profile.bound(profiled(0.3, 0.3))["by"] == "host"
-    assert profile.bound(profiled(0.3, 0.95, 0.65))["by"] == "copies"
+@pytest.mark.parametrize(
+    ("kernels", "busy", "copies", "by"),
+    [(0.95, 0.95, 0.0, "kernels"), (0.3, 0.3, 0.0, "host"), (0.3, 0.95, 0.65, "copies")],
+)
+def test_what_bounds_a_step(kernels: float, busy: float, copies: float, by: str) -> None:
+    times = {"wall_seconds": 1.0, "kernel_seconds": kernels, "busy_seconds": busy}
+    found = profile.bound({**times, "copies": {"host to device": {"seconds": copies}}})
+    assert found is not None
+    assert found["by"] == by
     assert profile.bound(None) is None
 
 
@@ -333,7 +312,7 @@ def nvidia_smi(folder: Path, monkeypatch, *lines: str) -> None:
 def test_memory_and_use_of_a_gpu_are_watched(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "used").write_text("1000")
     nvidia_smi(tmp_path, monkeypatch, f'echo "$(cat {tmp_path / "used"}), 37"')
-    with memory.GpuWatch(watch=True) as gpu:
+    with memory.watched_gpu(True) as gpu:
         (tmp_path / "used").write_text("3000")
         deadline = time.monotonic() + 10
         while not gpu.samples and time.monotonic() < deadline:
@@ -344,7 +323,7 @@ def test_memory_and_use_of_a_gpu_are_watched(tmp_path: Path, monkeypatch) -> Non
 
 def test_a_driver_that_does_not_answer_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
     nvidia_smi(tmp_path, monkeypatch, "echo no devices were found", "exit 6")
-    with memory.GpuWatch(watch=True) as gpu:
+    with memory.watched_gpu(True) as gpu:
         pass
     assert gpu.bytes is None
     assert gpu.samples == []
@@ -353,9 +332,10 @@ def test_a_driver_that_does_not_answer_leaves_nothing(tmp_path: Path, monkeypatc
 def test_facts_of_the_gpu_are_those_of_the_doctor(monkeypatch) -> None:
     driver, toolkit = Driver((13, 0), (Gpu("NVIDIA H100", 90, 80 * GIB),)), Toolkit(Path("nvcc"), (13, 0, 88))
     monkeypatch.setattr(measure.runtime, "probe_cuda", lambda: CudaReport(True, "", driver, toolkit))
-    facts = measure.gpu_facts("cuda")
+    facts = measure.machine("cuda")
     assert (facts["gpu"], facts["toolkit"], facts["cudnn"]) == ("NVIDIA H100", "13.0.88", None)
-    assert set(measure.gpu_facts("cpu").values()) == {None}
+    cpu = measure.machine("cpu")
+    assert {cpu[name] for name in ("gpu", "driver", "toolkit", "cudnn")} == {None}
 
 
 @needs_torch
@@ -369,21 +349,18 @@ def test_a_step_of_both_sides_is_profiled(tmp_path: Path, monkeypatch) -> None:
     assert project["copies"] is None  # nothing is copied on a CPU, and nothing is invented
 
 
-def test_autocast_stands_beside_float32_where_a_cpu_offers_bfloat16(monkeypatch) -> None:
+def test_autocast_stands_beside_float32_where_a_cpu_offers_bfloat16(monkeypatch, capsys) -> None:
     monkeypatch.setenv("CPANET_BF16", "emulate")
     precisions = {name: w.precision for name, w in measure.sides_of(Workload(precision="bf16")).items()}
     assert precisions == {"project": "bf16", "reference": "fp32", measure.AUTOCAST: "bf16"}
-    sides = {name: measure.Side() for name in precisions}
-    for side, seconds in zip(sides.values(), (1.0, 4.0, 3.0)):
-        side.add(result([seconds], 2**30))
-    record = measure.compared({"workload": {}}, sides)
+    timed = {name: [result([seconds], 2**30)] for name, seconds in zip(precisions, (1.0, 4.0, 3.0))}
+    record = measure.compared(sides(**timed))
     assert (record["speed_ratio"], record["autocast_speed_ratio"]) == (4.0, 3.0)
-    console = Console(record=True, width=160)
-    with console.capture() as shown:
-        console.print(report.table(record))
-    median = next(line for line in shown.get().splitlines() if "median" in line)
+    Console(width=160).print(report.table(record))
+    shown = capsys.readouterr().out
+    median = next(line for line in shown.splitlines() if "median" in line)
     assert re.findall(r"[\d.]+ × as fast", median) == ["4.00 × as fast", "3.00 × as fast"]
-    assert "PyTorch, bf16 autocast" in shown.get()
+    assert "PyTorch, bf16 autocast" in shown
 
 
 def test_halves_without_defect_are_clean_and_those_with_a_little_are_left_out() -> None:

@@ -67,8 +67,8 @@ def test_a_recipe_is_a_name_or_overrides():
 
 
 def test_records_name_no_folder():
-    assert quality.without_path("data.root=/some/where/metal8") == "data.root=metal8"
-    assert quality.without_path("recipe/loss=dice") == "recipe/loss=dice"
+    assert measure.without_path("data.root=/some/where/metal8") == "data.root=metal8"
+    assert measure.without_path("recipe/loss=dice") == "recipe/loss=dice"
 
 
 def test_a_small_comparison_leaves_record_table_and_figure(tmp_path):

@@ -23,13 +23,10 @@ def tensors(*arrays: np.ndarray) -> list:
     return [torch.from_numpy(array) for array in arrays]
 
 
-@pytest.mark.parametrize(
-    ("fixture", "backbone"),
-    [("vgg16bn_1shot", "vgg16_bn"), ("vgg16bn_5shot", "vgg16_bn"), ("resnet50deep_1shot", "resnet50_deep")],
-)
-def test_logits_are_the_released_ones(fixture: str, backbone: str) -> None:
+@pytest.mark.parametrize("fixture", oracle.FIXTURES)
+def test_logits_are_the_released_ones(fixture: str) -> None:
     expected, inputs, state = oracle.eval_fixture(fixture)
-    model = load(backbone, state).eval()
+    model = load(oracle.FIXTURES[fixture], state).eval()
     with torch.no_grad():
         logits = model(*tensors(inputs.query, inputs.support, inputs.support_label)).numpy()
     assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()

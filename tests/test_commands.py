@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hydra_app import REPO
+from tests.hydra_app import run_process
 
 SMALL = "profile=tiny data=embedded device=cpu backbone.weights=random data.workers=0 log.overlays=0"
 COMMANDS = {
@@ -32,13 +32,7 @@ def somewhere(tmp_path_factory) -> Path:
 )
 def test_run_as_typed(command, somewhere):
     before = set(somewhere.glob("outputs/*"))
-    done = subprocess.run(
-        [sys.executable, str(REPO / "run.py"), *command.split(), *SMALL.split()],
-        cwd=somewhere,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = run_process(somewhere, *command.split(), *SMALL.split(), timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     (directory,) = set(somewhere.glob("outputs/*")) - before
     results = [json.loads(path.read_text()) for path in directory.rglob("result.json")]
@@ -57,17 +51,9 @@ def test_tensorboard_shows_the_runs_under_readable_names(somewhere):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "tensorboard.main",
-        "--logdir",
-        "outputs",
-        "--port",
-        str(port),
-        "--load_fast=false",
-    ]
-    server = subprocess.Popen(command, cwd=somewhere, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = f"-m tensorboard.main --logdir outputs --port {port} --load_fast=false".split()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen([sys.executable, *words], cwd=somewhere, **quiet)
     try:
         runs: list[str] = []
         deadline = time.monotonic() + 60

@@ -14,7 +14,7 @@ import pytest
 
 from cpanet.data.catalog import METAL8
 from tests.datasets import write_folder
-from tests.hydra_app import REPO, composed
+from tests.hydra_app import REPO
 from tests.sweep_runs import rows
 
 PAGE = (REPO / "docs" / "predict.md").read_text(encoding="utf-8")
@@ -73,11 +73,3 @@ def test_the_page_from_top_to_bottom(tmp_path: Path) -> None:
     assert install == "pip install -e '.[export]'"
     run("bash", "-ec", "\n".join(commands))
     assert len(list((here / "marked").glob("*.png"))) == 25
-
-
-def test_the_commands_on_real_pictures_compose() -> None:
-    """Those of the page need hours of nobody's time, but pictures that cannot be in this repository."""
-    for line in blocks("bash")[3].replace("\\\n", " ").splitlines():
-        if line.startswith("python run.py"):
-            words = [w for w in line.split()[2:] if not w.startswith(("checkpoint=", "support=", "query="))]
-            composed(*words)

@@ -25,19 +25,12 @@ from cpanet.data.catalog import METAL8
 from tests.datasets import write_folder
 from tests.hydra_app import REPO, compose, run_here, run_recorded
 from tests.report import sweeps
+from tests.sweep_runs import TINY
 from tests.test_data_import import write_labelme
 
 PAGES = [*sorted(REPO.glob("README*.md")), *sorted((REPO / "docs").rglob("*.md"))]
 STARTS = ("python ", "tensorboard ", "pip install ")
-SMALL = (
-    "profile=tiny",
-    "data=embedded",
-    "device=cpu",
-    "backbone.weights=random",
-    "data.workers=0",
-    "log.overlays=0",
-    "evaluate.episodes=4",
-)
+SMALL = (*(word for word in TINY if not word.startswith("backbone=")), "evaluate.episodes=4")
 ELSEWHERE = ("joblib", "submitit_local", "submitit_slurm", "optuna")  # launchers that leave this process
 PLUGINS = {
     "joblib": "hydra_plugins.hydra_joblib_launcher",
@@ -60,18 +53,16 @@ def commands() -> list[str]:
             for part in re.sub(r"\s#.*$", "", line.strip()).split(" && "):
                 if part.startswith(STARTS):
                     found[part.strip()] = None
-    return list(found)
+    return [command for command in found if not any(general in command for general in GENERAL)]
 
 
-COMMANDS = commands()
 GENERAL = ("key=a,b", "build metal8 …", "build metal8 ...")  # how commands look, no commands
-RUN = [c for c in COMMANDS if c.startswith("python run.py") and not any(g in c for g in GENERAL)]
+COMMANDS = commands()
+RUN = [c for c in COMMANDS if c.startswith("python run.py")]
 TRAINED = [c for c in RUN if "task=" not in c and "--" not in c and not any(word in c for word in ELSEWHERE)]
-MODULES = [
-    c for c in COMMANDS if re.match(r"python -m (cpanet|benchmarks)", c) and not any(g in c for g in GENERAL)
-]
+MODULES = [c for c in COMMANDS if re.match(r"python -m (cpanet|benchmarks)", c)]
 SWEEPS = [c for c in RUN if " -m " in c]
-REST = [c for c in COMMANDS if c not in RUN and c not in MODULES and not any(g in c for g in GENERAL)]
+REST = [c for c in COMMANDS if c not in RUN and c not in MODULES]
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +100,6 @@ def filled(command: str, places: dict[str, Path]) -> list[str]:
     return arguments
 
 
-def needs_plugin(command: str) -> None:
-    for word, module in PLUGINS.items():
-        if word in command and importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed (pip install -e '.[cluster,optuna]')")
-
-
 @pytest.fixture(autouse=True)
 def any_processor_has_bf16(monkeypatch):
     """A command that asks for ``precision=bf16`` means a processor that has it; the suite imitates its rounding on all."""
@@ -128,7 +113,9 @@ def planned(command: str) -> Any:
 
 @pytest.mark.parametrize("command", [planned(command) for command in RUN])
 def test_run_py_takes_it_as_typed(command, places, tmp_path, capsys):
-    needs_plugin(command)
+    for word, module in PLUGINS.items():
+        if word in command:
+            pytest.importorskip(module, reason="pip install -e '.[cluster,optuna]'")
     if "…" in command or "resume=outputs" in command:
         pytest.skip("goes on with a run that has to be there; test_they_go_on has one")
     arguments = filled(command, places)
@@ -240,10 +227,9 @@ def smaller(arguments: list[str]) -> list[str]:
         "backbone.weights=",
         "train.",
         "evaluate.",
-        "device=",
-        "seed=",
     )
-    kept = [a for a in arguments if not a.startswith((*sized, "hydra.run.dir=", "hydra.sweep.dir="))]
+    sized += ("device=", "seed=", "hydra.run.dir=", "hydra.sweep.dir=")
+    kept = [a for a in arguments if not a.startswith(sized)]
     kept = ["fold=0,1" if re.fullmatch(r"fold=0,1,.*", a) else a for a in kept]
     seeds = [a for a in arguments if a.startswith("seed=")]
     if any(a.startswith("sweep=") for a in arguments):

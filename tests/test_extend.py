@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.datasets import picture, save
-from tests.hydra_app import REPO
+from tests.hydra_app import REPO, run_process
 
 CONF = REPO / "examples" / "extend" / "conf"
-TINY = (
-    "profile=tiny",
-    "device=cpu",
-    "data.image_size=32",
-    "model.width=16",
-    "train.epochs=1",
-    "train.iterations_per_epoch=2",
-    "evaluate.episodes=2",
-    "backbone.weights=random",
-)
+TINY = ("profile=tiny", "device=cpu", "data.image_size=32", "model.width=16", "backbone.weights=random")
+TINY += ("train.epochs=1", "train.iterations_per_epoch=2", "evaluate.episodes=2")
 
 
 def listed(root: Path) -> tuple[str, str]:
@@ -40,9 +30,7 @@ def listed(root: Path) -> tuple[str, str]:
 
 
 def run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    command = [sys.executable, str(REPO / "run.py"), "--config-dir", str(CONF), *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return run_process(cwd, "--config-dir", str(CONF), *arguments, timeout=None, PYTHONPATH=str(REPO))
 
 
 def test_every_option_composes(tmp_path: Path) -> None:
@@ -65,13 +53,8 @@ def test_every_option_composes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_backbone_a_schedule_and_a_data_set_train_evaluate_resume_and_predict(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    mine = (
-        "backbone=strided",
-        "recipe/schedule=steps",
-        "recipe/episodes=uneven_light",
-        "data.workers=1",
-        *listed(tmp_path / "listed"),
-    )
+    parts = ("backbone=strided", "recipe/schedule=steps", "recipe/episodes=uneven_light")
+    mine = (*parts, "data.workers=1", *listed(tmp_path / "listed"))
     trained = run(tmp_path, *mine, *TINY, f"hydra.run.dir={run_dir}")
     assert trained.returncode == 0, trained.stderr
     result = json.loads((run_dir / "result.json").read_text())
@@ -100,18 +83,13 @@ def test_a_backbone_a_schedule_and_a_data_set_train_evaluate_resume_and_predict(
     assert predicted.returncode == 0, predicted.stderr
     assert list((tmp_path / "marked").rglob("*.png"))
 
-    free = (*asked[:-1], f"hydra.run.dir={tmp_path / 'free'}")
-    compared = run(tmp_path, *mine, "task=predict", "method=prototype", *free)
+    free = f"hydra.run.dir={tmp_path / 'free'}"
+    compared = run(tmp_path, *mine, "task=predict", "method=prototype", *asked[:-1], free)
     assert compared.returncode == 0, compared.stderr
     assert list((tmp_path / "free").rglob("*.png"))
 
-    refused = subprocess.run(
-        [sys.executable, str(REPO / "run.py"), "task=evaluate", f"checkpoint={run_dir}"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPO)},
-        capture_output=True,
-        text=True,
-    )
+    plain = ("task=evaluate", f"checkpoint={run_dir}")
+    refused = run_process(tmp_path, *plain, PYTHONPATH=str(REPO))
     assert refused.returncode == 2
     assert "names the class examples.extend." in refused.stderr
 

@@ -21,9 +21,6 @@ from cpanet.models.layers import BatchNorm, first_maximum, max_pool_2x2
 from cpanet.models.upsample import conv_of_upsampled, upsample
 from cpanet.runtime import jt
 
-ABLATIONS = [(cpp, sa, ssa) for cpp in (False, True) for sa in (False, True) for ssa in (False, True)]
-
-
 Arrays = tuple[Any, Any, Any, Any]  # pictures and labels of queries, pictures and masks of supports
 
 
@@ -128,12 +125,11 @@ def assert_same_step(
         assert others == pytest.approx(losses, rel=1e-5)
         scale = max(np.abs(g).max() for g in other_gradients)
         # gradients that are 0 but for rounding are compared with the largest of all
-        errors.append(
-            max(
-                min(relative_error(found, wanted), 10 * np.abs(found - wanted).max() / scale)
-                for found, wanted in zip(gradients, other_gradients)
-            )
+        apart = (
+            min(relative_error(found, wanted), 10 * np.abs(found - wanted).max() / scale)
+            for found, wanted in zip(gradients, other_gradients)
         )
+        errors.append(max(apart))
         if errors[-1] < 1e-4:
             break
     assert errors, "rounding moves the losses of every input"
@@ -153,7 +149,9 @@ def nudged(arrays: Arrays, seed: int) -> Arrays:
     return moved(query), label, moved(support), masks
 
 
-@pytest.mark.parametrize(("cpp", "sa", "ssa"), ABLATIONS)
+@pytest.mark.parametrize("cpp", [False, True])
+@pytest.mark.parametrize("sa", [False, True])
+@pytest.mark.parametrize("ssa", [False, True])
 def test_every_ablation_gives_the_textbooks_logits(cpp, sa, ssa):
     model = lively(published_network("vgg16", cpp=cpp, sa=sa, ssa=ssa, width=16))
     query, _, support, masks = batch((32, 48), 2, 2)
@@ -205,19 +203,16 @@ def test_prototypes_are_averaged_over_shots_or_divided_by_the_batch():
 
 def test_auxiliary_loss_of_the_released_code_counts_padding_and_the_last_shot_only():
     arguments = batch(shot=2)
-    values = {}
-    for name, protocol in {
-        "corrected": Protocol(),
-        "last": Protocol(aux_loss="last"),
-        "padding": Protocol(aux_padding="background"),
-    }.items():
-        model = published_network(
-            "vgg16", width=16, dropout=False, protocol=protocol, head_init="kaiming_normal"
-        )
+
+    def auxiliary(**protocol):
+        plain = {"width": 16, "dropout": False, "head_init": "kaiming_normal"}
+        model = published_network("vgg16", protocol=Protocol(**protocol), **plain)
         model.train()
-        values[name] = model.losses(*arguments, 0.4)[1].item()
-    assert values["last"] < 0.75 * values["corrected"]
-    assert values["padding"] != pytest.approx(values["corrected"], rel=1e-4)
+        return model.losses(*arguments, 0.4)[1].item()
+
+    corrected = auxiliary()
+    assert auxiliary(aux_loss="last") < 0.75 * corrected
+    assert auxiliary(aux_padding="background") != pytest.approx(corrected, rel=1e-4)
 
 
 @pytest.mark.parametrize(("mode", "drifts"), [("eval", False), ("train", True)])
@@ -271,14 +266,8 @@ def test_dropout_drops_whole_channels_and_repeats_with_seed_and_iteration():
 def test_masks_that_are_copied_together_are_those_that_are_copied_one_by_one(other):
     """Also where a step asks for others than the one before, from the first on, in the middle, or for more or fewer."""
     usual = [(2, 8, 0.2), (2, 8, 0.2), (2, 4, 0.1)]
-    steps = [
-        usual,
-        usual,
-        [usual[0], other, usual[2]] if other else usual[:2],
-        usual,
-        [*usual, (1, 8, 0.1)],
-        usual,
-    ]
+    changed = [usual[0], other, usual[2]] if other else usual[:2]
+    steps = [usual, usual, changed, usual, [*usual, (1, 8, 0.1)], usual]
     source = DropoutSource()
     for iteration, requests in enumerate(steps):
         source.reseed(3, iteration)
@@ -292,11 +281,9 @@ def test_masks_that_are_copied_together_are_those_that_are_copied_one_by_one(oth
 def test_a_step_copies_its_masks_once(monkeypatch):
     model = published_network("vgg16", width=16)
     model.train()
-    copied = []
-    array = jt.array
-    monkeypatch.setattr(
-        jt, "array", lambda value, *a, **k: copied.append(np.shape(value)) or array(value, *a, **k)
-    )
+    copied, array = [], jt.array
+    copying = lambda value, *a, **k: copied.append(np.shape(value)) or array(value, *a, **k)  # noqa: E731
+    monkeypatch.setattr(jt, "array", copying)
     for iteration in range(2):
         copied.clear()
         model.dropout_source.reseed(0, iteration)
@@ -305,10 +292,8 @@ def test_a_step_copies_its_masks_once(monkeypatch):
 
 
 def test_initial_weights_depend_on_seed_and_name_alone():
-    full, bare = (
-        published_network("vgg16", width=16, seed=4),
-        published_network("vgg16", cpp=False, sa=False, width=16, seed=4),
-    )
+    full = published_network("vgg16", width=16, seed=4)
+    bare = published_network("vgg16", cpp=False, sa=False, width=16, seed=4)
     other = published_network("vgg16", width=16, seed=5)
     assert np.array_equal(full.ssa.mix.weight.numpy(), bare.ssa.mix.weight.numpy())
     assert not np.array_equal(full.ssa.mix.weight.numpy(), other.ssa.mix.weight.numpy())
@@ -326,13 +311,13 @@ class Normed(SpaceSqueezeAttention):
             self.gain = jt.ones(width)
 
 
-def network_with(decoder):
-    return CPANet(published_backbone("vgg16"), MaskedAverage(), decoder, width=16)
+def network_with(decoder, **options):
+    return CPANet(published_backbone("vgg16"), MaskedAverage(), decoder, width=16, **options)
 
 
 @pytest.mark.parametrize("scheme", ["released", "kaiming_normal", "prototype"])
 def test_a_norm_added_to_a_part_is_alive(scheme):
-    model = CPANet(published_backbone("vgg16"), MaskedAverage(), Normed(16), width=16, head_init=scheme)
+    model = network_with(Normed(16), head_init=scheme)
     assert model.ssa.norm.weight.numpy().min() == 1
     assert not model.ssa.norm.bias.numpy().any()
 

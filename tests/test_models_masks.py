@@ -42,25 +42,20 @@ def test_a_spot_between_the_sampled_points_is_lost_at_points_and_kept_by_area():
 @pytest.mark.parametrize("kind", ["full", "none", "baseline"])
 def test_supports_with_different_tiny_defects_give_different_predictions(kind):
     """Both spots fall between the sampled points of the 4×4 grid."""
-    if kind == "baseline":
-        models = {
-            how: PrototypeBaseline(published_backbone("vgg16"), seed=0, support_mask=how)
-            for how in ("area", "point")
-        }
-    else:
-        on = kind == "full"
-        models = {
-            how: published_network(
-                "vgg16", cpp=on, sa=on, ssa=on, width=16, protocol=Protocol(support_mask=how)
-            )
-            for how in ("area", "point")
-        }
+
+    def network(how):
+        if kind == "baseline":
+            return PrototypeBaseline(published_backbone("vgg16"), seed=0, support_mask=how)
+        parts = dict.fromkeys(("cpp", "sa", "ssa"), kind == "full")
+        return published_network("vgg16", **parts, width=16, protocol=Protocol(support_mask=how))
+
     rng = np.random.default_rng(0)
     query, support = (
         jt.array(rng.standard_normal((1, *s, 64, 64)).astype(np.float32)) for s in ((3,), (1, 3))
     )
     differ = {}
-    for how, model in models.items():
+    for how in ("area", "point"):
+        model = network(how)
         model.eval()
         with jt.no_grad():
             first, second = (

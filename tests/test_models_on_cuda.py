@@ -65,11 +65,10 @@ def test_a_training_step_needs_no_library_but_cudnn_and_cublas(monkeypatch):
         assert not [key for key in found if library in key], library
 
 
-@pytest.mark.parametrize("fixture", ["vgg16bn_1shot", "vgg16bn_5shot", "resnet50deep_1shot"])
+@pytest.mark.parametrize("fixture", test_fixtures.FIXTURES)
 def test_logits_of_the_released_code(monkeypatch, fixture):
     without_kernels(monkeypatch)
-    backbone = "vgg16_bn" if fixture.startswith("vgg") else "resnet50_deep"
-    test_fixtures.test_logits_of_the_released_code(fixture, backbone)
+    test_fixtures.test_logits_of_the_released_code(fixture)
 
 
 def test_losses_gradients_and_statistics_of_a_released_training_step(monkeypatch):

@@ -8,22 +8,21 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.hydra_app import CONF, REPO
 
-PARTS = (
-    "cpanet",
-    "conf",
-    "sweeps",
-    "examples",
-    "run.py",
-    "setup.py",
-    "setup.cfg",
-    "pyproject.toml",
-    "MANIFEST.in",
-)
+FOLDERS = ("cpanet", "conf", "sweeps", "examples")
+FILES = ("run.py", "setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "README.zh-CN.md")
+
+
+def python(*words: str, **options: Any) -> str:
+    """What a process of Python says."""
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +30,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout, with ``lib/`` as ``pip install .`` leaves it and the archive in ``dist/``."""
     folder = tmp_path_factory.mktemp("source")
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for part in PARTS:
-        if (REPO / part).is_dir():
-            shutil.copytree(REPO / part, folder / part, symlinks=True, ignore=ignored)
-        else:
-            shutil.copy(REPO / part, folder)
-    for page in REPO.glob("README*.md"):
-        shutil.copy(page, folder)
-    done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build", "--build-lib", "lib", "sdist"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    for name in FOLDERS:
+        shutil.copytree(REPO / name, folder / name, symlinks=True, ignore=ignored)
+    for name in FILES:
+        shutil.copy(REPO / name, folder)
+    python("setup.py", "-q", "build", "--build-lib", "lib", "sdist", cwd=folder)
     return folder
 
 
@@ -54,15 +44,9 @@ def test_the_installed_package_has_the_whole_configuration(built: Path, tmp_path
         Path("sweep", path.name) for path in (REPO / "sweeps").glob("*.yaml")
     }
     assert {path.relative_to(installed) for path in installed.rglob("*.yaml")} == wanted
-    shown = subprocess.run(
-        [sys.executable, "-m", "cpanet", "sweep=modules", "--cfg", "job"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(built / "lib")},
-        capture_output=True,
-        text=True,
-    )
-    assert shown.returncode == 0, shown.stderr
-    assert "image_size: 64" in shown.stdout
+    environment = {**os.environ, "PYTHONPATH": str(built / "lib")}
+    shown = python("-m", "cpanet", "sweep=modules", "--cfg", "job", cwd=tmp_path, env=environment)
+    assert "image_size: 64" in shown
 
 
 def test_the_archive_has_what_a_checkout_has(built: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_training_step_does_not_wait_for_the_device(stand_ins, tmp_path):
     workload = Workload(backbone="vgg16", size=32, width=16, device="cuda", precision="tf32")
     options = {"counter": str(gpuless.counter(stand_ins.folder)), "warmup": 2, "steps": 8}
     request, result = tmp_path / "request.json", tmp_path / "result.json"
-    asked = {"side": "project", "job": "calls", "workload": workload.asdict(), "options": options}
+    asked = {"side": "project", "job": "calls", "workload": vars(workload), "options": options}
     request.write_text(json.dumps(asked))
     done = stand_ins("-m", "benchmarks.worker", str(request), str(result))
     assert done.returncode == 0, done.stderr[-3000:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import tarfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -44,18 +46,20 @@ def three(out: Path) -> list[stages.Task]:
     return [stages.Task(name, ("true",), out / f"{name}.json", needs=10) for name in ("a", "b", "c")]
 
 
-FOREVER = float("inf")
-
-
-def work(out: Path, runner: Runner, minutes: float | None = None, **options: Any) -> int:
-    end = FOREVER if minutes is None else time.monotonic() + 60 * minutes
-    return stages.work_through(three(out), out, end, QUIET, runner, **options)
+def work(
+    out: Path,
+    runner: Runner,
+    tasks: list[stages.Task] | None = None,
+    seconds: float = math.inf,
+    **options: Any,
+) -> int:
+    with mock.patch.object(stages, "in_child", runner):
+        return stages.work_through(tasks or three(out), out, time.monotonic() + seconds, QUIET, **options)
 
 
 def status(out: Path) -> dict[str, str]:
-    return {
-        name: task["status"] for name, task in json.loads((out / stages.LEDGER).read_text())["tasks"].items()
-    }
+    tasks = json.loads((out / stages.LEDGER).read_text())["tasks"]
+    return {name: task["status"] for name, task in tasks.items()}
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
@@ -68,9 +72,8 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
 
 def test_another_command_is_other_work(tmp_path: Path) -> None:
     work(tmp_path, Runner())
-    other = [stages.Task("a", ("false",), tmp_path / "a.json")]
     runner = Runner()
-    stages.work_through(other, tmp_path, FOREVER, QUIET, runner)
+    work(tmp_path, runner, [stages.Task("a", ("false",), tmp_path / "a.json")])
     assert runner.ran == ["a"]
 
 
@@ -90,7 +93,7 @@ def test_a_gate_that_fails_stops_its_stage(tmp_path: Path) -> None:
 
 def test_nothing_is_started_that_there_is_no_time_for(tmp_path: Path) -> None:
     runner = Runner()
-    assert work(tmp_path, runner, minutes=0.1) == stages.UNFINISHED
+    assert work(tmp_path, runner, seconds=6) == stages.UNFINISHED
     assert runner.ran == []
 
 
@@ -117,9 +120,8 @@ def script(tmp_path: Path, text: str) -> stages.Task:
 
 def test_a_process_leaves_its_output_and_its_status(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "task.log"
-    assert stages.in_child(script(tmp_path, "print('hello'); raise SystemExit(3)"), log, 60) == stages.Ended(
-        stages.FAILED, 3
-    )
+    ended = stages.in_child(script(tmp_path, "print('hello'); raise SystemExit(3)"), log, 60)
+    assert ended == stages.Ended(stages.FAILED, 3)
     assert stages.last_lines(log)[-1] == "hello"
 
 
@@ -152,16 +154,13 @@ stage = stages.Stage("one", "", lambda made: None, lambda options: [task], lambd
 sys.exit(stages.main("one", "", [stage], ["--out", {str(tmp_path / "out")!r}]))
 """
     script = subprocess.Popen([sys.executable, "-c", text], cwd=stages.ROOT)
-    deadline = time.monotonic() + 30
-    while (
-        not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < deadline
-    ):
+    pid, deadline = tmp_path / "pid", time.monotonic() + 30
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    child = int((tmp_path / "pid").read_text())
     script.terminate()
     assert script.wait(30) == 130
     with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
+        os.kill(int(pid.read_text()), 0)
 
 
 # ------------------------------------------------------------------------------------------------- the whole
@@ -176,25 +175,18 @@ def test_every_stage_plans_its_work(tmp_path: Path) -> None:
     names = [task.name for stage in STAGES for task in stage.tasks(given)]
     assert len(names) == len(set(names))
     assert names[0] == "doctor"
-    assert names.index("parity-fixtures") < names.index("step-vgg16-fp32") < names.index("step-vgg16-fp16")
-    assert (
-        names.index("profile-vgg16-tf32")
-        < names.index("evaluate-vgg16-fp32")
-        < names.index("largest-vgg16-fp32")
-    )
-    assert (
-        names.index("tables-modules-fold0")
-        < names.index("tables-loss_k-fold0")
-        < names.index("tables-modules-fold1")
-    )
+    for order in (
+        ("parity-fixtures", "step-vgg16-fp32", "step-vgg16-fp16"),
+        ("profile-vgg16-tf32", "evaluate-vgg16-fp32", "largest-vgg16-fp32"),
+        ("tables-modules-fold0", "tables-loss_k-fold0", "tables-modules-fold1"),
+    ):
+        assert sorted(order, key=names.index) == list(order)
 
 
 def test_tables_need_real_pictures_and_weights(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("METAL8_ROOT", raising=False)
     with pytest.raises(UserError, match="--data-root and --weights"):
-        gpu_tables.tasks(
-            stages.parser("gpu_tables", "", [gpu_tables.STAGE]).parse_args(["--out", str(tmp_path)])
-        )
+        gpu_tables.tasks(options("--out", str(tmp_path)))
 
 
 def test_runs_side_by_side_need_a_launcher(tmp_path: Path) -> None:
@@ -208,7 +200,8 @@ def test_a_doctor_that_fails_ends_it_all_unless_told_otherwise(tmp_path: Path) -
         failed = stages.Ended(stages.FAILED, 1)
         runner = Runner(**{"doctor": failed, "parity-fixtures": failed})
         words = ("--out", str(out), "--quick", "--device", "cpu", *words)
-        assert stages.main("gpu_all", "", STAGES[:2], words, runner) == stages.INCOMPLETE
+        with mock.patch.object(stages, "in_child", runner):
+            assert stages.main("gpu_all", "", STAGES[:2], words) == stages.INCOMPLETE
         return runner.ran
 
     assert run(tmp_path / "one") == ["doctor"]
@@ -225,13 +218,7 @@ def test_an_archive_holds_what_is_small_and_is_gone_on_with(tmp_path: Path) -> N
         packed.extractall(unpacked)
     (unpacked / "c.json").unlink()
     runner = Runner()
-    stages.work_through(
-        [stages.Task(t.name, t.command, unpacked / t.makes.name) for t in three(out)],
-        unpacked,
-        FOREVER,
-        QUIET,
-        runner,
-    )
+    work(unpacked, runner)
     assert runner.ran == ["c"]
 
 
@@ -266,10 +253,8 @@ def test_a_gradient_that_vanishes_is_compared_on_the_scale_of_all() -> None:
 def test_losses_that_are_wrong_or_not_numbers_do_not_pass(value: float) -> None:
     losses = device()["losses"].copy()
     losses[0, 0] = value
-    assert (
-        gpu_parity.within_bounds(gpu_parity.compare(device(), device(losses=losses))["worst"])["first losses"]
-        is False
-    )
+    worst = gpu_parity.compare(device(), device(losses=losses))["worst"]
+    assert gpu_parity.within_bounds(worst)["first losses"] is False
 
 
 def test_benchmarks_come_to_a_row_each(tmp_path: Path) -> None:
@@ -288,9 +273,8 @@ def test_benchmarks_come_to_a_row_each(tmp_path: Path) -> None:
 
 def test_what_is_kept_names_no_folder_of_the_machine() -> None:
     text = "<code>data.root=/mnt/sets/metal8 backbone.weights=/mnt/a/vgg16.safetensors fold=0</code>"
-    assert gpu_tables.without_folders(text) == (
-        "<code>data.root=metal8 backbone.weights=vgg16.safetensors fold=0</code>"
-    )
+    short = "<code>data.root=metal8 backbone.weights=vgg16.safetensors fold=0</code>"
+    assert gpu_tables.without_folders(text) == short
     assert gpu_tables.without_folders("backbone.weights=random, 2/3") == "backbone.weights=random, 2/3"
 
 

@@ -91,8 +91,11 @@ def counter(folder: Path) -> Path:
 def _stand_in(library: Path, root: Path) -> None:
     """A library with the functions of ``library``: written out where they must answer, else "success"."""
     source = WITH_BODIES.get(library.name.partition(".")[0].partition("_")[0])
-    bodies = [] if source is None else [_object(HERE / source, root)]
-    written = _functions(bodies[0], "-g") if bodies else set()
+    bodies, written = [], set()
+    if source is not None:
+        bodies = [root / f"{source}.o"]
+        _gcc("-c", HERE / source, f"-I{root / 'include'}", "-o", bodies[0])
+        written = _functions(bodies[0], "-g")
     names = sorted(_functions(library, "-D") - written)
     stubs = root / f"{library.name}.c"
     lines = [f'int {name}() {{ return stand_in_count("{name}"); }}' for name in names]
@@ -104,24 +107,17 @@ def _stand_in(library: Path, root: Path) -> None:
 
 def _functions(file: Path, table: str) -> set[str]:
     """Functions that a library or object file defines, as C names."""
-    listed = subprocess.run(
-        ["nm", table, "--defined-only", str(file)], capture_output=True, text=True, check=True
-    ).stdout
+    command = ["nm", table, "--defined-only", str(file)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rows = [line.split() for line in listed.splitlines()]
     names = {row[2].partition("@")[0] for row in rows if len(row) == 3 and row[1] in "TW"}
     return {name for name in names if name.isidentifier() and not name.startswith(("_Z", "_init", "_fini"))}
 
 
-def _object(source: Path, root: Path) -> Path:
-    result = root / f"{source.stem}.o"
-    _gcc("-c", str(source), f"-I{root / 'include'}", "-o", str(result))
-    return result
-
-
 def _compile(sources: list[Path], result: Path, *flags: str) -> None:
-    _gcc("-shared", *map(str, sources), *flags, "-o", str(result))
+    _gcc("-shared", *sources, *flags, "-o", result)
 
 
-def _gcc(*arguments: str) -> None:
-    command = ["gcc", "-O1", "-w", "-fPIC", "-fno-builtin", *arguments]
+def _gcc(*arguments: str | Path) -> None:
+    command = ["gcc", "-O1", "-w", "-fPIC", "-fno-builtin", *map(str, arguments)]
     subprocess.run(command, check=True, capture_output=True, text=True)

@@ -18,13 +18,14 @@ text { font-family: "DejaVu Sans", Verdana, Arial, sans-serif; font-size: 13px; 
 """
 
 
-def box(x: float, y: float, w: float, h: float, kind: str, name: str, *lines: str) -> str:
-    """A part of the network: its name, and lines on what it does."""
-    middle, top = x + w / 2, y + h / 2 - 7.5 * len(lines) + 5
+def box(x: float, y: float, w: float, h: float, kind: str, text: str) -> str:
+    """A part of the network, its middle at height ``y``: its name, and lines on what it does, with | between them."""
+    name, *lines = text.split("|")
+    middle, top = x + w / 2, y - 7.5 * len(lines) + 5
     texts = [f'<text class="name" x="{middle:g}" y="{top:g}">{escape(name)}</text>']
     for number, line in enumerate(lines, 1):
         texts.append(f'<text class="note" x="{middle:g}" y="{top + 15 * number:g}">{escape(line)}</text>')
-    rectangle = f'<rect class="box {kind}" x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="6"/>'
+    rectangle = f'<rect class="box {kind}" x="{x:g}" y="{y - h / 2:g}" width="{w:g}" height="{h:g}" rx="6"/>'
     return "".join([rectangle, *texts])
 
 
@@ -50,11 +51,10 @@ def steel(x: float, y: float, scratch: str = "", outline: str = "") -> str:
     return "".join(parts)
 
 
-def mask(x: float, y: float, colour: str = "#ffffff") -> str:
+def mask(x: float, y: float) -> str:
     """The same as a mask."""
-    return f'<rect x="{x:g}" y="{y:g}" width="84" height="84" fill="#10151a" stroke="#33414f"/>' + _scratch(
-        x, y, colour
-    )
+    black = f'<rect x="{x:g}" y="{y:g}" width="84" height="84" fill="#10151a" stroke="#33414f"/>'
+    return black + _scratch(x, y, "#ffffff")
 
 
 def _scratch(x: float, y: float, fill: str, outline: str = "") -> str:
@@ -76,14 +76,11 @@ def draw() -> str:
         # one backbone for both
         box(
             236,
-            query - 52,
+            (query + support) / 2,
             124,
             support - query + 104,
             "frozen",
-            "backbone",
-            "frozen; VGG or",
-            "ResNet, stages",
-            "2 and 3 on one grid",
+            "backbone|frozen; VGG or|ResNet, stages|2 and 3 on one grid",
         ),
         arrow((108, query), (236, query)),
         arrow((202, support), (236, support)),
@@ -91,8 +88,8 @@ def draw() -> str:
         label(388, support - 8, "768"),
         arrow((360, query), (418, query)),
         arrow((360, support), (418, support)),
-        box(418, query - 32, 106, 64, "learnt", "down_query", "1×1, ReLU, drop"),
-        box(418, support - 32, 106, 64, "learnt", "down_supp", "1×1, ReLU, drop"),
+        box(418, query, 106, 64, "learnt", "down_query|1×1, ReLU, drop"),
+        box(418, support, 106, 64, "learnt", "down_supp|1×1, ReLU, drop"),
         # the support's mask, enlarged or shrunk to the grid, multiplies its feature
         arrow((524, support), (556, support)),
         f'<circle class="box learnt" cx="572" cy="{support}" r="16"/>',
@@ -100,10 +97,10 @@ def draw() -> str:
         arrow((66, support + 64), (66, support + 82), (572, support + 82), (572, support + 16)),
         label(300, support + 76, "mask, resized to the grid"),
         arrow((588, support), (622, support)),
-        box(622, support - 42, 130, 84, "learnt", "CPP", "non-local block,", "maximum over", "all positions"),
+        box(622, support, 130, 84, "learnt", "CPP|non-local block,|maximum over|all positions"),
         label(796, support - 8, "prototype, 256"),
         arrow((752, support), (848, support)),
-        box(848, support - 32, 88, 64, "learnt", "mean", "over K shots"),
+        box(848, support, 88, 64, "learnt", "mean|over K shots"),
         arrow((892, support - 32), (892, query + 100), (680, query + 100), (680, query + 42)),
         label(786, query + 92, "at every position"),
         # comparison and decoder
@@ -111,27 +108,21 @@ def draw() -> str:
         label(568, query - 8, "256×13×13"),
         box(
             612,
-            query - 42,
+            query,
             136,
             84,
             "learnt",
-            "compare, refine",
-            "[prototype, query]",
-            "1×1, then 3×3 three",
-            "times, ReLU, drop",
+            "compare, refine|[prototype, query]|1×1, then 3×3 three|times, ReLU, drop",
         ),
         arrow((748, query), (830, query)),
         label(789, query - 8, "256×13×13"),
         box(
             830,
-            query - 42,
+            query,
             148,
             84,
             "learnt",
-            "SSA",
-            "enlarged to 200×200,",
-            "two squeezes, fusion,",
-            "attention, 2 logits",
+            "SSA|enlarged to 200×200,|two squeezes, fusion,|attention, 2 logits",
         ),
         arrow((978, query), (1062, query)),
         label(1020, query - 8, "2×200×200"),
@@ -142,24 +133,14 @@ def draw() -> str:
         arrow(
             (800, support), (800, auxiliary - 62), (687, auxiliary - 62), (687, auxiliary - 36), dashed=True
         ),
-        box(
-            622,
-            auxiliary - 36,
-            130,
-            72,
-            "training",
-            "SA",
-            "the support segments",
-            "itself with its",
-            "own prototype",
-        ),
+        box(622, auxiliary, 130, 72, "training", "SA|the support segments|itself with its|own prototype"),
         arrow((752, auxiliary), (848, auxiliary), dashed=True),
         label(799, auxiliary - 8, "2×200×200"),
-        box(848, auxiliary - 26, 150, 52, "training", "auxiliary loss", "times k, mean over shots"),
+        box(848, auxiliary, 150, 52, "training", "auxiliary loss|times k, mean over shots"),
         arrow((1104, query + 66), (1104, auxiliary - 104), dashed=True),
-        box(1034, auxiliary - 104, 140, 46, "training", "main loss", "cross-entropy"),
+        box(1034, auxiliary - 81, 140, 46, "training", "main loss|cross-entropy"),
         arrow((998, auxiliary), (1034, auxiliary), dashed=True),
-        box(1034, auxiliary - 22, 140, 44, "training", "sum", "what is minimised"),
+        box(1034, auxiliary, 140, 44, "training", "sum|what is minimised"),
         arrow((1104, auxiliary - 58), (1104, auxiliary - 22), dashed=True),
         *_legend(auxiliary + 74),
     ]

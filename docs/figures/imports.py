@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,9 +24,7 @@ def imports(package: str = "cpanet", root: Path = ROOT) -> Graph:
     package's ``__init__``. What only a type checker reads (``if TYPE_CHECKING:``) does not count.
     """
     files = {
-        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-        if path.name == "__init__.py"
-        else ".".join(path.relative_to(root).with_suffix("").parts): path
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
         for path in sorted((root / package).rglob("*.py"))
     }
     return {module: _imported(path, module, files) for module, path in files.items()}
@@ -53,41 +52,11 @@ def _nodes(node: ast.AST) -> list[ast.AST]:
     return found
 
 
-def circles(graph: Mapping[str, set[str]]) -> list[set[str]]:
-    """Sets of two and more nodes that reach each other (strongly connected components, by Kosaraju)."""
-    order: list[str] = []
-    seen: set[str] = set()
-
-    def visit(node: str, edges: Mapping[str, set[str]], into: list[str]) -> None:
-        if node in seen or node not in graph:
-            return
-        seen.add(node)
-        for following in sorted(edges[node]):
-            visit(following, edges, into)
-        into.append(node)
-
-    for node in graph:
-        visit(node, graph, order)
-    reverse: Graph = defaultdict(set)
-    for node, others in graph.items():
-        for other in others:
-            reverse[other].add(node)
-    seen = set()
-    found = []
-    for node in reversed(order):
-        component: list[str] = []
-        visit(node, reverse, component)
-        if len(component) > 1:
-            found.append(set(component))
-    return found
-
-
 def by_package(graph: Mapping[str, set[str]]) -> Graph:
     """Modules joined to what stands directly below ``cpanet``; an arrow to itself is left out."""
 
     def top(module: str) -> str:
-        parts = module.split(".")
-        return parts[1] if len(parts) > 1 else parts[0]
+        return module.split(".")[:2][-1]
 
     joined: Graph = defaultdict(set)
     for module, others in graph.items():
@@ -96,23 +65,10 @@ def by_package(graph: Mapping[str, set[str]]) -> Graph:
 
 
 def levels(graph: Mapping[str, set[str]]) -> dict[str, int]:
-    """The height of each node: 0 without imports, else one above the highest that it imports.
-
-    Nodes of a circle stand at one height.
-    """
-    together = {node: circle for circle in circles(graph) for node in circle}
+    """The height of each node: 0 without imports, else one above the highest that it imports. CycleError in a circle."""
     height: dict[str, int] = {}
-
-    def of(node: str) -> int:
-        circle = together.get(node, {node})
-        if node not in height:
-            below = {other for member in circle for other in graph.get(member, ())} - circle
-            level = 1 + max((of(other) for other in below), default=-1)
-            height.update(dict.fromkeys(circle, level))
-        return height[node]
-
-    for node in graph:
-        of(node)
+    for node in TopologicalSorter(graph).static_order():
+        height[node] = 1 + max((height[other] for other in graph.get(node, ())), default=-1)
     return height
 
 
@@ -135,22 +91,10 @@ def draw(graph: Graph, out: Path) -> None:
         for index, node in enumerate(row)
     }
     figure, axes = plt.subplots(figsize=(11, 0.85 * len(rows) + 0.6))
+    arrow = {"arrowstyle": "->", "color": "#8a97a8", "lw": 0.7, "alpha": 0.6, "shrinkA": 12, "shrinkB": 12}
     for node, others in sorted(graph.items()):
         for other in sorted(others):
-            upward = height[other] >= height[node]  # against the layers
-            axes.annotate(
-                "",
-                xy=place[other],
-                xytext=place[node],
-                arrowprops={
-                    "arrowstyle": "->",
-                    "color": "#c0392b" if upward else "#8a97a8",
-                    "lw": 1.4 if upward else 0.7,
-                    "alpha": 1.0 if upward else 0.6,
-                    "shrinkA": 12,
-                    "shrinkB": 12,
-                },
-            )
+            axes.annotate("", xy=place[other], xytext=place[node], arrowprops=arrow)
     for node, (x, y) in place.items():
         box = {"boxstyle": "round,pad=0.35", "facecolor": "#eef3f8", "edgecolor": "#41566b"}
         axes.text(x, y, node, ha="center", va="center", fontsize=9, family="sans-serif", bbox=box)

@@ -11,6 +11,8 @@ from typing import Any
 from cpanet.doctor.checks import CheckResult
 from cpanet.doctor.record import DoctorRecord
 
+LIMIT = 2 * 3600  # seconds; with all kernels to compile a precision takes minutes
+
 
 def command(device: str, precision: str, only: Sequence[str], verbose: bool) -> list[str]:
     """The doctor at one precision, which leaves out what the report says once (``--part``)."""
@@ -26,7 +28,10 @@ def examine(precision: str, words: Sequence[str], record: DoctorRecord) -> Check
     Returns None where the process came to its end, else what became of it, as a failed check; it is in ``record`` then.
     """
     record.tell()
-    status = subprocess.run([*words, "--json", str(record.path)]).returncode
+    try:
+        status = subprocess.run([*words, "--json", str(record.path)], timeout=LIMIT).returncode
+    except subprocess.TimeoutExpired:
+        status = -signal.SIGKILL
     record.read()
     if record.data["precisions"].get(precision, {"finished": False})["finished"]:
         return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import collections
 import functools
 import io
 import pickle
+import shutil
 import sys
 import tempfile
 import types
@@ -27,6 +29,7 @@ def trained_run(*overrides: str) -> Path:
     from cpanet.tasks.train import run
 
     directory = Path(tempfile.mkdtemp(prefix="cpanet-run-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     run(compose(*TINY, *overrides), directory)
     return directory
 

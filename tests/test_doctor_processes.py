@@ -210,6 +210,14 @@ def test_a_process_that_does_not_start(record):
     assert (lost.name, lost.error, record.data["error"]) == ("start", "no GPU", "")
 
 
+def test_a_process_that_does_not_end_is_ended(record, monkeypatch):
+    monkeypatch.setattr(processes, "LIMIT", 5)
+    body = "record.start('two', 'tf32'); import time; time.sleep(600)"
+    lost = processes.examine("tf32", part(body), record)
+    assert lost is not None
+    assert "ended by signal 9 (SIGKILL)" in lost.error
+
+
 def test_every_precision_has_its_verdict(tmp_path, monkeypatch, capfd):
     """The whole command as on CUDA, with stand-ins for the processes: the first is sound, the second dies."""
     bodies = {"fp32": SOUND.replace("tf32", "fp32"), "tf32": "os.kill(os.getpid(), signal.SIGKILL)"}

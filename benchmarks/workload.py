@@ -85,7 +85,9 @@ def parser(benchmark: str, about: str, precisions: bool = False) -> argparse.Arg
     made.add_argument("--out", metavar="FILE", help=where)
     if precisions:
         levels = tuple(LEVELS)
-        made.add_argument("--precision", nargs="+", choices=levels, help="default: all that there are")
+        made.add_argument(
+            "--precision", nargs="+", choices=levels, help="default: all that the device offers"
+        )
     return made
 
 

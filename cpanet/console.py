@@ -18,7 +18,8 @@ from rich.console import Console, NewLine
 from rich.control import Control
 
 LOGGER = logging.getLogger("cpanet.terminal")
-PLAINER = dict(zip("✓✗→←×−–±…│", ("ok", "FAILED", "->", "<-", "x", "-", "-", "+/-", "...", "|")))
+PLAINER = {"✓": "ok", "✗": "FAILED", "→": "->", "←": "<-", "×": "x", "−": "-", "–": "-", "±": "+/-"}
+PLAINER.update({"…": "...", "│": "|"})
 
 
 class Terminal(Console):

@@ -40,8 +40,8 @@ class ImageFeatures:
         """Query features (B, C, h, w), support features (B, K, C, h, w), support masks (B, K, S, S) on the device."""
         query = [self._row[e.query] for e in episodes]
         supports = np.array([[self._row[s] for s in e.supports] for e in episodes])
-        arrays = self.features[query], self.features[supports], self._masks[supports]
-        return jt.array(arrays[0]), jt.array(arrays[1]), jt.array(arrays[2])
+        features, masks = self.features, self._masks
+        return jt.array(features[query]), jt.array(features[supports]), jt.array(masks[supports])
 
 
 class FeatureBatch(NamedTuple):

@@ -55,12 +55,9 @@ class Component(Section):
         except UserError as error:
             raise PydanticCustomError(NO_SUCH_CLASS, "{problem}", {"problem": str(error)}) from error
         fields = {key: entry for key, entry in value.items() if key != targets.KEY}
-        if fields.keys() <= found.model_fields.keys():
-            made = targets.call(value[targets.KEY], fields)
-        else:
-            made = found.model_validate(
-                fields
-            )  # refuses the other keys by name, those too that mean something to Hydra
+        known = fields.keys() <= found.model_fields.keys()
+        # any other key is refused by its name
+        made = targets.call(value[targets.KEY], fields) if known else found.model_validate(fields)
         made._target = value[targets.KEY]
         return made
 

@@ -13,7 +13,6 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
 
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -86,11 +85,11 @@ def make(
 
 
 def call(target: str, arguments: Mapping[str, Any]) -> Any:
-    """The object that Hydra makes of the class ``target``, which was looked at before. Raises what the class raises."""
-    try:
-        return instantiate({KEY: target, "_recursive_": False, "_convert_": "all"}, **arguments)
-    except InstantiationException as error:
-        raise (error.__cause__ or error) from None
+    """The object that Hydra makes of the class ``target``, which was looked at before. Raises what the class raises.
+
+    Hydra is not given the arguments: they are values, in which nothing is to be resolved any more.
+    """
+    return instantiate({KEY: target, "_partial_": True})(**arguments)
 
 
 def class_of(section: Mapping[str, Any], base: type, key: str) -> Any:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from cpanet.errors import UserError
-from cpanet.runtime import jt, prepare, probe_cuda, versions
+from cpanet.runtime import jt, locks, prepare, probe_cuda, versions
 from tests.processes import environment, python
 
 SUBNORMAL = """
@@ -149,6 +152,22 @@ def test_operator_progress_is_dropped_and_messages_pass(tmp_path):
     assert quiet.stderr == "before\nan error 7\n\nwith a gap\n\nkept empty line\n"
 
 
+def test_jittors_own_lock_is_waited_for(tmp_path):
+    file = tmp_path / "lock"
+    own, others = file.open("w"), file.open("w")  # as jittor_utils.lock opens it
+    jittor_lock = SimpleNamespace(handle=own, is_locked=False)
+    locks.limit_waits(module := SimpleNamespace(jittor_lock=jittor_lock, disable_lock=False))
+    with own, others:
+        fcntl.flock(others, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=module.jittor_lock.lock)
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        fcntl.flock(others, fcntl.LOCK_UN)
+        waiting.join(60)
+    assert jittor_lock.is_locked
+
+
 @pytest.mark.slow
 def test_two_processes_on_an_empty_cache(tmp_path):
     code = "from cpanet.runtime import jt; print(jt.nn.Conv(3, 4, 3)(jt.ones((1, 3, 8, 8))).numpy().shape)"
@@ -167,7 +186,5 @@ def test_two_processes_on_an_empty_cache(tmp_path):
     assert waits == "Waiting for another process that is compiling Jittor…"
     # on a slow machine, after a minute, also for whom
     assert all(re.fullmatch(r"Waiting for .*import\.lock, held by process \d+…", line) for line in more)
-    start = time.perf_counter()
     again = python(code, tmp_path, JITTOR_HOME=str(tmp_path / "home"))
-    assert (again.returncode, again.stderr) == (0, "")
-    assert time.perf_counter() - start < 30
+    assert (again.returncode, again.stderr) == (0, "")  # not compiled again

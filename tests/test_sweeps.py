@@ -17,6 +17,7 @@ from cpanet.report import table_spec
 from cpanet.sweep import lost_jobs
 from cpanet.tasks.input_checks import check_parts
 from tests.hydra_app import REPO, options, run_recorded
+from tests.processes import python
 from tests.sweep_runs import TINY, only, pretend, results
 
 Jobs = list[tuple[Any, Path]]
@@ -217,6 +218,28 @@ def test_what_no_job_can_be_made_of_is_refused_in_the_plan(
     assert (status, jobs) == (2, [])
     assert says in capfd.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_plan_for_other_processes_leaves_the_environment_alone(tmp_path: Path) -> None:
+    own = "+ablation.auxiliary.dropout=0.5"  # no option: Jittor starts
+    words = ["run.py", "-m", "hydra/launcher=joblib", "seed=0,1", *TINY, own]
+    ended = python(
+        f"""
+import os, runpy, sys
+from cpanet import runtime
+from cpanet.sweep import callback
+def stop(*arguments):
+    print(runtime.current() is not None, dict(os.environ) == before)
+    raise KeyboardInterrupt
+callback._directory, sys.argv = stop, {words!r}
+os.environ.pop("NVIDIA_TF32_OVERRIDE", None)  # inherited, where these tests have started Jittor
+before = dict(os.environ)
+runpy.run_path({str(REPO / "run.py")!r}, run_name="__main__")
+""",
+        tmp_path,
+    )
+    assert ended.stdout.splitlines()[-1:] == ["True True"], ended.stderr
 
 
 def test_a_job_whose_part_cannot_be_made_fails_alone(tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ def test_arguments_that_the_class_lacks_are_named() -> None:
         backbone_of(section)
 
 
+def test_what_a_section_says_is_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "s3cret")
+    for text in ("${oc.env:SECRET}", "???", "a${b"):
+        made = targets.call("cpanet.recipe.Poly", {"name": text})
+        assert made.name == text
+
+
 def test_an_old_record_is_the_same_function() -> None:
     new = {
         "_target_": "cpanet.models.backbones.ResNet",

@@ -33,6 +33,8 @@ class _Type:
         self.type = np.dtype("<" + text.lstrip("<=|"))
 
     def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) < 5:
+            raise ValueError("a type of another form")
         _, order, *fields = state
         if order not in ("<", "|", "=", b"<", b"|", b"="):
             raise ValueError("a type in another byte order")

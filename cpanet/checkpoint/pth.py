@@ -85,7 +85,7 @@ def _load(path: Path) -> Any:
 def _new_storage(key: Any, cache: dict[str, _Storage]) -> _Storage:
     if not isinstance(key, tuple) or not key or key[0] != "storage":
         raise ValueError("an unknown kind of reference")
-    kind = key[1].name if isinstance(key[1], Listed) else ""
+    kind = key[1].name.rpartition(".")[2] if isinstance(key[1], Listed) else ""
     name, size = str(key[2]), int(key[4])
     if kind not in _DTYPES or not 0 <= size * _DTYPES[kind].itemsize <= _LIMIT:
         raise ValueError(f"a storage of kind {kind or key[1]!r} with {size} elements")

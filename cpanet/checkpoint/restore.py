@@ -15,8 +15,8 @@ from cpanet.runtime import user_cache
 def restore(description: Description) -> Any:
     """The network in evaluation mode, without the auxiliary branch, which inference never asks; or the training-free method.
 
-    Raises UserError naming every tensor that does not fit. Where there are no weights of a backbone that was not trained,
-    its features are random.
+    Raises UserError naming every tensor that does not fit. The training-free method has random features where no
+    weights of its backbone are found.
     """
     config = current(description.config)
     section = config["backbone"]

@@ -62,7 +62,7 @@ class Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._names:
             raise RefusedPickle(f"{module}.{name}")
-        return Listed(name, self._names[module, name])
+        return Listed(f"{module}.{name}", self._names[module, name])
 
     def persistent_load(self, key: Any) -> Any:
         return self._stored(key)
@@ -89,7 +89,9 @@ def tensors_of(
             f"{path}: refused, because loading it would call {refused}. Only files with plain tensors are read: "
             "save the model's state_dict() instead of the model, or convert it to .safetensors."
         ) from None
-    except (OSError, MemoryError):
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Give another file.") from None
+    except MemoryError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         raise UserError(

@@ -48,7 +48,7 @@ class Layout:
         return other if not (root / name).is_dir() and (root / other).is_dir() else name
 
     def rule(self, mask_threshold: int | None, mask_values: Any) -> MaskRule:
-        """How masks are read where the configuration gives these two, of which one is None at least."""
+        """How masks are read where the configuration says these two. Raises UserError where it says both."""
         if mask_threshold is not None and mask_values is not None:
             raise UserError("data.mask_threshold and data.mask_values exclude each other. Give one of them.")
         if mask_threshold is None and mask_values is None:
@@ -181,10 +181,15 @@ def _read_description(path: Path) -> _Description:
 
 def _quotes(value: Any, at: Sequence[Any], text: str) -> str:
     """What to do about a name that YAML did not read as text, such as 1, no or null."""
-    typed = yaml.load(text, yaml.BaseLoader)
-    for part in at:
-        typed = typed[part]
-    if at[0] not in ("name", "classes", "folds") or isinstance(value, str) or not isinstance(typed, str):
+    if at[0] not in ("name", "classes", "folds") or isinstance(value, str):
+        return ""
+    try:
+        typed = yaml.load(text, yaml.BaseLoader)
+        for part in at:
+            typed = typed[part]
+    except (yaml.YAMLError, KeyError):  # a list that holds itself, or keys of another mapping
+        return ""
+    if not isinstance(typed, str):
         return ""
     kinds = {bool: "yes or no", int: "a number", float: "a number", type(None): "nothing"}
     return f"; YAML reads {typed} as {kinds.get(type(value), 'a date')}: write '{typed}' in quotes"

@@ -46,7 +46,7 @@ FEW_VALUES = 8  # as many are labels rather than soft edges
 
 
 def meanings_of(values: Any) -> Meanings | None:
-    """``{"defect": [1], "ignore": [255]}`` as a section of the configuration, which is taken as it is; None of None.
+    """``{"defect": [1], "ignore": [255]}`` as :class:`Meanings`; what is that already, or None, is handed back.
 
     Raises UserError for what is no such mapping, and for a value that would mean two things.
     """
@@ -60,10 +60,11 @@ def meanings_of(values: Any) -> Meanings | None:
         try:
             values = Meanings.model_validate(lists)
         except ValidationError as error:
-            problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+            unknown = ("extra_forbidden", "invalid_key")
+            problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
             name, kind = str(problem["loc"][0]), problem["type"]
             what = f": {name} = {lists.get(name)}"
-            if kind == "extra_forbidden":
+            if kind in unknown:
                 what = f" has an unknown part {name!r}"
             elif kind in ("missing", "too_short"):
                 what = " names no value of the defect"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +33,7 @@ from cpanet.data.images import (
     to_rgb,
 )
 from cpanet.errors import UserError
+from cpanet.files import folder_beside
 
 IMAGES, MASKS = "Images", "GT"
 MASK_ENDS = ("_mask", "-mask", ".mask", "_gt", "_GT", "-gt")  # of a mask's name without its suffix
@@ -74,8 +74,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise UserError(f"{shown} exists already. Give a folder that does not, or remove it.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
-            work = Path(beside) / "new"
+        with folder_beside(target) as beside:
+            work = beside / "new"
             work.mkdir()
             yield work
             work.rename(target)  # replaces an empty folder
@@ -182,18 +182,17 @@ def _problem(pair: Pair, path: Path, rule: str, detail: str) -> Problem:
 
 
 def _read_headers(pair: Pair) -> tuple[Header | None, list[Problem]]:
-    """The image's header, and what is wrong with that or with the mask's."""
-    headers: list[Header] = []
+    """The image's header, where it can be read, and what is wrong with that or with the mask's."""
+    headers: list[Header | None] = []
     problems = []
     for path in (pair.image, pair.mask):
         try:
             headers.append(read_header(path))
         except Refused as refused:
+            headers.append(None)
             problems.append(_problem(pair, path, refused.rule, refused.detail))
-    if problems:
-        return None, problems
     image, mask = headers
-    if image.size != mask.size:
+    if image is not None and mask is not None and image.size != mask.size:
         detail = f"is {mask.width}×{mask.height}, its image {image.width}×{image.height}"
         if image.orientation != mask.orientation and image.size == mask.size[::-1]:
             detail += (
@@ -218,7 +217,10 @@ def _decode(pair: Pair, rule: MaskRule) -> _Decoded | list[Problem]:
         try:
             data = path.read_bytes()
             digest += hashlib.sha256(data).digest()
-            parts += [decode_pixels(data)] if path == pair.image else binarise(decode_mask(data), rule)
+            if path == pair.image:
+                parts.append(decode_pixels(data))
+            else:
+                parts.extend(binarise(decode_mask(data), rule))
         except Refused as refused:
             problems.append(_problem(pair, path, refused.rule, refused.detail))
         except OSError as error:

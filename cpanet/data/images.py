@@ -198,7 +198,7 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     if values.ndim == 3 and _is_grey(values):
         values = values[..., 0]
     if values.ndim == 2:
-        if set(np.unique(values)) <= {0, 65535}:
+        if np.all((values == 0) | (values == 65535)):
             return np.where(values > 0, 255, 0).astype(np.uint8)
         if values.min() >= 0 and values.max() <= 255 and not np.any(values % 1):
             return np.ascontiguousarray(values.astype(np.uint8))

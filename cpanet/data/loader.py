@@ -174,9 +174,8 @@ class _Worker:
 
     def ask(self, task: dict[str, Any]) -> None:
         self.pending.append(task)
-        with contextlib.suppress(
-            OSError
-        ):  # it is dead or does not read: whoever waits for its answer replaces it
+        # one that is dead or does not read is replaced by whoever waits for its answer
+        with contextlib.suppress(OSError):
             self._connection.send(task)
 
     def answer(self, seconds: float) -> str | None:
@@ -197,7 +196,7 @@ class _Worker:
 
 
 def data_worker(connection_fd: int, setup_fd: int, images_fd: int, slots_fd: int) -> None:
-    """A worker's loop: read a task, fill a slot, answer; until the connection ends: the parent closed it, or is gone."""
+    """A worker's loop: read a task, fill a slot, answer. It ends with the connection, which ends with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)  # the cores belong to the training step
     os.dup2(2, 1)  # a library's prints are no output of the command
@@ -255,10 +254,16 @@ class EpisodeLoader:
         if workers:
             try:
                 self._start(workers)
-            except OSError as error:
+            except (
+                OSError,
+                pickle.PicklingError,
+                AttributeError,
+                TypeError,
+            ) as error:  # pickle has several words
                 self.close()
+                reason = getattr(error, "strerror", None) or error
                 raise UserError(
-                    f"data.workers={workers}: the data workers cannot be started ({error.strerror or error}). "
+                    f"data.workers={workers}: the data workers cannot be started ({reason}). "
                     "data.workers=0 makes the batches in the main process."
                 ) from None
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import tempfile
 import zlib
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Callable
 import numpy as np
 
 from cpanet.errors import UserError
+from cpanet.files import folder_beside
 from cpanet.runtime import user_cache
 
 SIZE = 200
@@ -364,13 +364,13 @@ def ensure(cache: Path | None = None, again: bool = False) -> Path:
         return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as work:
-            write(Path(work, "new"))
+        with folder_beside(root) as work:
+            write(work / "new")
             if again:
                 with contextlib.suppress(FileNotFoundError):
-                    os.rename(root, Path(work, "old"))
+                    os.rename(root, work / "old")
             try:
-                os.rename(Path(work, "new"), root)
+                os.rename(work / "new", root)
             except OSError:
                 if not root.is_dir():  # otherwise another process was quicker, with the same pictures
                     raise

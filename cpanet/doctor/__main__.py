@@ -105,13 +105,15 @@ def in_processes(
     asked = record.path
     with tempfile.TemporaryDirectory(prefix="cpanet-doctor-") as folder:
         record.path = asked or Path(folder) / "record.json"  # they go on with it
-        for name in precisions:
-            console.print(f"\n[bold]{name}[/]")
-            words = processes.command(device, name, options.only, options.verbose)
-            lost = processes.examine(name, words, record)
-            if lost is not None:
-                show(console, lost, options.verbose)
-    record.path = asked
+        try:
+            for name in precisions:
+                console.print(f"\n[bold]{name}[/]")
+                words = processes.command(device, name, options.only, options.verbose)
+                lost = processes.examine(name, words, record)
+                if lost is not None:
+                    show(console, lost, options.verbose)
+        finally:
+            record.path = asked
 
 
 def here(console: Console, record: DoctorRecord, device: str, name: str, options: argparse.Namespace) -> None:

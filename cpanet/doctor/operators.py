@@ -122,6 +122,7 @@ def float32_checks() -> Checks:
     found: Checks = {}
 
     def add(name: str, operator: Operator, expected: Expected, *inputs: Array) -> None:
+        assert name not in found
         found[name] = partial(compare, operator, expected, *inputs)
 
     norm, mean, variance = _norm_inputs(), random((CHANNELS,), 3), 0.5 + random((CHANNELS,), 4) ** 2
@@ -221,6 +222,7 @@ def product_checks(precision: str) -> Checks:
     found: Checks = {}
 
     def add(name: str, operator: Operator, expected: Expected, *inputs: Array, **settings: Any) -> None:
+        assert name not in found
         found[name] = partial(compare, operator, expected, *inputs, allowed=tolerance(precision), **settings)
 
     for name, k, stride, padding, dilation, channels, outputs in CONVOLUTIONS:

@@ -102,7 +102,8 @@ def build_page(session: Session, folder: Path, title: str) -> Any:
                 library = rows(answers.library(session.classes[0]), "library", scale=5)
         if session.episodes and session.dataset is not None:
             with gr.Accordion("Test episodes of this run, worst first, with the recorded IoU", open=True):
-                first, *_ = epochs = list(session.episodes)
+                epochs = list(session.episodes)
+                first = epochs[0]
                 which = gr.Radio(epochs, value=first, label="Epoch", elem_id="which")
                 table = rows(answers.rows(first), "episodes")
                 episode_text = gr.Markdown(

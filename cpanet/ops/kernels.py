@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cpanet.runtime import jt, prepare
+from cpanet.runtime.home import own_folder
 from cpanet.runtime.libraries import compile_library
 from cpanet.runtime.toolchain import find_compiler
 
@@ -28,7 +29,9 @@ def load_kernels(sources: tuple[Path, ...], onednn: Path | None = None) -> bool:
     ``onednn``: folder with the ``include`` and ``lib`` of oneDNN, for sources that use it.
     False, with one warning, where they cannot be compiled or loaded: the caller then does without.
     """
-    compiler, folder, libraries = find_compiler(), prepare().cache_home / "cpanet", list[str]()
+    compiler = find_compiler()
+    folder = own_folder(prepare().cache_home.parents[1])
+    libraries: list[str] = []
     if onednn is not None:
         lib = f"{onednn}/lib"
         libraries = ["-I", f"{onednn}/include", "-L", lib, "-lmkldnn", f"-Wl,-rpath,{lib}"]

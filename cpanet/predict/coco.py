@@ -18,9 +18,9 @@ DEFECT = 1  # the one category
 
 
 class CocoWriter:
-    """Writes images to the file, and annotations to one without a name that follows them at the end: memory stays flat.
+    """Writes images to the file as they come, and annotations to a nameless file, which is copied behind them at the end.
 
-    Closing ``stack`` finishes the file, with what was added until then.
+    So memory stays flat. Closing ``stack`` finishes the file, with what was added until then.
     """
 
     def __init__(self, path: Path, category: str, stack: ExitStack) -> None:

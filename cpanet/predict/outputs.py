@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from cpanet.errors import UserError
+from cpanet.files import remove_leftovers
 from cpanet.overlay import overlay
 from cpanet.predict.coco import CocoWriter
 from cpanet.predict.queries import Query
@@ -121,6 +122,7 @@ class Outputs:
 
 def remove_outputs(directory: Path) -> None:
     """Remove what an earlier prediction wrote into ``directory``, by its own table; other files stay."""
+    remove_leftovers(directory)
     try:
         with (directory / "predictions.csv").open(newline="", encoding="utf-8") as stream:
             masks = [

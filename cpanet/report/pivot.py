@@ -36,7 +36,7 @@ PREFERRED = (
     "data.image_size", "model.width", "train.epochs", "recipe.optimizer", "recipe.schedule",
 )  # fmt: skip
 DEFAULT_REFERENCE: Overrides = {"ablation": "full", "loss.k": 0.4}
-NO_AXIS = ("seed", "log", "checkpoint", "data.workers", "data.root")
+NO_AXIS = ("seed", "log", "checkpoint", "data.workers", "data.root", "data.label")
 # keys that the training-free method lacks; the stage of the baseline is no choice of a trained row
 NOT_TRAINED = ("ablation", "loss", "recipe", "train", "model", "evaluate.every")
 

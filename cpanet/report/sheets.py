@@ -199,8 +199,10 @@ def _labels(table: Pivot, axes: Sequence[str], key: Key, otherwise: str = "") ->
 
 def _as_modules(table: Pivot, axis: str) -> bool:
     """Whether the rows' labels are combinations of CPP, SA and SSA, each another one."""
+    if axis != "ablation":
+        return False
     marks = [module_marks(table.label_of(axis, value)) for value in table.values[axis]]
-    return axis == "ablation" and None not in marks and len(set(marks)) == len(marks)
+    return None not in marks and len(set(marks)) == len(marks)
 
 
 def _seeds(entry: Entry) -> Text:

@@ -104,7 +104,10 @@ def estimate(row: Sequence[Block]) -> Differences:
 
 
 def spread_over_seeds(groups: Sequence[Sequence[float]]) -> tuple[float, int] | None:
-    """Pooled standard deviation within ``groups`` (each the scores of one function over seeds), degrees of freedom."""
+    """Pooled standard deviation within ``groups`` (each the scores of one function over seeds), degrees of freedom.
+
+    None where no group has two.
+    """
     degrees = sum(len(group) - 1 for group in groups if group)
     squares = sum(float(np.sum((np.asarray(g) - np.mean(g)) ** 2)) for g in groups if len(g) > 1)
     return (math.sqrt(squares / degrees), degrees) if degrees else None

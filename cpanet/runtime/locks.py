@@ -43,17 +43,13 @@ def import_lock(home: Path) -> Iterator[Callable[[], None]]:
 
 
 def wait_for(handle: TextIO, take: Callable[[TextIO, int], None] = fcntl.flock) -> None:
-    """Takes the lock of a file, open to be read and appended to; says on standard error what it waits for.
-
-    UserError after ``LOCK_SECONDS``.
-    """
+    """Takes the lock of a file; says on standard error what it waits for. UserError after ``LOCK_SECONDS``."""
     start, compiling, named = time.monotonic(), False, False
     while (waited := time.monotonic() - start) < LOCK_SECONDS:
         try:
             return take(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            handle.seek(0)
-            if not compiling and handle.read() == COMPILING:
+            if not compiling and _is_announced(handle):
                 print("Waiting for another process that is compiling Jittor…", file=sys.stderr, flush=True)
                 compiling = True
             if not named and waited >= REPORT_SECONDS:
@@ -64,6 +60,13 @@ def wait_for(handle: TextIO, take: Callable[[TextIO, int], None] = fcntl.flock) 
         f"{handle.name} has been held by {holder(handle)} for {LOCK_SECONDS / 60:.0f} minutes. "
         "End that process, or set JITTOR_HOME to another folder."
     )
+
+
+def _is_announced(handle: TextIO) -> bool:
+    if not handle.readable():  # Jittor opens its own lock to write
+        return False
+    handle.seek(0)
+    return handle.read() == COMPILING
 
 
 def holder(handle: TextIO) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -216,6 +217,7 @@ def _compose_jobs(config: DictConfig, overrides: Sequence[Override]) -> list[Com
     refusal = None
     here = str(config.hydra.launcher._target_).endswith(".BasicLauncher")
     device = None if here else "cpu"  # where this process trains nothing, it takes no memory of a GPU
+    environment = dict(os.environ)
     for line in lines:
         job = _loader().load_sweep_config(config, line)
         name = str(OmegaConf.select(job, "hydra.sweep.subdir"))
@@ -228,6 +230,9 @@ def _compose_jobs(config: DictConfig, overrides: Sequence[Override]) -> list[Com
             composed.append((name, line, None))
         else:
             composed.append((name, line, checked))
+    if not here:  # jobs begin with the environment of this process, which a start of Jittor changes
+        os.environ.clear()
+        os.environ.update(environment)
     if refusal is not None and not any(checked for _, _, checked in composed):
         raise refusal
     return composed

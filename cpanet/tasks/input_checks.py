@@ -5,6 +5,7 @@ Starts no Jittor, but for classes that are not among the options of ``conf/``.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,15 @@ def check_parts(config: Common, head: bool, device: str | None = None) -> None:
 def check_weights(config: Common) -> None:
     """Raises UserError for a file of backbone weights that is not there or damaged."""
     if config.backbone.weights not in ("auto", "random"):
-        check_file(Path(config.backbone.weights).expanduser())
+        path = Path(config.backbone.weights).expanduser()
+        _check_once(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@lru_cache(maxsize=8)
+def _check_once(path: Path, changed: int) -> None:
+    """:func:`check_file`, once for all jobs of a sweep: of other formats than ``.safetensors`` it reads everything."""
+    del changed
+    check_file(path)
 
 
 def check_checkpoint(config: UseConfig, device: str | None = None) -> None:

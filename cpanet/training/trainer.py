@@ -72,9 +72,16 @@ class Trainer:
         batches = self.batches.epoch(epoch, state.batch)
         with self.logger.epoch(epoch, self.epochs, state.batch, per_epoch):
             while state.batch < per_epoch:
-                start = (self.learning_rate, state.iteration, config.seed)
                 steps = engine.train_epoch(
-                    model, optimizer, batches, objective, *start, average, pause=self._pause_condition()
+                    model,
+                    optimizer,
+                    batches,
+                    objective,
+                    self.learning_rate,
+                    state.iteration,
+                    config.seed,
+                    average,
+                    pause=self._pause_condition(),
                 )
                 for step in steps:
                     state.iteration, state.batch = step.iteration + 1, state.batch + 1

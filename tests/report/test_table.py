@@ -139,6 +139,11 @@ class TestRows:
         summary = Summary([*pair.directories, sweeps.modules(tmp_path / "two", PAIR, seeds=(2,))])
         assert best(summary, "cpp").seeds == [0, 1, 2]
 
+    def test_seeds_from_before_data_sets_had_labels_merge(self, pair, tmp_path):
+        labelled = sweeps.modules(tmp_path / "two", PAIR, seeds=(2,), changes={"data.label": "FSSD-12"})
+        summary = Summary([*pair.directories, labelled])
+        assert best(summary, "cpp").seeds == [0, 1, 2]
+
     def test_a_run_by_itself_is_a_table_of_one_row(self, tmp_path):
         assert len(Summary([write_run(tmp_path / "run", 0.5)]).keys) == 1
 

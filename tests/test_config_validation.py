@@ -69,7 +69,7 @@ def test_every_problem_is_listed_at_once() -> None:
         assert f"\n  {key} = " in message
 
 
-@pytest.mark.parametrize("typed", ["los.k=1", "fold=7", "backbone=resnet5", "fold=["])
+@pytest.mark.parametrize("typed", ["los.k=1", "fold=7", "backbone=resnet5", "fold=[", "-=0", "--cfgg=job"])
 def test_a_mistake_ends_in_status_2_and_writes_nothing(
     typed: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import re
 import shlex
@@ -38,6 +39,7 @@ INTERPOLATED = re.compile(r".*\$\{.*")
 PARTS = re.compile(rf"(?:{QUOTED.pattern}|[^,])+")  # between commas that are not in quotes
 FUNCTION = re.compile(r"(choice|glob|sort|shuffle|tag)\(.*\)")  # of Hydra's grammar
 
+hydra_main = sys.modules["hydra.main"]  # the module: hydra.main itself is the decorator
 CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
 PROCESS_LOST = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError")  # joblib's, submitit's
 
@@ -45,13 +47,14 @@ PROCESS_LOST = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobErr
 def register() -> None:
     """Teach Hydra this project's loader and error reports. Call before ``@hydra.main``.
 
-    Hydra has no public place for a loader or for error reports, so two of its internal names are replaced,
+    Hydra has no public place for a loader or for error reports, so three of its internal names are replaced,
     here and nowhere else. A Hydra that no longer has them is refused rather than half supported.
     """
     internals = [
         (hydra_app, "ConfigLoaderImpl"),
         (hydra_app, "run_and_report"),
         (hydra_utils, "run_and_report"),
+        (hydra_main, "get_args_parser"),
     ]
     if not all(hasattr(module, name) for module, name in internals) or not ConfigLoader.supported():
         raise UserError(
@@ -60,6 +63,7 @@ def register() -> None:
     setattr(hydra_app, "ConfigLoaderImpl", ConfigLoader)  # noqa: B010
     for module in (hydra_app, hydra_utils):
         setattr(module, "run_and_report", _call)  # noqa: B010
+    setattr(hydra_main, "get_args_parser", _parser)  # noqa: B010
 
 
 def launch(main: Callable[[], Any], at_loss: Callable[[], None]) -> NoReturn:
@@ -152,6 +156,17 @@ def ended(error: BaseException) -> tuple[int, str]:
             "The same command with resume=true runs what is missing."
         )
     return 1, "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Hydra's, which says what it does not know as every other mistake is said."""
+    parser: argparse.ArgumentParser = hydra_utils.get_args_parser()
+    setattr(parser, "error", _refuse)  # noqa: B010
+    return parser
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"{message}. See all flags, groups and keys: {program()} --help")
 
 
 def _call(function: Callable[[], Any]) -> Any:

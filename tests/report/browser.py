@@ -1,7 +1,8 @@
-"""A headless Chromium over its debugging pipe: open a page, click, evaluate, listen to the console."""
+"""A headless Chromium over its debugging pipe: open a page, click, evaluate, listen to the console, take pictures."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -91,6 +92,13 @@ class Browser:
     def move(self, x: float, y: float) -> None:
         """Put the pointer at viewport coordinates."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def picture(self, path: Path) -> None:
+        """PNG of the whole page."""
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        answer = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        path.write_bytes(base64.b64decode(answer["data"]))
 
     def call(self, method: str, **parameters: Any) -> Any:
         """Answer to one command of the debugging protocol."""

@@ -24,14 +24,15 @@ def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def resolved(config: DictConfig, **options: Any) -> dict[str, Any]:
-    """What is to be run, as plain data with all references resolved: without Hydra's node, and without how it is started.
-
-    ``options`` are those of ``OmegaConf.to_container``.
-    """
+def unresolved(config: DictConfig) -> dict[str, Any]:
+    """What is to be run, as plain data: without Hydra's node, and without how it is started."""
     values: Any = OmegaConf.to_container(config, resolve=False)
-    own = OmegaConf.create({key: value for key, value in values.items() if key not in ("hydra", "resume")})
-    found: Any = OmegaConf.to_container(own, resolve=True, **options)
+    return {key: value for key, value in values.items() if key not in ("hydra", "resume")}
+
+
+def resolved(config: DictConfig, **options: Any) -> dict[str, Any]:
+    """The same with all references resolved; ``options`` are those of ``OmegaConf.to_container``."""
+    found: Any = OmegaConf.to_container(OmegaConf.create(unresolved(config)), resolve=True, **options)
     return found
 
 

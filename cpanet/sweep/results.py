@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cpanet.config.keys import resolved
+from cpanet.config.keys import resolved, unresolved
 from cpanet.records.result_file import FILE, DamagedResult, read_result, write_result
 
 
@@ -41,8 +41,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         return resolved(config)
     except OmegaConfBaseException:
-        values: Any = OmegaConf.to_container(config, resolve=False)
-        return {key: value for key, value in values.items() if key not in ("resume", "hydra")}
+        return unresolved(config)
 
 
 @dataclass(frozen=True)
